@@ -1,0 +1,46 @@
+# Two commands are all a newcomer needs:   make run   and   make test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: run test test-fast check setup format lock clean
+
+run: setup            ## set up, then run the demo: a simulated lender, trained and scored
+	$(BIN)/funnel demo
+
+test: check           ## set up, lint, type-check, then every test, the fast ones first
+	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m slow
+
+test-fast: setup      ## the tests that take no minutes
+	$(BIN)/pytest -m "not slow"
+
+check: setup          ## linter, formatter check, type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup         ## let ruff rewrite the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(STAMP)       ## the virtual environment with the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "funnelcast needs Python 3.11 or newer as '$(PYTHON)'; install it, or run: make PYTHON=/path/to/python3.11"; exit 1; }
+	@java -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])' || \
+	  { echo "funnelcast needs Java 17 or newer on the PATH for Spark; install a JRE, e.g. openjdk-17-jre-headless"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) cannot create a virtual environment; install its venv module, e.g. python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev]'
+	@touch $@
+
+lock: setup           ## write what is installed to constraints.txt
+	( echo "# The versions everything is tested with. Written by: make lock"; \
+	  $(BIN)/pip freeze --exclude-editable --exclude pip | sed 's/+cpu$$//' | grep -vE '^(nvidia-|triton)' ) > $(VENV)/lock
+	mv $(VENV)/lock constraints.txt
+
+clean:                ## remove the environment and what the demo made
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis spark-warehouse
