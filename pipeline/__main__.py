@@ -1,0 +1,23 @@
+"""The command line's entry: `funnel`, or `python -m pipeline`."""
+
+import os
+import sys
+
+from pipeline.errors import FunnelError
+
+
+def main() -> None:
+    """Run the command line; a mistake ends in one line on stderr and exit code 1."""
+    from pipeline.cli import app
+
+    try:
+        app()
+    except FunnelError as error:
+        if os.environ.get("FUNNEL_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The analysts' SQL: DuckDB over the tables' current snapshots, without Spark or a JVM."""
+
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Settings
+from pipeline.errors import FunnelError
+from pipeline.warehouse import Pinned, Warehouse
+
+MAX_ROWS_SHOWN = 1000
+
+
+def connect(settings: Settings, query: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with a view of each table's current snapshot, in the funnel's time zone.
+
+    Args:
+        query: only the tables it names are opened; all of them without one.
+    """
+    warehouse = Warehouse.of(settings)
+    connection = duckdb.connect()
+    connection.execute(f"SET TimeZone = '{settings.funnel.timezone}'")
+    wanted = set(warehouse.tables) if query is None else _tables_of(connection, query) & set(warehouse.tables)
+    for name in sorted(wanted):
+        _create_view(connection, warehouse.pin(name))
+    return connection
+
+
+def query(
+    settings: Settings,
+    text: str,
+    *,
+    format: Literal["table", "csv", "parquet"] = "table",
+    out: Path | None = None,
+) -> None:
+    """Run one query and print its result, or write it to a file.
+
+    Raises:
+        FunnelError: the SQL is wrong, or a Parquet result has no file to go to.
+    """
+    if format == "parquet" and out is None:
+        raise FunnelError("a Parquet result needs a file: --out scores.parquet")
+    try:
+        result = connect(settings, text).sql(text)
+        if result is None:
+            raise FunnelError("funnel sql takes a SELECT; this statement returns no rows")
+        if out is None and format == "table":
+            _print_table(result)
+        elif format == "parquet":
+            result.write_parquet(str(out))
+        else:
+            print_to = str(out) if out else "/dev/stdout"
+            result.write_csv(print_to, header=True)
+    except duckdb.Error as error:
+        raise FunnelError(f"funnel sql: {str(error).strip().splitlines()[0]}") from None
+
+
+def print_tables(settings: Settings) -> None:
+    """Print every table that holds rows."""
+    table = Table("table", "rows", "files", "partitions", "newest", "snapshot", "committed")
+    for state in Warehouse.of(settings).states():
+        table.add_row(
+            state.name,
+            f"{state.rows:,}",
+            str(state.files),
+            str(state.partitions),
+            state.newest,
+            str(state.snapshot_id),
+            f"{state.committed_at:%Y-%m-%d %H:%M:%S}",
+        )
+    Console().print(table)
+
+
+def _tables_of(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
+    try:
+        return set(connection.get_table_names(query))
+    except duckdb.Error as error:
+        raise FunnelError(f"funnel sql: {str(error).strip().splitlines()[0]}") from None
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
+    if not pinned.files:
+        connection.register(pinned.table, pinned.schema.empty_table())
+        return
+    columns = ", ".join(f'"{name}"' for name in pinned.schema.names)
+    files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in pinned.files)
+    # The folders are called `_partition=…`; the column itself is in the files.
+    scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+    connection.execute(f'CREATE VIEW "{pinned.table}" AS SELECT {columns} FROM {scan}')
+
+
+def _print_table(result: duckdb.DuckDBPyRelation) -> None:
+    table = Table(*result.columns)
+    rows = result.fetchmany(MAX_ROWS_SHOWN + 1)
+    for row in rows[:MAX_ROWS_SHOWN]:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    console = Console()
+    console.print(table)
+    if len(rows) > MAX_ROWS_SHOWN:
+        console.print(f"the first {MAX_ROWS_SHOWN:,} rows; --format csv prints them all")

@@ -1,0 +1,101 @@
+"""Great Expectations over staged files: critical failures stop the night, warnings are recorded and shown."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Read when the library is imported: a night sends nothing to anybody.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
+from pyspark.sql import DataFrame
+
+from pipeline.errors import AuditError
+
+OFFENDING_ROWS = 5
+_KEY = "funnelcast"
+
+
+def audit(frame: DataFrame | pd.DataFrame, expectations: Sequence[Expectation], *, what: str) -> list[str]:
+    """Check a frame against a suite.
+
+    The suite runs once with booleans only, which takes a third of the Spark jobs; what failed is asked again, for
+    the observed value and the offending rows. The frame should be cached by the caller.
+
+    Args:
+        what: how a failure calls the frame, e.g. "events".
+
+    Returns: one line for each failed expectation of severity warning or info.
+
+    Raises:
+        AuditError: a critical expectation failed; one line with the expectation, its column, the observed value
+            and up to five offending rows.
+    """
+    batch = _batch(frame)
+    for position, expectation in enumerate(expectations):
+        expectation.meta = {_KEY: position}
+    suite = gx.ExpectationSuite(name=what, expectations=list(expectations))
+    results = batch.validate(suite, result_format="BOOLEAN_ONLY").results
+    failed = [expectations[result.expectation_config.meta[_KEY]] for result in results if not result.success]
+    critical = [each for each in failed if each.severity == FailureSeverity.CRITICAL]
+    if critical:
+        more = f" (and {len(critical) - 1} more critical failures)" if len(critical) > 1 else ""
+        raise AuditError(f"audit of {what} failed: {_explain(batch, critical[0])}{more}; nothing was published")
+    return [f"audit of {what}: {_explain(batch, each)}" for each in failed]
+
+
+def _batch(frame: DataFrame | pd.DataFrame) -> Batch:
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    sources = context.data_sources
+    source = sources.add_pandas("staged") if isinstance(frame, pd.DataFrame) else sources.add_spark("staged")
+    asset = source.add_dataframe_asset("frame")
+    return asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
+
+
+def _explain(batch: Batch, expectation: Expectation) -> str:
+    result = batch.validate(
+        expectation,
+        result_format={
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": OFFENDING_ROWS,
+            "include_unexpected_rows": True,
+        },
+    )
+    configuration = expectation.configuration
+    arguments = ", ".join(f"{key}={value!r}" for key, value in configuration.kwargs.items() if value is not None)
+    return f"{configuration.type}({arguments}): {_observed(result.result, result.exception_info)}"
+
+
+def _observed(result: Mapping[str, Any], exception_info: Mapping[str, Any]) -> str:
+    if "observed_value" in result and "unexpected_rows" not in result:
+        return f"observed {_plain(result['observed_value'])}"
+    if "unexpected_count" not in result:
+        return next(
+            (str(each["exception_message"]) for each in _exceptions(exception_info)),
+            "it could not be checked",
+        )
+    of = f" of {result['element_count']}" if "element_count" in result else ""
+    rows = [_plain(dict(row)) for row in _rows(result.get("unexpected_rows"))[:OFFENDING_ROWS]]
+    return f"observed {result['unexpected_count']}{of} rows that break it, such as {'; '.join(rows)}"
+
+
+def _rows(unexpected: Any) -> list[Mapping[str, Any]]:
+    if isinstance(unexpected, pd.DataFrame):
+        return unexpected.to_dict("records")
+    return [row.asDict() if hasattr(row, "asDict") else row for row in unexpected or []]
+
+
+def _exceptions(exception_info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    infos = [exception_info, *(each for each in exception_info.values() if isinstance(each, Mapping))]
+    return [each for each in infos if each.get("exception_message")]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_plain(each)}" for key, each in value.items()) + "}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+"""`funnel`: what Airflow runs at night is what a person runs by hand. Heavy imports wait until a command needs them."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.config import Settings, load
+from pipeline.context import Context
+from pipeline.dates import DateRange, parse_date, require_past
+
+app = typer.Typer(
+    help="Nightly multi-task propensity scores for SMS campaigns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", envvar="FUNNEL_CONFIG", help="The funnel's TOML file.")]
+Ds = Annotated[str, typer.Option("--ds", help="The night's date, YYYY-MM-DD, in the funnel's time zone.")]
+Start = Annotated[str, typer.Option("--start", help="First date, YYYY-MM-DD.")]
+End = Annotated[str, typer.Option("--end", help="Last date, included.")]
+Model = Annotated[str | None, typer.Option("--model", help="A model version instead of the champion as of the date.")]
+DEFAULT_CONFIG = Path("funnel.toml")
+
+
+@app.command()
+def nightly(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
+    """Every stage of one night: ingest, activity, score."""
+    from pipeline.nights import nightly
+
+    settings = load(config)
+    nightly(Context(settings), _night(ds, "--ds", settings).first, model=model)
+
+
+@app.command()
+def ingest(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
+    """Land one date of the source: events, users, quarantine."""
+    from pipeline.ingest import ingest
+
+    settings = load(config)
+    ingest(Context(settings), _night(ds, "--ds", settings))
+
+
+@app.command()
+def activity(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
+    """Rebuild one date's activity tiles from its events."""
+    from pipeline.activity import activity
+
+    settings = load(config)
+    activity(Context(settings), _night(ds, "--ds", settings))
+
+
+@app.command()
+def score(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
+    """Score every eligible user as of one date and publish the partition."""
+    from pipeline.scoring import score
+
+    settings = load(config)
+    score(Context(settings), _night(ds, "--ds", settings).first, model=model)
+
+
+@app.command()
+def backfill(start: Start, end: End, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
+    """Load a range of dates as one job, then score those that a model was trained for."""
+    from pipeline.nights import backfill
+
+    settings = load(config)
+    first, last = _night(start, "--start", settings).first, _night(end, "--end", settings).last
+    backfill(Context(settings), DateRange(first, last), model=model)
+
+
+@app.command()
+def train(
+    as_of: Annotated[str, typer.Option("--as-of", help="Train on what was known by the end of this date.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Build examples, fit, judge on later days, register, and promote the model if it is no worse."""
+    from pipeline.progress import training_progress
+    from pipeline.training import train
+
+    settings = load(config)
+    day = _night(as_of, "--as-of", settings).first
+    with training_progress() as on_progress:
+        train(Context(settings), day, on_progress=on_progress)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the simulated company; replaced if a demo made it.")] = Path(
+        "demo"
+    ),
+    users: Annotated[int, typer.Option(min=100, help="Users of the simulated lender.")] = 20_000,
+    days: Annotated[int, typer.Option(min=60, help="Days of history, the scored nights included.")] = 120,
+    nights: Annotated[int, typer.Option(min=1, help="Nights scored one by one at the end.")] = 5,
+) -> None:
+    """Simulate a lender, load its history, train, run the last nights, and show the scores beside the truth."""
+    from pipeline.demo import demo
+
+    demo(out, users=users, days=days, nights=nights)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    users: Annotated[int, typer.Option(min=1)] = 20_000,
+    days: Annotated[int, typer.Option(min=1)] = 120,
+    start: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")] = "2026-01-01",
+    seed: Annotated[int, typer.Option()] = 7,
+) -> None:
+    """Write users, exposures and funnel events of an invented lender, with known true probabilities."""
+    from pipeline.demo import simulate_company
+
+    simulate_company(out, users=users, days=days, start=parse_date(start, name="--start"), seed=seed)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over the warehouse's tables.")],
+    config: Config = DEFAULT_CONFIG,
+    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="How to print the result.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the terminal.")] = None,
+) -> None:
+    """Query the tables' current snapshots with DuckDB: no Spark, no JVM."""
+    from pipeline.analyst import query as run_query
+
+    run_query(load(config), query, format=format, out=out)
+
+
+@app.command()
+def tables(config: Config = DEFAULT_CONFIG) -> None:
+    """The warehouse's tables: rows, files, partitions, newest date, snapshot."""
+    from pipeline.analyst import print_tables
+
+    print_tables(load(config))
+
+
+@app.command()
+def rollback(table: Annotated[str, typer.Argument(help="A table's name.")], config: Config = DEFAULT_CONFIG) -> None:
+    """Make a table's state before its last publish current again."""
+    snapshot = Context(load(config)).warehouse.rollback(table)
+    print(f"{table} is at snapshot {snapshot} again")
+
+
+@app.command()
+def doctor(config: Config = DEFAULT_CONFIG) -> None:
+    """Check the configuration, Java, the warehouse and the source before a night depends on them."""
+    from pipeline.doctor import doctor
+
+    doctor(config)
+
+
+def _night(text: str, name: str, settings: Settings) -> DateRange:
+    day: date = require_past(parse_date(text, name=name), settings.zone, name=name)
+    return DateRange(day, day)

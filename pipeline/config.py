@@ -1,0 +1,340 @@
+"""One TOML file describes a company's funnel; this module reads it into one typed, checked object.
+
+`FUNNEL_<SECTION>__<KEY>` environment variables override the file, e.g. `FUNNEL_SPARK__DRIVER_MEMORY=4g`.
+"""
+
+import difflib
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline.errors import ConfigError
+
+EXPOSURE = "exposure"
+BUILT_IN_CONTEXT = ("campaign", "hour")
+RESERVED_COLUMNS = {"user_id", "as_of", "ds", "event_id", "exposure_id", "exposure_time", "feature_as_of"}
+
+
+def _identifier(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+        raise ValueError("a lower-case name of letters, digits and underscores, such as 'click'")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("an IANA time zone such as 'Asia/Shanghai'") from None
+    return value
+
+
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of the TOML file: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(Section):
+    """One step of the funnel: its name here, the source's event name, and how long after an exposure it counts."""
+
+    name: Identifier
+    event: str
+    window_days: PositiveInt
+
+
+class Funnel(Section):
+    """`[funnel]`: the time zone nights are counted in, the exposure's event name and the stages in order."""
+
+    timezone: Annotated[str, AfterValidator(_time_zone)]
+    exposure: str
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    attribution: Literal["last_touch", "any_in_window"] = "last_touch"
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Funnel":
+        names = [EXPOSURE, *(stage.name for stage in self.stages)]
+        events = [self.exposure, *(stage.event for stage in self.stages)]
+        for label, values in (("name", names), ("event", events)):
+            repeated = sorted({value for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"every stage and the exposure need a {label} of their own; {repeated[0]!r} repeats")
+        return self
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    @property
+    def event_names(self) -> dict[str, str]:
+        """The source's event names, each with our name for it."""
+        return {self.exposure: EXPOSURE} | {stage.event: stage.name for stage in self.stages}
+
+
+class Reader(Section):
+    """A Spark reader: `format`, `path` (with `{ds}` for the night's date) and its `options`."""
+
+    format: str = "parquet"
+    path: str | None = None
+    options: dict[str, str] = {}
+    where: str | None = None
+    """Spark SQL condition on the source's rows; rows outside it are not this funnel's and are never read in."""
+    columns: dict[str, str] = {}
+    """Our column = the source's column, or a Spark SQL expression over its columns."""
+
+    @property
+    def is_partitioned(self) -> bool:
+        return self.path is not None and "{ds}" in self.path
+
+
+class EventSource(Reader):
+    """`[source.events]`. Columns it maps: user_id, event, event_time; optionally event_id, campaign_id, landed_on."""
+
+    context: dict[str, str] = {}
+    """Attributes of an exposure: our name = the source's column or a Spark SQL expression."""
+    lookback_days: Annotated[int, Field(ge=0)] = 7
+    future_tolerance_hours: Annotated[int, Field(ge=0)] = 0
+    """How far past the end of its landing day an event's time may lie, for partitions cut in another zone."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        return _only_known(columns, ("user_id", "event", "event_time", "event_id", "campaign_id", "landed_on"))
+
+    @property
+    def has_landing(self) -> bool:
+        return self.is_partitioned or "landed_on" in self.columns
+
+
+class UserSource(Reader):
+    """`[source.users]`. Columns it maps: user_id; optionally consent, landed_on, and any declared feature."""
+
+
+class Source(Section):
+    events: EventSource
+    users: UserSource | None = None
+
+
+class Features(Section):
+    """`[features]`: counting windows, user attributes by kind, and what of an exposure's context the model sees."""
+
+    windows_days: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 7, 30, 90)
+    categorical: tuple[Identifier, ...] = ()
+    numeric: tuple[Identifier, ...] = ()
+    context: tuple[Identifier, ...] = ()
+
+    @field_validator("windows_days")
+    @classmethod
+    def _ascending(cls, windows: tuple[int, ...]) -> tuple[int, ...]:
+        if list(windows) != sorted(set(windows)):
+            raise ValueError("days in ascending order, each once, such as [1, 7, 30, 90]")
+        return windows
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Features":
+        names = [*self.categorical, *self.numeric]
+        for name in names:
+            if names.count(name) > 1 or name in RESERVED_COLUMNS | {"consent", "landed_on"}:
+                raise ValueError(f"{name!r} is declared twice or is one of the pipeline's own columns")
+        return self
+
+    @property
+    def max_window(self) -> int:
+        return self.windows_days[-1]
+
+
+class Warehouse(Section):
+    """`[warehouse]`: any PyIceberg catalog. The default is a SQLite catalog and files under `path`."""
+
+    path: str = "warehouse"
+    namespace: Identifier = "funnel"
+    catalog: dict[str, str] = {}
+    """PyIceberg catalog properties (`type`, `uri`, `warehouse`, …); empty means SQLite under `path`."""
+
+
+class Models(Section):
+    path: str = "models"
+
+
+class Training(Section):
+    """`[training]`: how much history teaches, how many later days judge and calibrate, and the network's size."""
+
+    history_days: PositiveInt = 180
+    holdout_days: PositiveInt = 14
+    min_positives: PositiveInt = 10
+    """Mature positives a stage needs before a model of it is worth fitting."""
+    seed: int = 0
+    epochs: PositiveInt = 12
+    patience: PositiveInt = 2
+    batch_size: PositiveInt = 4096
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    experts: PositiveInt = 6
+    expert_units: tuple[PositiveInt, ...] = (64,)
+    tower_units: tuple[PositiveInt, ...] = (32,)
+    context_dropout: Share = 0.3
+    device: str = "auto"
+
+
+class Scoring(Section):
+    """`[scoring]`: the context of the campaign being planned; without it nights score the average campaign."""
+
+    context: dict[str, str] = {}
+    score_batch_rows: PositiveInt = 16384
+
+
+class Audit(Section):
+    """`[audit]`: thresholds of the checks before each commit."""
+
+    empty_day: Literal["critical", "warning"] = "critical"
+    """What a day without events is, when the nights before it had some."""
+    row_count_ratio: tuple[float, float] = (0.3, 3.0)
+    """Rows of a night against the median of its last 7 nights; outside is a warning."""
+    max_quarantine_share: Share = 0.1
+    stage_rate_ratio: tuple[float, float] = (0.2, 5.0)
+    """A stage's rate against that of the last training's examples; outside is a warning."""
+
+
+class Spark(Section):
+    """`[spark]`: where Spark runs. `conf` takes any Spark property."""
+
+    master: str = "local[*]"
+    driver_memory: str = "1500m"
+    conf: dict[str, str] = {}
+
+
+class Settings(BaseSettings):
+    """The whole configuration. `base` is the folder of the TOML file: relative paths start there."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FUNNEL_", env_nested_delimiter="__")
+
+    funnel: Funnel
+    source: Source
+    features: Features = Features()
+    warehouse: Warehouse = Warehouse()
+    models: Models = Models()
+    training: Training = Training()
+    scoring: Scoring = Scoring()
+    audit: Audit = Audit()
+    spark: Spark = Spark()
+    base: Path = Path()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> "Settings":
+        events, features = self.source.events, self.features
+        for key in ("user_id", "event", "event_time"):
+            if key not in events.columns:
+                raise ValueError(f"source.events.columns has no {key!r}; map it to a column of the source")
+        for name in features.context:
+            if name not in events.context and name not in BUILT_IN_CONTEXT:
+                known = ", ".join([*events.context, *BUILT_IN_CONTEXT])
+                raise ValueError(f"features.context names {name!r}; source.events.context declares only: {known}")
+        for name in self.scoring.context:
+            if name not in features.context:
+                raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")
+        if (features.categorical or features.numeric) and self.source.users is None:
+            raise ValueError("features.categorical and features.numeric need a [source.users] to come from")
+        if self.source.users and "user_id" not in self.source.users.columns:
+            raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.funnel.timezone)
+
+    def resolve(self, path: str, ds: date | None = None) -> str:
+        """A path of the configuration as an absolute one; URIs stay as they are, `{ds}` becomes the date."""
+        path = path if ds is None else path.replace("{ds}", ds.isoformat())
+        return path if "://" in path else str((self.base / path).resolve())
+
+
+def load(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: one line that names the file, the key, what it got and what it takes.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}: name one with --config or FUNNEL_CONFIG") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return Settings(**content, base=path.resolve().parent)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_one_line(error)}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    # A misspelt key comes first: it explains a "missing" one. A list short of a bad item says nothing.
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first, *others = [each for each in errors if each["type"] != "too_short"] or errors
+    more = f" (and {len(others)} more)" if others else ""
+    return _describe(first) + more
+
+
+def _describe(error: ErrorDetails) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{key} is not a key of the configuration{_suggestion(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if not key or isinstance(error["input"], dict | Section):
+        return f"{key}: {message}".removeprefix(": ")
+    takes = re.sub(r"^(greater|less) than", r"a number \1 than", message.removeprefix("Input should be "))
+    return f"{key}: got {error['input']!r}, takes {takes}"
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Settings
+    for part in location[:-1]:
+        if isinstance(part, str) and part in section.model_fields:
+            annotation = section.model_fields[part].annotation
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            section = next(
+                (kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)),
+                section,
+            )
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(section.model_fields)}"
+
+
+def _only_known(columns: dict[str, str], known: tuple[str, ...]) -> dict[str, str]:
+    for name in columns:
+        if name not in known:
+            raise ValueError(f"only the columns {', '.join(known)}; {name!r} is none of them")
+    return columns

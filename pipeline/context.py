@@ -1,0 +1,53 @@
+"""What every stage needs: the configuration, the warehouse and Spark, each opened once and only when used."""
+
+import subprocess
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config import Settings
+from pipeline.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass
+class Context:
+    """One run of one or more stages.
+
+    Args:
+        settings: the configuration.
+        run_id: what all records of this run carry.
+        notify: takes one line at a time for the person or log that watches.
+    """
+
+    settings: Settings
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    notify: Callable[[str], None] = print
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        return Warehouse.of(self.settings)
+
+    @cached_property
+    def spark(self) -> "SparkSession":
+        from pipeline.spark import session
+
+        return session(self.settings)
+
+
+@cache
+def code_version() -> str:
+    """The package's version, with the commit when it runs from a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return version("funnelcast")
+    commit = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return f"{version('funnelcast')}+{commit.stdout.strip()}" if commit.returncode == 0 else version("funnelcast")

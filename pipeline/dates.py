@@ -1,0 +1,74 @@
+"""Dates as plain values: ranges of nights, the end of a day, the spine's and the labels' bounds. No side effects."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from pipeline.errors import FunnelError
+
+
+@dataclass(frozen=True)
+class DateRange:
+    """Both ends included.
+
+    >>> [day.isoformat() for day in DateRange(date(2026, 2, 27), date(2026, 3, 1))]
+    ['2026-02-27', '2026-02-28', '2026-03-01']
+    """
+
+    first: date
+    last: date
+
+    def __post_init__(self) -> None:
+        if self.last < self.first:
+            raise FunnelError(f"the range {self.first} to {self.last} ends before it starts")
+
+    def __iter__(self) -> Iterator[date]:
+        for offset in range(len(self)):
+            yield self.first + timedelta(days=offset)
+
+    def __len__(self) -> int:
+        return (self.last - self.first).days + 1
+
+    def __str__(self) -> str:
+        return self.first.isoformat() if self.first == self.last else f"{self.first} to {self.last}"
+
+
+def parse_date(text: str, *, name: str) -> date:
+    """An ISO date; `name` is what the error calls it."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise FunnelError(f"{name}: got {text!r}, takes a date such as 2026-01-31") from None
+
+
+def require_past(day: date, zone: ZoneInfo, *, name: str, now: datetime | None = None) -> date:
+    """A night can run once its day has ended in the funnel's time zone.
+
+    Raises:
+        FunnelError: the day has not ended; names the first date that has.
+    """
+    today = (now or datetime.now(zone)).astimezone(zone).date()
+    if day >= today:
+        raise FunnelError(
+            f"{name} {day} is not over yet in {zone.key}; the newest night is {today - timedelta(days=1)}"
+        )
+    return day
+
+
+def end_of_day(day: date, zone: ZoneInfo) -> datetime:
+    """The first instant after a day of the funnel's time zone.
+
+    >>> end_of_day(date(2026, 1, 31), ZoneInfo("Asia/Shanghai")).isoformat()
+    '2026-02-01T00:00:00+08:00'
+    """
+    return datetime.combine(day + timedelta(days=1), time(), zone)
+
+
+def epoch_micros(instant: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC, exactly.
+
+    >>> epoch_micros(datetime(1970, 1, 1, 8, 0, 1, tzinfo=ZoneInfo("Asia/Shanghai")))
+    1000000
+    """
+    return (instant - datetime.fromtimestamp(0, instant.tzinfo)) // timedelta(microseconds=1)

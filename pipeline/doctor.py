@@ -1,0 +1,86 @@
+"""`funnel doctor`: what a night depends on, checked before one does."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pipeline.config import Settings, load
+from pipeline.errors import FunnelError
+from pipeline.registry import Registry
+from pipeline.warehouse import Warehouse
+
+MIN_JAVA = 17
+
+
+def doctor(config: Path) -> None:
+    """Print one line a check: the configuration, Java, the warehouse, the source's newest day, the champion.
+
+    Raises:
+        FunnelError: at least one check failed.
+    """
+    settings = load(config)
+    print(f"ok      configuration  {config}: {', '.join(settings.funnel.stage_names)} in {settings.funnel.timezone}")
+    checks: list[tuple[str, Callable[[Settings], str]]] = [
+        ("java", _java),
+        ("warehouse", _warehouse),
+        ("source", _source),
+        ("champion", _champion),
+    ]
+    failed = 0
+    for name, check in checks:
+        try:
+            print(f"ok      {name:<13}  {check(settings)}")
+        except FunnelError as error:
+            failed += 1
+            print(f"failed  {name:<13}  {error}")
+    if failed:
+        raise FunnelError(f"{failed} of {len(checks) + 1} checks failed")
+
+
+def _java(settings: Settings) -> str:
+    if shutil.which("java") is None:
+        raise FunnelError(f"no `java` on the PATH; Spark needs Java {MIN_JAVA} or newer")
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', said)
+    if not found or int(found[1]) < MIN_JAVA:
+        raise FunnelError(f"java is {said.splitlines()[0] if said else 'silent'}; Spark needs {MIN_JAVA} or newer")
+    return said.splitlines()[0]
+
+
+def _warehouse(settings: Settings) -> str:
+    states = Warehouse.of(settings).states()
+    held = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
+    return f"{settings.resolve(settings.warehouse.path)}: {held or 'empty'}"
+
+
+def _source(settings: Settings) -> str:
+    """Look for local files only: anything else is first read by the night itself."""
+    path = settings.source.events.path
+    if path is None or "://" in path:
+        return f"{path or settings.source.events.format}: not looked at, it is not a local path"
+    yesterday = datetime.now(settings.zone).date() - timedelta(days=1)
+    resolved = Path(settings.resolve(path))
+    parts = str(resolved).split("{ds}")
+    if len(parts) == 1:
+        if not resolved.exists():
+            raise FunnelError(f"source.events.path: nothing at {resolved}")
+        return str(resolved)
+    folder = Path(parts[0]).parent if not parts[0].endswith("/") else Path(parts[0])
+    days = sorted(
+        found[1]
+        for each in (folder.iterdir() if folder.is_dir() else ())
+        if (found := re.search(r"(\d{4}-\d{2}-\d{2})", each.name)) and found[1] <= yesterday.isoformat()
+    )
+    if not days:
+        raise FunnelError(f"source.events.path: no dated entry in {folder}")
+    return f"{folder}: {len(days)} days, {days[0]} to {days[-1]}"
+
+
+def _champion(settings: Settings) -> str:
+    promotions = Registry(settings).promotions()
+    if not promotions:
+        return "none yet: funnel train --as-of makes the first"
+    return f"{promotions[-1].version}, trained as of {promotions[-1].as_of}"

@@ -1,0 +1,79 @@
+"""Training examples: every exposure known at `as_of` with its features, labels and label masks."""
+
+from datetime import date, timedelta
+from functools import partial
+
+from pyspark.sql import DataFrame
+
+from pipeline.audit import audit
+from pipeline.config import Settings
+from pipeline.context import Context
+from pipeline.dates import DateRange, end_of_day, epoch_micros
+from pipeline.expectations import of_examples
+from pipeline.features import activity_reach, features
+from pipeline.publish import stage_audit_publish
+from pipeline.runs import Counts, StageRun, recorded
+from pipeline.spark import read, run_sql
+
+
+def examples(context: Context, as_of: date) -> None:
+    """Publish the partition `as_of` of `examples`; how many labels were implied goes into `metrics`.
+
+    Raises:
+        AuditError: a critical expectation failed; the table is as it was.
+    """
+    settings, dates = context.settings, DateRange(as_of, as_of)
+    with recorded(context, "examples", dates) as run:
+        exposed = exposures(context, run, as_of).persist()
+        try:
+            # Features are those of the evening before: what a night that sent this message would have known.
+            spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
+            first = as_of - timedelta(days=settings.training.history_days)
+            known = features(context, run, spine, first=first, last=as_of)
+            rows = exposed.join(known.withColumnRenamed("as_of", "feature_as_of"), ["user_id", "feature_as_of"])
+            check = partial(_audit, context)
+            stage_audit_publish(context, run, "examples", rows, check)
+            count = exposed.count()
+            run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
+            _record_implied(context, exposed, as_of)
+        finally:
+            exposed.unpersist()
+
+
+def exposures(context: Context, run: StageRun, as_of: date) -> DataFrame:
+    """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/exposures.sql`."""
+    settings = context.settings
+    first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
+    events = run.read(context.warehouse.pin("events", first=first, last=as_of))
+    return run_sql(
+        context.spark,
+        "exposures",
+        {"events": read(context.spark, events)},
+        as_of=as_of,
+        end_of_as_of=epoch_micros(end_of_day(as_of, settings.zone)),
+        history_days=settings.training.history_days,
+        attribution=settings.funnel.attribution,
+        stages=settings.funnel.stages,
+        context=settings.features.context,
+        declared_context=settings.source.events.context,
+    )
+
+
+def context_columns(settings: Settings) -> list[str]:
+    """The columns of `examples` that hold an exposure's declared context."""
+    return [f"context_{name}" for name in settings.features.context]
+
+
+def _audit(context: Context, written: DataFrame) -> list[str]:
+    table = context.warehouse.tables["examples"]
+    return audit(written, of_examples(table, context.settings), what="examples")
+
+
+def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> None:
+    stages = context.settings.funnel.stage_names
+    sums = [f"sum(label_{stage} - observed_{stage}) AS {stage}" for stage in stages]
+    implied = exposed.selectExpr(*sums).collect()[0]
+    rows = [
+        {"ds": as_of, "name": "implied_labels", "stage": stage, "value": float(implied[stage] or 0)} for stage in stages
+    ]
+    context.warehouse.append("metrics", [row | {"run_id": context.run_id} for row in rows])

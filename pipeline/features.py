@@ -1,0 +1,41 @@
+"""Point-in-time features of a spine, for training and for scoring by one SQL file."""
+
+from datetime import date, timedelta
+
+from pyspark.sql import DataFrame
+
+from pipeline.config import Settings
+from pipeline.context import Context
+from pipeline.runs import StageRun
+from pipeline.spark import read, run_sql
+from pipeline.tables import event_kinds, profile_columns
+
+
+def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
+    """The features of each (user_id, as_of), by `sql/features.sql`.
+
+    Args:
+        spine: distinct `user_id`, `as_of` with first <= as_of <= last.
+
+    Returns: the spine with the columns of `tables.feature_columns`.
+    """
+    settings, warehouse = context.settings, context.warehouse
+    tiles = warehouse.pin("activity", first=first - activity_reach(settings), last=last)
+    views = {"spine": spine, "activity": read(context.spark, run.read(tiles))}
+    attributes = list(profile_columns(settings))
+    if attributes:
+        views["users"] = read(context.spark, run.read(warehouse.pin("users", last=last)))
+    return run_sql(
+        context.spark,
+        "features",
+        views,
+        events=event_kinds(settings),
+        windows_days=settings.features.windows_days,
+        attributes=attributes,
+    )
+
+
+def activity_reach(settings: Settings) -> timedelta:
+    """How far before `as_of` a tile that still counts can have landed."""
+    tolerance_days = -(-settings.source.events.future_tolerance_hours // 24)
+    return timedelta(days=settings.features.max_window + tolerance_days)

@@ -1,0 +1,42 @@
+"""Progress bars on a terminal; where there is none, nothing but the lines that stages print."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from model import Progress as TrainingProgress
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """A progress display: description, bar, count, elapsed time, and a last free text."""
+    with Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        transient=True,
+    ) as progress:
+        yield progress
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[["TrainingProgress"], None]]:
+    """A bar over all batches of all epochs, with rows/s and each task's loss."""
+    with bar() as progress:
+        task = progress.add_task("train", total=None, note="")
+
+        def show(state: "TrainingProgress") -> None:
+            losses = "  ".join(f"{name} {loss:.4f}" for name, loss in state.loss.items())
+            progress.update(
+                task,
+                total=state.epochs * state.batches,
+                completed=(state.epoch - 1) * state.batches + state.batch,
+                note=f"{state.rows_per_second:,.0f} rows/s  {losses}",
+            )
+
+        yield show

@@ -1,0 +1,49 @@
+"""Stage, audit, commit: how a frame becomes a partition that readers see."""
+
+from collections.abc import Callable
+
+from pyspark.sql import DataFrame
+
+from pipeline.context import Context
+from pipeline.dates import DateRange
+from pipeline.runs import StageRun
+from pipeline.spark import read_as_written, stage
+from pipeline.warehouse import Pinned
+
+Check = Callable[[DataFrame], list[str]]
+"""Audits a frame: returns warnings, raises AuditError."""
+
+
+def stage_audit_publish(
+    context: Context, run: StageRun, name: str, frame: DataFrame, check: Check | None = None
+) -> Pinned:
+    """Replace the run's dates of a table by a frame's rows, once they have been staged and have passed the audit.
+
+    Returns: the published files.
+
+    Raises:
+        AuditError: a critical expectation failed; the staged files are removed and the table is as it was.
+    """
+    staged = stage(frame, context.warehouse, name)
+    if check:
+        written = read_as_written(context.spark, staged).persist()
+        try:
+            run.warnings += check(written)
+        except Exception:
+            context.warehouse.discard(name, staged.files)
+            raise
+        finally:
+            written.unpersist()
+    run.output_snapshot = publish(context, staged, run.dates, run.stage)
+    return staged
+
+
+def publish(context: Context, staged: Pinned, dates: DateRange, stage_name: str) -> int | None:
+    """Commit staged files as the table's partitions of `dates`; returns the snapshot readers now see."""
+    return context.warehouse.publish(
+        staged.table,
+        staged.files,
+        first=dates.first,
+        last=dates.last,
+        summary={"funnel.stage": stage_name, "funnel.run_id": context.run_id},
+    )

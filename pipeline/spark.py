@@ -1,0 +1,103 @@
+"""One Spark session a process, reading pinned snapshots and staging files for a publish."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from pipeline.config import Settings
+from pipeline.errors import FunnelError
+from pipeline.sql_files import render
+from pipeline.warehouse import Pinned, Warehouse
+
+PARTITION = "_partition"
+
+
+def session(settings: Settings) -> SparkSession:
+    """The process's Spark session, made on first use with the configuration's properties.
+
+    Raises:
+        FunnelError: no Java, or Spark did not start.
+    """
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        raise FunnelError("Spark needs Java 17 or newer: no `java` on the PATH and JAVA_HOME is not set")
+    log_config = (Path(__file__).parent / "log4j2.properties").as_uri()
+    # Workers would otherwise take whatever `python3` the PATH has; a session made in Python reads the variable,
+    # spark-submit the property.
+    os.environ.setdefault("PYSPARK_PYTHON", settings.spark.conf.get("spark.pyspark.python", sys.executable))
+    properties = {
+        "spark.pyspark.python": os.environ["PYSPARK_PYTHON"],
+        "spark.driver.memory": settings.spark.driver_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config}",
+        "spark.log.level": "ERROR",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": settings.funnel.timezone,
+        # A value that does not parse becomes null and is quarantined with its row; ANSI mode would stop the night.
+        "spark.sql.ansi.enabled": "false",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(settings.scoring.score_batch_rows),
+        "spark.sql.shuffle.partitions": "8",
+        "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+        **settings.spark.conf,
+    }
+    builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
+    for key, value in properties.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def read(spark: SparkSession, pinned: Pinned) -> DataFrame:
+    """The rows of a pinned snapshot, with the table's columns even where old files lack some."""
+    schema = from_arrow_schema(pinned.schema)
+    if not pinned.files:
+        return spark.createDataFrame([], schema)
+    # Staged files lie in `_partition=…` folders; the recursive look-up keeps Spark from making a column of them.
+    return spark.read.schema(schema).option("recursiveFileLookup", "true").parquet(*pinned.files)
+
+
+def run_sql(spark: SparkSession, name: str, views: Mapping[str, DataFrame], **parameters: Any) -> DataFrame:
+    """Run one SQL file over named data frames."""
+    for view, frame in views.items():
+        frame.createOrReplaceTempView(view)
+    return spark.sql(render(name, **parameters))
+
+
+def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[str] = ("user_id",)) -> Pinned:
+    """Write a frame as Parquet files of one partition each, in a fresh directory, invisible to readers.
+
+    The frame's columns are put in the table's order and types. The partition's column stays inside the files:
+    Iceberg reads a file's partition from it.
+    """
+    table = warehouse.tables[name]
+    directory = warehouse.staging(name)
+    columns = [F.col(field.name).cast(field.dataType) for field in from_arrow_schema(table.schema).fields]
+    rows = frame.select(*columns).withColumn(PARTITION, F.col(table.partition))
+    # Rebalancing keeps a small day in one file and cuts a large one into several.
+    spread = rows.hint("rebalance", PARTITION).sortWithinPartitions(PARTITION, *sort)
+    spread.write.partitionBy(PARTITION).parquet(directory)
+    return Pinned(name, None, _staged_files(frame.sparkSession, directory), table.schema)
+
+
+def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:
+    """Staged files with the columns and types they really have, for the audit."""
+    if not staged.files:
+        return read(spark, staged)
+    return spark.read.option("recursiveFileLookup", "true").parquet(*staged.files)
+
+
+def _staged_files(spark: SparkSession, directory: str) -> tuple[str, ...]:
+    # Spark lists the files, since only it is sure to know the file system; an empty frame leaves no folder.
+    try:
+        found = spark.read.schema("_ string").option("recursiveFileLookup", "true").parquet(directory).inputFiles()
+    except AnalysisException:
+        return ()
+    return tuple(sorted(found))

@@ -1,0 +1,34 @@
+"""Renders the SQL files: Jinja fills in stages, windows and dates; an unknown name is an error."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+
+def render(name: str, **parameters: Any) -> str:
+    """The text of `sql/<name>.sql` with its parameters filled in.
+
+    Raises:
+        jinja2.UndefinedError: the file uses a parameter that was not given.
+    """
+    text = files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    return _environment().from_string(text).render(**parameters)
+
+
+def literal(value: str) -> str:
+    """A SQL string literal, for names that come from the configuration.
+
+    >>> literal("it's")
+    "'it\\\\'s'"
+    """
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters["literal"] = literal
+    return environment

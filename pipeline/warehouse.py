@@ -1,0 +1,273 @@
+"""The one facade over Iceberg: pin what is read, swap what is written, in one commit.
+
+A partition is published in three steps (stage, audit, commit); this module holds the first and the last:
+a fresh directory to stage files in, and one transaction that deletes a date range and adds the staged files.
+Readers see the old rows or the new, never neither.
+"""
+
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
+from sqlalchemy.exc import IntegrityError, OperationalError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from pipeline.config import Settings
+from pipeline.errors import FunnelError
+from pipeline.tables import Table, all_tables
+
+PUBLISH_KEY = "funnel.publish"
+"""Snapshot property shared by all snapshots of one publish (a swap writes two: the delete and the append)."""
+
+_lost_race = retry(
+    retry=retry_if_exception_type((CommitFailedException, OperationalError, IntegrityError)),
+    wait=wait_random_exponential(multiplier=0.05, max=3),
+    stop=stop_after_attempt(20),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What a reader holds on to: one snapshot's data files (within a date range) and the schema to read them by."""
+
+    table: str
+    snapshot_id: int | None
+    files: tuple[str, ...]
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A line of `funnel tables`."""
+
+    name: str
+    rows: int
+    files: int
+    partitions: int
+    newest: str
+    snapshot_id: int
+    committed_at: datetime
+
+
+class Warehouse:
+    """Iceberg tables of one funnel.
+
+    Args:
+        location: where a default SQLite catalog and its files live; a local path.
+        catalog: PyIceberg catalog properties, for any other catalog; empty for the default.
+        namespace: the Iceberg namespace of the tables.
+        tables: the tables' columns and partitions.
+    """
+
+    def __init__(
+        self, *, location: str, catalog: Mapping[str, str], namespace: str, tables: Mapping[str, Table]
+    ) -> None:
+        self.namespace = namespace
+        self.tables = tables
+        self._catalog = _open(location, catalog, namespace)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Warehouse":
+        """The warehouse that a configuration names.
+
+        Raises:
+            FunnelError: the catalog cannot be reached or written.
+        """
+        options = settings.warehouse
+        return cls(
+            location=settings.resolve(options.path),
+            catalog=options.catalog,
+            namespace=options.namespace,
+            tables=all_tables(settings),
+        )
+
+    def pin(self, name: str, *, first: date | None = None, last: date | None = None) -> Pinned:
+        """The current snapshot's files whose partition lies in [first, last]; no files if the table is new."""
+        table = self._load(name)
+        schema = self.tables[name].schema
+        if table is None or table.current_snapshot() is None:
+            return Pinned(name, None, (), schema)
+        snapshot = _current(table)
+        scan = table.scan(row_filter=self._between(name, first, last), snapshot_id=snapshot.snapshot_id)
+        files = tuple(sorted(task.file.file_path for task in scan.plan_files()))
+        return Pinned(name, snapshot.snapshot_id, files, schema)
+
+    def arrow(self, name: str, *, first: date, last: date) -> pa.Table:
+        """The current rows of [first, last] as an Arrow table, for what fits into memory."""
+        table = self._load(name)
+        if table is None:
+            return self.tables[name].schema.empty_table()
+        return table.scan(row_filter=self._between(name, first, last)).to_arrow()
+
+    def staging(self, name: str) -> str:
+        """A fresh directory under the table's location; files in it are invisible until they are published."""
+        return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
+
+    @_lost_race
+    def publish(
+        self, name: str, files: Sequence[str], *, first: date, last: date, summary: Mapping[str, str]
+    ) -> int | None:
+        """Replace the partitions [first, last] by the staged files in one transaction.
+
+        Loses no concurrent commit: a lost race reloads the table and tries again.
+
+        Returns: the snapshot id that readers now see, None if the table is empty and stays so.
+        """
+        table = self._ensure(name)
+        swapped = self._between(name, first, last)
+        properties = {**summary, PUBLISH_KEY: uuid.uuid4().hex}
+        has_rows = any(True for _ in table.scan(row_filter=swapped).plan_files())
+        with table.transaction() as transaction:
+            if has_rows:
+                transaction.delete(swapped, snapshot_properties=properties)
+            if files:
+                transaction.add_files(list(files), snapshot_properties=properties, check_duplicate_files=False)
+        snapshot = self._ensure(name).current_snapshot()
+        return snapshot.snapshot_id if snapshot else None
+
+    @_lost_race
+    def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add a few records (runs, metrics), small enough to pass through Python."""
+        self._ensure(name).append(pa.Table.from_pylist(list(rows), schema=self.tables[name].schema))
+
+    def discard(self, name: str, files: Sequence[str]) -> None:
+        """Remove staged files that will not be published."""
+        table = self._ensure(name)
+        for path in files:
+            with suppress(OSError):
+                table.io.delete(path)
+
+    def rollback(self, name: str) -> int:
+        """Make the state before the last publish current again.
+
+        Raises:
+            FunnelError: the table does not exist, or nothing was published before.
+        """
+        table = self._load(name)
+        if table is None or table.current_snapshot() is None:
+            raise FunnelError(f"table {name!r} has nothing to roll back; {self._known()}")
+        current = _current(table)
+        before = _before_publish(table, current)
+        if before is None:
+            raise FunnelError(f"table {name!r} has no state before snapshot {current.snapshot_id} to roll back to")
+        table.manage_snapshots().rollback_to_snapshot(before.snapshot_id).commit()
+        return before.snapshot_id
+
+    def states(self) -> list[TableState]:
+        """Every table that holds a snapshot: rows, files, partitions, newest partition, last commit."""
+        states = []
+        for name in self.tables:
+            table = self._load(name)
+            if table is None or table.current_snapshot() is None:
+                continue
+            snapshot = _current(table)
+            tasks = list(table.scan().plan_files())
+            partitions = {task.file.partition[0] for task in tasks}
+            newest = date.fromordinal(date(1970, 1, 1).toordinal() + max(partitions)).isoformat() if tasks else "-"
+            states.append(
+                TableState(
+                    name=name,
+                    rows=sum(task.file.record_count for task in tasks),
+                    files=len(tasks),
+                    partitions=len(partitions),
+                    newest=newest,
+                    snapshot_id=snapshot.snapshot_id,
+                    committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000).astimezone(),
+                )
+            )
+        return states
+
+    def _load(self, name: str) -> IcebergTable | None:
+        if name not in self.tables:
+            raise FunnelError(f"no table {name!r}; {self._known()}")
+        try:
+            return self._catalog.load_table((self.namespace, name))
+        except NoSuchTableError:
+            return None
+
+    @_lost_race
+    def _ensure(self, name: str) -> IcebergTable:
+        """The table, made if it is new and widened if the configuration has gained columns."""
+        wanted = self.tables[name]
+        table = self._load(name)
+        if table is None:
+            with (
+                suppress(TableAlreadyExistsError),
+                self._catalog.create_table_transaction((self.namespace, name), schema=wanted.schema) as creation,
+                creation.update_spec() as spec,
+            ):
+                spec.add_identity(wanted.partition)
+            table = self._catalog.load_table((self.namespace, name))
+        present = {field.name for field in table.schema().fields}
+        if not set(wanted.schema.names) <= present:
+            with table.update_schema() as change:
+                change.union_by_name(wanted.schema)
+            table.refresh()
+        return table
+
+    def _between(self, name: str, first: date | None, last: date | None) -> str:
+        column = self.tables[name].partition
+        return f"{column} >= '{first or date.min}' AND {column} <= '{last or date.max}'"
+
+    def _known(self) -> str:
+        return f"the tables are {', '.join(self.tables)}"
+
+
+def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catalog:
+    # A swap without rows to delete is normal here, and PyIceberg warns of it on every first load.
+    warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+    try:
+        if not properties:
+            Path(location).mkdir(parents=True, exist_ok=True)
+            properties = {
+                "type": "sql",
+                "uri": f"sqlite:///{location}/catalog.db?timeout=30",
+                "warehouse": Path(location).as_uri(),
+            }
+        return _with_namespace(properties, namespace)
+    except (OSError, OperationalError, ValueError) as error:
+        reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
+        raise FunnelError(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]") from None
+
+
+@_lost_race
+def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
+    catalog = load_catalog("funnelcast", **properties)
+    with suppress(NamespaceAlreadyExistsError):
+        catalog.create_namespace(namespace)
+    return catalog
+
+
+def _current(table: IcebergTable) -> Snapshot:
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    return snapshot
+
+
+def _before_publish(table: IcebergTable, snapshot: Snapshot) -> Snapshot | None:
+    """The newest ancestor that an earlier publish left behind."""
+    publish = snapshot.summary.additional_properties.get(PUBLISH_KEY) if snapshot.summary else None
+    ancestor: Snapshot | None = snapshot
+    while ancestor is not None:
+        parent = ancestor.parent_snapshot_id
+        ancestor = table.snapshot_by_id(parent) if parent is not None else None
+        summary = ancestor.summary.additional_properties if ancestor and ancestor.summary else {}
+        if ancestor is not None and (publish is None or summary.get(PUBLISH_KEY) != publish):
+            return ancestor
+    return None

@@ -1,0 +1,14 @@
+-- A day's events as a small aggregate: what nights read instead of the events themselves.
+--
+-- in   events(landed_on, user_id, event, event_time)
+-- out  one row a user, event, local event date and landing day
+SELECT
+  user_id,
+  event,
+  to_date(event_time) AS event_date,
+  count(*) AS n,
+  min(event_time) AS first_time,
+  max(event_time) AS last_time,
+  landed_on
+FROM events
+GROUP BY user_id, event, to_date(event_time), landed_on

@@ -1,0 +1,126 @@
+"""Shared by all tests: one Spark session, small companies in temporary folders, and the real data where it is."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import Settings, load
+from pipeline.context import Context
+
+SHARED_DATA = Path(os.environ.get("FUNNEL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+FUNNEL = """
+[funnel]
+timezone = "{timezone}"
+exposure = "sms_sent"
+attribution = "{attribution}"
+stages = [
+  {{ name = "click",    event = "sms_click",            window_days = 3 }},
+  {{ name = "register", event = "register",             window_days = 7 }},
+  {{ name = "complete", event = "complete_application", window_days = 14 }},
+]
+[source.events]
+path = "source/events/{{ds}}"
+columns = {{ event_id = "id", user_id = "uid", event = "type", event_time = "ts", campaign_id = "campaign" }}
+context = {{ offer = "offer" }}
+[source.users]
+path = "source/users/{{ds}}"
+columns = {{ user_id = "uid", consent = "sms_consent" }}
+[features]
+windows_days = [1, 7, 30]
+categorical = ["city_tier"]
+numeric = ["age"]
+context = ["offer", "hour"]
+[spark]
+conf = {{ "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }}
+"""
+"""The funnel of the tests; its source is Parquet by landing day, as `Company.land` writes it."""
+
+EVENT_COLUMNS = ("id", "uid", "type", "ts", "campaign", "offer")
+USER_SCHEMA = pa.schema(
+    [("uid", pa.string()), ("sms_consent", pa.bool_()), ("city_tier", pa.string()), ("age", pa.float64())]
+)
+
+
+class Company:
+    """A company in a temporary folder: its configuration, its source, and a context to run stages with."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.folder = folder
+        self.config = folder / "funnel.toml"
+        self.config.write_text(text, encoding="utf-8")
+        self.lines: list[str] = []
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.config)
+
+    def context(self, **changes: Any) -> Context:
+        """A fresh run; what it would print is appended to `lines`."""
+        return Context(self.settings, notify=self.lines.append, **changes)
+
+    def land(
+        self,
+        day: date,
+        events: Iterable[Mapping[str, str | None]] = (),
+        users: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write one landing day of the source. Missing event columns are null; missing user columns too."""
+        columns = pa.schema([(name, pa.string()) for name in EVENT_COLUMNS])
+        self.write("events", day, pa.Table.from_pylist([dict(event) for event in events], schema=columns))
+        self.write("users", day, pa.Table.from_pylist([dict(user) for user in users], schema=USER_SCHEMA))
+
+    def write(self, kind: str, day: date, table: pa.Table) -> None:
+        folder = self.folder / "source" / kind / day.isoformat()
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / "part-0.parquet")
+
+    def rows(self, name: str, *, without: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """All rows of a warehouse table, sorted, minus some columns."""
+        table = self.context().warehouse.arrow(name, first=date.min, last=date.max)
+        kept = [column for column in table.column_names if column not in set(without)]
+        return sorted(table.select(kept).to_pylist(), key=repr)
+
+
+@pytest.fixture
+def make_company(tmp_path: Path) -> Callable[..., Company]:
+    """Make a company; `extra` is appended to the configuration, `replace` changes pieces of its text."""
+    made: list[Company] = []
+
+    def make(
+        extra: str = "",
+        *,
+        replace: Mapping[str, str] | None = None,
+        timezone: str = "Asia/Shanghai",
+        attribution: str = "last_touch",
+    ) -> Company:
+        text = FUNNEL.format(timezone=timezone, attribution=attribution) + extra
+        for old, new in (replace or {}).items():
+            assert old in text, f"the tests' funnel has no {old!r}"
+            text = text.replace(old, new)
+        folder = tmp_path / f"company{len(made)}"
+        folder.mkdir()
+        made.append(Company(folder, text))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture
+def company(make_company: Callable[..., Company]) -> Company:
+    return make_company()
+
+
+@pytest.fixture(scope="session")
+def bpi2012() -> Path:
+    """The folder of the BPI 2012 event log; tests that need it are skipped where it is not."""
+    folder = SHARED_DATA / "bpi2012"
+    if not folder.is_dir():
+        pytest.skip(f"no BPI 2012 data at {folder}; set FUNNEL_TEST_DATA to the folder that holds bpi2012/")
+    return folder
