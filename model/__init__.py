@@ -1,0 +1,31 @@
+"""Multi-task models of a funnel: declare features, fit a table, score another.
+
+Needs torch, numpy, pyarrow, scikit-learn and safetensors; knows nothing of Spark, Airflow or the pipeline.
+"""
+
+from model.bundle import Bundle, BundleError, FitMetrics, Predictions
+from model.config import ModelConfig, TrainConfig
+from model.features import Categorical, Encoded, Feature, FeatureSpec, Numeric
+from model.fitting import fit
+from model.metrics import TaskMetrics
+from model.network import MultiTaskModel
+from model.training import Progress, TrainingError
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Categorical",
+    "Encoded",
+    "Feature",
+    "FeatureSpec",
+    "FitMetrics",
+    "ModelConfig",
+    "MultiTaskModel",
+    "Numeric",
+    "Predictions",
+    "Progress",
+    "TaskMetrics",
+    "TrainConfig",
+    "TrainingError",
+    "fit",
+]

@@ -1,0 +1,215 @@
+"""A trained model as one folder: weights, features, calibration, figures, and what it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from model.calibration import Calibrator, sigmoid
+from model.config import ModelConfig, TrainConfig
+from model.features import FeatureSpec
+from model.labels import Labels
+from model.metrics import TaskMetrics
+from model.network import MultiTaskModel, build_model
+from model.training import score
+
+FORMAT = "funnelcast-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+WEIGHTS = "weights.safetensors"
+
+
+class BundleError(ValueError):
+    """A folder is not a bundle that this code can read or write; the message is one line with the reason."""
+
+
+class Predictions(NamedTuple):
+    """Probabilities, float64 (n, T): as the network gives them, and calibrated.
+
+    With the chain head neither ever rises from one stage to the next.
+    """
+
+    raw: np.ndarray
+    calibrated: np.ndarray
+
+
+@dataclass(frozen=True)
+class FitMetrics:
+    """One task's figures at training.
+
+    The held-out rows are scored without their context; ``auc_in_context`` is of the same rows with it.
+    ``log_loss`` and ``ece`` (expected calibration error) are after calibration, cross-fitted; ``raw_``
+    before. ``calibration`` is identity, platt or isotonic. A figure is None where the held-out rows cannot
+    tell.
+    """
+
+    train_rows: int
+    train_positives: int
+    held_out_rows: int
+    held_out_positives: int
+    auc: float | None
+    auc_in_context: float | None
+    log_loss: float | None
+    ece: float | None
+    raw_log_loss: float | None
+    raw_ece: float | None
+    calibration: str
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained model with all that is needed to score a table and to know where it came from."""
+
+    spec: FeatureSpec
+    config: ModelConfig
+    training: TrainConfig
+    tasks: tuple[str, ...]
+    network: MultiTaskModel
+    calibration: tuple[Calibrator, ...]
+    metrics: Mapping[str, FitMetrics]
+    trained_on: Mapping[str, Any]
+
+    def predict(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Predictions:
+        """Score each row, with its context as the table gives it (null: unknown) or with all context hidden.
+
+        A calibrator keeps the order of a task's rows. Calibrated apart, two stages could still cross; with
+        the chain head a stage is then held down to the one before it (a cumulative minimum), in the rows
+        concerned only.
+
+        Raises ValueError that names a missing or mistyped column.
+        """
+        inputs = self.spec.encode(table)
+        if hide_context:
+            inputs = self.spec.hide_context(inputs)
+        logits = score(self.network, inputs).numpy().astype(np.float64)
+        columns = zip(self.calibration, logits.T, strict=True)
+        calibrated = np.stack([calibrator(column) for calibrator, column in columns], axis=1)
+        if self.config.head == "chain":  # for the raw logits, this only takes back the last bit of a rounding error
+            logits = np.minimum.accumulate(logits, axis=1)
+            calibrated = np.minimum.accumulate(calibrated, axis=1)
+        return Predictions(sigmoid(logits), sigmoid(calibrated))
+
+    def evaluate(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, TaskMetrics]:
+        """Each task's figures on the rows of a table whose ``label_<task>`` is not null."""
+        labels = Labels.read(table, self.tasks)
+        predictions = self.predict(table, hide_context=hide_context)
+        return {
+            task: TaskMetrics.of(
+                labels.values[known, column],
+                raw=predictions.raw[known, column],
+                calibrated=predictions.calibrated[known, column],
+            )
+            for column, task in enumerate(self.tasks)
+            for known in [labels.known[:, column]]
+        }
+
+    def log_loss(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, float | None]:
+        """Each task's calibrated log loss on a table with labels; None without a labelled row."""
+        evaluated = self.evaluate(table, hide_context=hide_context)
+        return {task: metrics.log_loss for task, metrics in evaluated.items()}
+
+    def save(self, directory: str | Path) -> None:
+        """Write the bundle. It is written beside its place and moved there whole: half a bundle is never
+        seen.
+
+        Raises BundleError if something is there already: a published model is not overwritten.
+        """
+        directory = Path(directory)
+        if directory.exists():
+            raise BundleError(f"{directory} exists already; a bundle is never overwritten")
+        unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.unfinished")
+        unfinished.mkdir(parents=True)
+        try:
+            weights = safetensors.torch.save(
+                {name: weight.contiguous() for name, weight in self.network.state_dict().items()}
+            )
+            (unfinished / WEIGHTS).write_bytes(weights)
+            manifest = self._manifest(hashlib.sha256(weights).hexdigest())
+            manifest["manifest_sha256"] = manifest_digest(manifest)
+            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+            unfinished.rename(directory)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+    def _manifest(self, weights_sha256: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "weights_sha256": weights_sha256,
+            "tasks": list(self.tasks),
+            "model": asdict(self.config),
+            "training": asdict(self.training),
+            "features": self.spec.to_dict(),
+            "calibration": [calibrator.to_dict() for calibrator in self.calibration],
+            "metrics": {task: asdict(metrics) for task, metrics in self.metrics.items()},
+            "trained_on": dict(self.trained_on),
+        }
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Bundle:
+        """Read a bundle, to score on the CPU. Raises BundleError for a damaged, foreign or newer one."""
+        directory = Path(directory)
+        manifest = _read_manifest(directory)
+        try:
+            weights = (directory / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{directory} is damaged: {WEIGHTS} cannot be read ({error.strerror})") from error
+        if hashlib.sha256(weights).hexdigest() != manifest["weights_sha256"]:
+            raise BundleError(f"{directory} is damaged: {WEIGHTS} is not the file that was saved")
+        try:
+            spec = FeatureSpec.from_dict(manifest["features"])
+            config = ModelConfig(**manifest["model"])
+            tasks = tuple(manifest["tasks"])
+            with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and overwritten at once
+                network = build_model(spec, len(tasks), config)
+            network.load_state_dict(safetensors.torch.load(weights))
+            return cls(
+                spec=spec,
+                config=config,
+                training=TrainConfig(**manifest["training"]),
+                tasks=tasks,
+                network=network.eval(),
+                calibration=tuple(Calibrator.from_dict(each) for each in manifest["calibration"]),
+                metrics={task: FitMetrics(**manifest["metrics"][task]) for task in tasks},
+                trained_on=manifest["trained_on"],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise BundleError(f"{directory} does not fit this code: {reason}") from error
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest, but for the entry that holds it."""
+    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{directory} is not a bundle: {MANIFEST} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise BundleError(f"{directory} is damaged: {MANIFEST} is not JSON ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{directory} is not a bundle: {MANIFEST} does not say format {FORMAT!r}")
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{directory} has bundle format version {version!r}; this code reads {FORMAT_VERSION}")
+    if manifest.get("manifest_sha256") != manifest_digest(manifest):
+        raise BundleError(f"{directory} is damaged: {MANIFEST} is not the file that was saved")
+    return manifest

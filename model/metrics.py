@@ -1,0 +1,106 @@
+"""How good scores are: ranking, log loss and calibration of one task, in numpy and scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One task's figures over the rows with a label.
+
+    ``raw_`` figures are of the scores before calibration. ``auc`` is None where there is one class only, and
+    every figure where there are no rows.
+    """
+
+    rows: int
+    positives: int
+    auc: float | None
+    log_loss: float | None
+    ece: float | None
+    raw_log_loss: float | None
+    raw_ece: float | None
+
+    @classmethod
+    def of(cls, labels: np.ndarray, *, raw: np.ndarray, calibrated: np.ndarray) -> TaskMetrics:
+        """From 0/1 labels (n,) and probabilities (n,)."""
+        return cls(
+            rows=len(labels),
+            positives=int(labels.sum()),
+            auc=auc(labels, calibrated),
+            log_loss=log_loss(labels, calibrated),
+            ece=expected_calibration_error(labels, calibrated),
+            raw_log_loss=log_loss(labels, raw),
+            raw_ece=expected_calibration_error(labels, raw),
+        )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram: per bin, its rows, the mean probability predicted and the share of positives."""
+
+    rows: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+
+
+def auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Area under the ROC curve; None with one class only.
+
+    >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
+    0.75
+    """
+    if len(np.unique(labels)) < 2:
+        return None
+    return float(roc_auc_score(labels, probabilities))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Mean negative log likelihood in nats; None without rows.
+
+    >>> round(log_loss(np.array([1, 0]), np.array([0.5, 0.25])), 4)
+    0.4904
+    """
+    if len(labels) == 0:
+        return None
+    likelihood = np.where(labels == 1, probabilities, 1.0 - probabilities)
+    return float(-np.log(np.clip(likelihood, 1e-15, 1.0)).mean())
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BINS) -> Reliability:
+    """Rows in bins of about equal size by probability. Equal probabilities share a bin, so there may be fewer
+    bins.
+
+    >>> table = reliability(np.array([0, 1, 1, 1]), np.array([0.2, 0.4, 0.6, 0.8]), bins=2)
+    >>> table.predicted.round(2).tolist(), table.observed.tolist()
+    ([0.3, 0.7], [0.5, 1.0])
+    """
+    ordered = np.sort(probabilities)
+    edges = np.unique(ordered[[len(ordered) * cut // bins for cut in range(1, bins)]]) if len(ordered) else ordered
+    bin_of = np.searchsorted(edges, probabilities, side="right")
+    rows = np.bincount(bin_of, minlength=len(edges) + 1)
+    filled = rows > 0
+    predicted = np.bincount(bin_of, probabilities, minlength=len(rows))[filled] / rows[filled]
+    observed = np.bincount(bin_of, labels, minlength=len(rows))[filled] / rows[filled]
+    return Reliability(rows[filled], predicted, observed)
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BINS) -> float | None:
+    """The mean gap between predicted and observed rates, over bins of equal mass; None without rows.
+
+    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015; bins of equal
+    mass as in Nguyen and O'Connor, "Posterior calibration and exploratory analysis for NLP models", EMNLP
+    2015.
+
+    >>> round(expected_calibration_error(np.array([0, 1, 1, 1]), np.array([0.2, 0.4, 0.6, 0.8]), bins=2), 4)
+    0.25
+    """
+    if len(labels) == 0:
+        return None
+    table = reliability(labels, probabilities, bins=bins)
+    return float((table.rows * np.abs(table.observed - table.predicted)).sum() / table.rows.sum())
