@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.isotonic import isotonic_regression
 
 MIN_EACH_CLASS = 10
 """With fewer held-out rows of either class than this, the raw scores are more trustworthy than any
@@ -112,6 +111,9 @@ def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
     platt = fit_platt(logits, labels)
     score, inverse, count = np.unique(logits, return_inverse=True, return_counts=True)
     rate = np.bincount(inverse, labels) / count
+    # Imported where it is used: a calibrator that is fitted needs none of scikit-learn.
+    from sklearn.isotonic import isotonic_regression
+
     pooled = isotonic_regression(rate, sample_weight=count, y_min=0.0, y_max=1.0)
     level, block = np.unique(pooled, return_inverse=True)
     rows = np.bincount(block, count)

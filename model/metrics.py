@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 BINS = 15
 
@@ -55,6 +54,9 @@ def auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
     """
+    # Imported where it is used: scoring needs none of scikit-learn, which takes as long to import as torch.
+    from sklearn.metrics import roc_auc_score
+
     if len(np.unique(labels)) < 2:
         return None
     return float(roc_auc_score(labels, probabilities))

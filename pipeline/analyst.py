@@ -1,14 +1,17 @@
 """The analysts' SQL: DuckDB over the tables' current snapshots, without Spark or a JVM."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
 import duckdb
-from rich.console import Console
+import pyarrow.csv
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.config import Settings
 from pipeline.errors import FunnelError
+from pipeline.progress import show
 from pipeline.warehouse import Pinned, Warehouse
 
 MAX_ROWS_SHOWN = 1000
@@ -52,15 +55,24 @@ def query(
         elif format == "parquet":
             result.write_parquet(str(out))
         else:
-            print_to = str(out) if out else "/dev/stdout"
-            result.write_csv(print_to, header=True)
+            _write_csv(result, out)
     except duckdb.Error as error:
         raise FunnelError(f"funnel sql: {str(error).strip().splitlines()[0]}") from None
 
 
+def _write_csv(result: duckdb.DuckDBPyRelation, out: Path | None) -> None:
+    if out is not None:
+        result.write_csv(str(out), header=True)
+        return
+    rows = result.to_arrow_reader()
+    with pyarrow.csv.CSVWriter(sys.stdout.buffer, rows.schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
+
+
 def print_tables(settings: Settings) -> None:
     """Print every table that holds rows."""
-    table = Table("table", "rows", "files", "partitions", "newest", "snapshot", "committed")
+    table = Table("table", "rows", "files", "partitions", "newest", "snapshot", "committed", box=SIMPLE_HEAD)
     for state in Warehouse.of(settings).states():
         table.add_row(
             state.name,
@@ -71,7 +83,7 @@ def print_tables(settings: Settings) -> None:
             str(state.snapshot_id),
             f"{state.committed_at:%Y-%m-%d %H:%M:%S}",
         )
-    Console().print(table)
+    show(table)
 
 
 def _tables_of(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
@@ -93,11 +105,10 @@ def _create_view(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
 
 
 def _print_table(result: duckdb.DuckDBPyRelation) -> None:
-    table = Table(*result.columns)
-    rows = result.fetchmany(MAX_ROWS_SHOWN + 1)
+    table = Table(*result.columns, box=SIMPLE_HEAD)
+    rows = result.limit(MAX_ROWS_SHOWN + 1).fetchall()
     for row in rows[:MAX_ROWS_SHOWN]:
         table.add_row(*("" if value is None else str(value) for value in row))
-    console = Console()
-    console.print(table)
+    show(table)
     if len(rows) > MAX_ROWS_SHOWN:
-        console.print(f"the first {MAX_ROWS_SHOWN:,} rows; --format csv prints them all")
+        print(f"the first {MAX_ROWS_SHOWN:,} rows; --format csv prints them all")

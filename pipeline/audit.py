@@ -20,7 +20,9 @@ OFFENDING_ROWS = 5
 _KEY = "funnelcast"
 
 
-def audit(frame: DataFrame | pd.DataFrame, expectations: Sequence[Expectation], *, what: str) -> list[str]:
+def audit(
+    frame: DataFrame | pd.DataFrame, expectations: Sequence[Expectation], *, what: str, keys: Sequence[str]
+) -> list[str]:
     """Check a frame against a suite.
 
     The suite runs once with booleans only, which takes a third of the Spark jobs; what failed is asked again, for
@@ -28,6 +30,7 @@ def audit(frame: DataFrame | pd.DataFrame, expectations: Sequence[Expectation], 
 
     Args:
         what: how a failure calls the frame, e.g. "events".
+        keys: the columns that tell an offending row from others, shown beside those that the expectation is about.
 
     Returns: one line for each failed expectation of severity warning or info.
 
@@ -44,8 +47,8 @@ def audit(frame: DataFrame | pd.DataFrame, expectations: Sequence[Expectation], 
     critical = [each for each in failed if each.severity == FailureSeverity.CRITICAL]
     if critical:
         more = f" (and {len(critical) - 1} more critical failures)" if len(critical) > 1 else ""
-        raise AuditError(f"audit of {what} failed: {_explain(batch, critical[0])}{more}; nothing was published")
-    return [f"audit of {what}: {_explain(batch, each)}" for each in failed]
+        raise AuditError(f"audit of {what} failed: {_explain(batch, critical[0], keys)}{more}; nothing was published")
+    return [f"audit of {what}: {_explain(batch, each, keys)}" for each in failed]
 
 
 def _batch(frame: DataFrame | pd.DataFrame) -> Batch:
@@ -57,7 +60,7 @@ def _batch(frame: DataFrame | pd.DataFrame) -> Batch:
     return asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
 
 
-def _explain(batch: Batch, expectation: Expectation) -> str:
+def _explain(batch: Batch, expectation: Expectation, keys: Sequence[str]) -> str:
     result = batch.validate(
         expectation,
         result_format={
@@ -68,10 +71,16 @@ def _explain(batch: Batch, expectation: Expectation) -> str:
     )
     configuration = expectation.configuration
     arguments = ", ".join(f"{key}={value!r}" for key, value in configuration.kwargs.items() if value is not None)
-    return f"{configuration.type}({arguments}): {_observed(result.result, result.exception_info)}"
+    about = (*keys, *_columns_of(configuration.kwargs))
+    return f"{configuration.type}({arguments}): {_observed(result.result, result.exception_info, about)}"
 
 
-def _observed(result: Mapping[str, Any], exception_info: Mapping[str, Any]) -> str:
+def _columns_of(arguments: Mapping[str, Any]) -> list[str]:
+    named = [arguments.get(key) for key in ("column", "column_A", "column_B")]
+    return [*(name for name in named if name), *arguments.get("column_list", [])]
+
+
+def _observed(result: Mapping[str, Any], exception_info: Mapping[str, Any], about: Sequence[str]) -> str:
     if "observed_value" in result and "unexpected_rows" not in result:
         return f"observed {_plain(result['observed_value'])}"
     if "unexpected_count" not in result:
@@ -80,7 +89,9 @@ def _observed(result: Mapping[str, Any], exception_info: Mapping[str, Any]) -> s
             "it could not be checked",
         )
     of = f" of {result['element_count']}" if "element_count" in result else ""
-    rows = [_plain(dict(row)) for row in _rows(result.get("unexpected_rows"))[:OFFENDING_ROWS]]
+    found = _rows(result.get("unexpected_rows"))[:OFFENDING_ROWS]
+    # A custom query has chosen its own columns; elsewhere whole rows would bury what matters.
+    rows = [_plain({key: row[key] for key in row if key in about} if set(about) <= set(row) else row) for row in found]
     return f"observed {result['unexpected_count']}{of} rows that break it, such as {'; '.join(rows)}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from model.metrics import auc, expected_calibration_error, log_loss
@@ -19,7 +19,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.nights import load as load_history
 from pipeline.nights import nightly
-from pipeline.progress import bar, training_progress
+from pipeline.progress import bar, show, training_progress
 from pipeline.simulate import Simulation, Summary, simulate
 from pipeline.training import train
 
@@ -129,49 +129,34 @@ def _clear(out: Path) -> None:
 
 
 def _show(scores: pd.DataFrame, quality: list[Quality], config: Path, last_night: date, settings: Settings) -> None:
-    console = Console()
     stages = settings.funnel.stage_names
     newest = scores[pd.to_datetime(scores["ds"]) == pd.Timestamp(last_night)]
     head = newest.sort_values([f"p_{stages[-1]}", "user_id"], ascending=[False, True]).head(HEAD_ROWS)
-    table = Table(
-        title=f"user_scores of {last_night}: the first {len(head)} of {len(newest):,} users",
-        title_justify="left",
-    )
-    for column in ("user_id", *(f"p_{s}" for s in stages), *(f"band_{s}" for s in stages), "model_version"):
-        table.add_column(column, justify="left" if column in ("user_id", "model_version") else "right")
-    for _, row in head.iterrows():
-        table.add_row(
-            row["user_id"],
-            *(f"{row[f'p_{stage}']:.4f}" for stage in stages),
-            *(str(row[f"band_{stage}"]) for stage in stages),
-            row["model_version"],
-        )
-    console.print(table)
-    nights = scores["ds"].nunique()
-    table = Table(title=f"The {nights} nights' scores against the texts sent the day after", title_justify="left")
-    for column in ("stage", "texts", "positives", "AUC", "ceiling", "log loss", "calibration error"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+    print(f"\nuser_scores of {last_night}, model {head['model_version'].iloc[0]}: {HEAD_ROWS} of {len(newest):,} users")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("user_id")
+    for column in (*(f"p_{stage}" for stage in stages), *(f"band_{stage}" for stage in stages)):
+        table.add_column(column, justify="right")
+    for row in head.to_dict("records"):
+        probabilities = (f"{row[f'p_{stage}']:.4f}" for stage in stages)
+        table.add_row(row["user_id"], *probabilities, *(str(row[f"band_{stage}"]) for stage in stages))
+    show(table)
+    print(f"These {scores['ds'].nunique()} nights' scores against what became of the texts sent the day after")
+    table = Table("stage", box=SIMPLE_HEAD)
+    for column in ("texts", "positives", "AUC", "ceiling", "log loss", "calibration error"):
+        table.add_column(column, justify="right")
     for each in quality:
-        table.add_row(
-            each.stage,
-            f"{each.texts:,}",
-            f"{each.positives:,}",
-            _number(each.auc),
-            _number(each.ceiling),
-            _number(each.log_loss),
-            _number(each.calibration_error),
-        )
-    console.print(table)
-    console.print("ceiling: the AUC of the true probabilities, which only the simulator knows", highlight=False)
-    console.print(
+        figures = (each.auc, each.ceiling, each.log_loss, each.calibration_error)
+        table.add_row(each.stage, f"{each.texts:,}", f"{each.positives:,}", *map(_number, figures))
+    show(table)
+    print("ceiling: the AUC of the true probabilities, which only the simulator knows")
+    print(
         f"\nNext:\n"
         f"  funnel tables -c {config}\n"
         f'  funnel sql -c {config} "SELECT band_{stages[-1]}, count(*), avg(p_{stages[-1]}) FROM user_scores '
         f"WHERE ds = '{last_night}' GROUP BY ALL ORDER BY 1 DESC\"\n"
         f"  funnel nightly -c {config} --ds {last_night}     runs that night again: the same partition\n"
-        f'  {config}     the configuration; the README\'s "Your own data" says how to write yours',
-        highlight=False,
-        soft_wrap=True,
+        f'  {config}     the configuration; the README\'s "Your own data" says how to write yours'
     )
 
 

@@ -66,7 +66,7 @@ def context_columns(settings: Settings) -> list[str]:
 
 def _audit(context: Context, written: DataFrame) -> list[str]:
     table = context.warehouse.tables["examples"]
-    return audit(written, of_examples(table, context.settings), what="examples")
+    return audit(written, of_examples(table, context.settings), what="examples", keys=("exposure_id", "user_id"))
 
 
 def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import great_expectations.expectations as gxe
 import pyarrow as pa
@@ -11,8 +10,6 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline.config import Audit, Settings
 from pipeline.tables import Table, event_kinds
-
-Severity = Literal["critical", "warning"]
 
 
 def of_events(table: Table, settings: Settings) -> list[Expectation]:
@@ -25,13 +22,21 @@ def of_events(table: Table, settings: Settings) -> list[Expectation]:
     ]
 
 
-def of_landing_days(stages: Sequence[str], limits: Audit, empty_day: Severity) -> list[Expectation]:
-    """Over one row a landing day: rows against the last 7 nights, quarantine share, stage rates."""
+def of_history(limits: Audit) -> list[Expectation]:
+    """Over one row a landing day of a range: history is what it is, so only what was rejected can stop it."""
+    return [
+        gxe.ExpectColumnValuesToBeBetween(column="quarantine_share", max_value=limits.max_quarantine_share),
+        gxe.ExpectColumnValuesToBeInSet(column="is_unexpectedly_empty", value_set=[False], severity="warning"),
+    ]
+
+
+def of_night(stages: Sequence[str], limits: Audit) -> list[Expectation]:
+    """Over the one row of a night: rows against the last 7 nights, quarantine share, stage rates."""
     low, high = limits.row_count_ratio
     rate_low, rate_high = limits.stage_rate_ratio
     return [
         gxe.ExpectColumnValuesToBeBetween(column="quarantine_share", max_value=limits.max_quarantine_share),
-        gxe.ExpectColumnValuesToBeInSet(column="is_unexpectedly_empty", value_set=[False], severity=empty_day),
+        gxe.ExpectColumnValuesToBeInSet(column="is_unexpectedly_empty", value_set=[False], severity=limits.empty_day),
         gxe.ExpectColumnValuesToBeBetween(
             column="rows_to_last_7_nights", min_value=low, max_value=high, severity="warning"
         ),

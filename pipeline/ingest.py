@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pipeline.audit import audit
 from pipeline.context import Context
 from pipeline.dates import DateRange
-from pipeline.expectations import of_events, of_landing_days
+from pipeline.expectations import of_events, of_history, of_night
 from pipeline.landing import Landing, land_events, land_users
 from pipeline.publish import publish
 from pipeline.runs import Counts, recorded
@@ -68,11 +68,16 @@ def _audit(context: Context, staged: Pinned, landing: Landing, dates: DateRange)
     written = read_as_written(context.spark, staged).persist()
     try:
         days = _landing_days(context, written, landing, dates)
-        # History is what it is; only a single night's empty day says that the source is late.
-        empty_day = settings.audit.empty_day if len(dates) == 1 else "warning"
-        limits = of_landing_days(settings.funnel.stage_names, settings.audit, empty_day)
-        found = audit(days, limits, what=f"the landing days of events {dates}")
-        return found + audit(written, of_events(context.warehouse.tables["events"], settings), what="events")
+        limits = (
+            of_night(settings.funnel.stage_names, settings.audit) if len(dates) == 1 else of_history(settings.audit)
+        )
+        found = audit(days, limits, what=f"the landing days of events {dates}", keys=("landed_on", "reasons"))
+        return found + audit(
+            written,
+            of_events(context.warehouse.tables["events"], settings),
+            what="events",
+            keys=("event_id", "user_id", "event", "event_time"),
+        )
     finally:
         written.unpersist()
 

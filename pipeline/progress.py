@@ -4,10 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 if TYPE_CHECKING:
     from model import Progress as TrainingProgress
+
+
+WIDE = 10_000
 
 
 @contextmanager
@@ -22,6 +27,14 @@ def bar() -> Iterator[Progress]:
         transient=True,
     ) as progress:
         yield progress
+
+
+def show(table: Table) -> None:
+    """Print a table: folded to the terminal's width, and as wide as it needs to be in a file or a pipe."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    console.print(table)
 
 
 @contextmanager

@@ -91,20 +91,24 @@ def eligible(context: Context, run: StageRun, ds: date) -> DataFrame:
 def with_bands(scored: DataFrame, stages: tuple[str, ...]) -> DataFrame:
     """Add `band_<stage>`, 1 to 10 by the rank of `raw_<stage>` among the night's users, 10 the best.
 
-    Ranks are taken over scores rounded to a thousandth of log-odds, which makes them small enough to rank on the
-    driver whatever the number of users; equal scores share a band, by their middle rank.
+    Ranks are taken over scores rounded to a thousandth of log-odds: few enough to rank on the driver whatever the
+    number of users. Equal scores share a band, by their middle rank.
     """
-    spark = scored.sparkSession
-    rounded = scored
-    for stage in stages:
-        rounded = rounded.withColumn(f"_{stage}", F.expr(f"round(ln(raw_{stage} / (1 - raw_{stage})), 3)"))
-    for stage in stages:
-        counts = pd.DataFrame(rounded.groupBy(f"_{stage}").count().toPandas()).sort_values(f"_{stage}")
-        middle = counts["count"].cumsum() - counts["count"] / 2
-        counts[f"band_{stage}"] = (1 + BANDS * middle // counts["count"].sum()).astype("int32")
-        bands = spark.createDataFrame(counts[[f"_{stage}", f"band_{stage}"]])
-        rounded = rounded.join(F.broadcast(bands), f"_{stage}", "left").drop(f"_{stage}")
-    return rounded
+    log_odds = {stage: f"round(ln(raw_{stage} / (1 - raw_{stage})), 3)" for stage in stages}
+    pairs = ", ".join(f"'{stage}', {expression}" for stage, expression in log_odds.items())
+    counted = (
+        scored.selectExpr(f"stack({len(stages)}, {pairs}) AS (stage, rounded)").groupBy("stage", "rounded").count()
+    )
+    counts = pd.DataFrame(counted.toPandas()).sort_values(["stage", "rounded"])
+    by_stage = counts.groupby("stage")["count"]
+    middle = by_stage.cumsum() - counts["count"] / 2
+    counts["band"] = (1 + BANDS * middle // by_stage.transform("sum")).astype("int32")
+    banded = scored
+    for stage, expression in log_odds.items():
+        bands = counts.loc[counts["stage"] == stage, ["rounded", "band"]]
+        bands = scored.sparkSession.createDataFrame(bands.set_axis([f"_{stage}", f"band_{stage}"], axis=1))
+        banded = banded.join(F.broadcast(bands), F.expr(expression) == F.col(f"_{stage}"), "left").drop(f"_{stage}")
+    return banded
 
 
 def _champion(settings: Settings, ds: date) -> str:
@@ -136,4 +140,4 @@ def _score_schema(settings: Settings) -> str:
 
 def _audit(context: Context, eligible_users: int, written: DataFrame) -> list[str]:
     table = context.warehouse.tables["user_scores"]
-    return audit(written, of_scores(table, context.settings, eligible_users), what="user_scores")
+    return audit(written, of_scores(table, context.settings, eligible_users), what="user_scores", keys=("user_id",))

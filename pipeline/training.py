@@ -148,7 +148,10 @@ def _promote(
     held_out: np.ndarray,
     settings: Settings,
 ) -> str:
-    """Promote unless the champion has the lower log loss on the same held-out labels, summed over stages."""
+    """Promote unless the champion has the lower log loss on the same held-out labels, summed over stages.
+
+    Both are judged with the context hidden, as a night scores users.
+    """
     champion = registry.champion(as_of)
     if champion is None:
         registry.promote(version, as_of)
@@ -157,11 +160,13 @@ def _promote(
     rows = table.filter(pa.array(judged))
     labels = np.where(held_out, _labels(table, settings), np.nan)[judged]
     try:
-        theirs = _log_loss(Bundle.load(registry.bundle_path(champion)).predict(rows).calibrated, labels)
+        theirs = _log_loss(
+            Bundle.load(registry.bundle_path(champion)).predict(rows, hide_context=True).calibrated, labels
+        )
     except (ValueError, FunnelError) as error:
         registry.promote(version, as_of)
         return f"promoted, since champion {champion} cannot score these examples ({error})"
-    ours = _log_loss(challenger.predict(rows).calibrated, labels)
+    ours = _log_loss(challenger.predict(rows, hide_context=True).calibrated, labels)
     if ours > theirs:
         return f"not promoted: held-out log loss {ours:.5f}, champion {champion} has {theirs:.5f}"
     registry.promote(version, as_of)
@@ -179,7 +184,7 @@ def _record_metrics(context: Context, bundle: Bundle, as_of: date) -> None:
     rows = [
         {
             "ds": as_of,
-            "name": f"held_out_{name}",
+            "name": name if name.startswith(("train_", "held_out_")) else f"held_out_{name}",
             "stage": stage,
             "value": float(value),
             "run_id": context.run_id,
