@@ -36,7 +36,6 @@ def session(settings: Settings) -> SparkSession:
         "spark.pyspark.python": os.environ["PYSPARK_PYTHON"],
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config}",
-        "spark.log.level": "ERROR",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": settings.funnel.timezone,
