@@ -1,5 +1,6 @@
 """What must hold of staged files before they are published, table by table."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,6 +11,9 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline.config import Audit, Settings
 from pipeline.tables import Table, event_kinds
+
+BASELINE_NIGHTS = 7
+"""A night is measured against this many nights before it."""
 
 
 def of_events(table: Table, settings: Settings) -> list[Expectation]:
@@ -86,14 +90,20 @@ def of_examples(table: Table, settings: Settings) -> list[Expectation]:
     ]
 
 
-def of_scores(table: Table, settings: Settings, eligible: int) -> list[Expectation]:
-    """Schema, nulls, probabilities in [0, 1] without NaN, monotone stages, one row an eligible user."""
+def of_scores(table: Table, settings: Settings, *, eligible: int, usual: float | None) -> list[Expectation]:
+    """Schema, nulls, probabilities in [0, 1] without NaN, monotone stages, one row an eligible user.
+
+    Args:
+        eligible: the night's eligible users.
+        usual: the median number of rows of the last 7 nights; None if there are none.
+    """
     stages = settings.funnel.stage_names
     probabilities = [f"{kind}_{stage}" for kind in ("p", "raw") for stage in stages]
     return [
         *_schema(table),
         *_not_null("user_id", "ds", *probabilities, "model_version"),
         gxe.ExpectTableRowCountToEqual(value=eligible),
+        *([] if usual is None else [_rows_about(usual, settings.audit)]),
         gxe.ExpectColumnValuesToBeUnique(column="user_id"),
         # Spark orders NaN above every number, so the upper bound catches it.
         *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1) for column in probabilities),
@@ -103,6 +113,13 @@ def of_scores(table: Table, settings: Settings, eligible: int) -> list[Expectati
             for earlier, later in pairwise(stages)
         ),
     ]
+
+
+def _rows_about(usual: float, limits: Audit) -> Expectation:
+    low, high = limits.row_count_ratio
+    return gxe.ExpectTableRowCountToBeBetween(
+        min_value=math.floor(low * usual), max_value=math.ceil(high * usual), severity="warning"
+    )
 
 
 def _schema(table: Table) -> list[Expectation]:

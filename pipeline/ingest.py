@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pipeline.audit import audit
 from pipeline.context import Context
 from pipeline.dates import DateRange
-from pipeline.expectations import of_events, of_history, of_night
+from pipeline.expectations import BASELINE_NIGHTS, of_events, of_history, of_night
 from pipeline.landing import Landing, land_events, land_users
 from pipeline.publish import publish
 from pipeline.runs import Counts, recorded
@@ -20,7 +20,6 @@ from pipeline.spark import read, read_as_written, stage
 from pipeline.tables import event_kinds
 from pipeline.warehouse import Pinned
 
-BASELINE_NIGHTS = 7
 MIN_RATE_EVENTS = 20
 """Events a stage needs in the baseline before its rate is worth comparing."""
 

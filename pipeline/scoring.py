@@ -1,8 +1,9 @@
 """A night's scores: one row for every user who may still be texted, from the champion as of that night."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -14,7 +15,7 @@ from pipeline.config import Settings
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
-from pipeline.expectations import of_scores
+from pipeline.expectations import BASELINE_NIGHTS, of_scores
 from pipeline.features import features
 from pipeline.predict import predictor
 from pipeline.publish import stage_audit_publish
@@ -55,7 +56,7 @@ def score(context: Context, ds: date, *, model: str | None = None) -> None:
                 F.lit(code_version()).alias("code_version"),
                 F.lit(datetime.now(UTC)).alias("scored_at"),
             )
-            stage_audit_publish(context, run, "user_scores", rows, partial(_audit, context, count))
+            stage_audit_publish(context, run, "user_scores", rows, partial(_audit, context, ds, count))
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
         finally:
             context.spark.catalog.clearCache()
@@ -138,6 +139,10 @@ def _score_schema(settings: Settings) -> str:
     return ", ".join(["user_id string", *(f"{kind}_{stage} double" for stage in stages for kind in ("raw", "p"))])
 
 
-def _audit(context: Context, eligible_users: int, written: DataFrame) -> list[str]:
-    table = context.warehouse.tables["user_scores"]
-    return audit(written, of_scores(table, context.settings, eligible_users), what="user_scores", keys=("user_id",))
+def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[str]:
+    warehouse = context.warehouse
+    last = ds - timedelta(days=1)
+    nights = warehouse.row_counts("user_scores", first=ds - timedelta(days=BASELINE_NIGHTS), last=last)
+    usual = median(nights.values()) if nights else None
+    suite = of_scores(warehouse.tables["user_scores"], context.settings, eligible=eligible_users, usual=usual)
+    return audit(written, suite, what="user_scores", keys=("user_id",))

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.table import FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -115,6 +116,15 @@ class Warehouse:
             return self.tables[name].schema.empty_table()
         return table.scan(row_filter=self._between(name, first, last)).to_arrow()
 
+    def row_counts(self, name: str, *, first: date, last: date) -> dict[date, int]:
+        """Rows of each current partition in [first, last], from the snapshot's metadata alone."""
+        table = self._load(name)
+        counts: dict[date, int] = {}
+        for task in table.scan(row_filter=self._between(name, first, last)).plan_files() if table else ():
+            day = _partition_date(task)
+            counts[day] = counts.get(day, 0) + task.file.record_count
+        return counts
+
     def staging(self, name: str) -> str:
         """A fresh directory under the table's location; files in it are invisible until they are published."""
         return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
@@ -178,15 +188,14 @@ class Warehouse:
                 continue
             snapshot = _current(table)
             tasks = list(table.scan().plan_files())
-            partitions = {task.file.partition[0] for task in tasks}
-            newest = date.fromordinal(date(1970, 1, 1).toordinal() + max(partitions)).isoformat() if tasks else "-"
+            partitions = {_partition_date(task) for task in tasks}
             states.append(
                 TableState(
                     name=name,
                     rows=sum(task.file.record_count for task in tasks),
                     files=len(tasks),
                     partitions=len(partitions),
-                    newest=newest,
+                    newest=max(partitions).isoformat() if partitions else "-",
                     snapshot_id=snapshot.snapshot_id,
                     committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000).astimezone(),
                 )
@@ -238,7 +247,8 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
             properties = {
                 "type": "sql",
                 "uri": f"sqlite:///{location}/catalog.db?timeout=30",
-                "warehouse": Path(location).as_uri(),
+                # Not escaped as a URI: PyIceberg, Spark and DuckDB all take a location's characters as they are.
+                "warehouse": f"file://{location}",
             }
         return _with_namespace(properties, namespace)
     except (OSError, OperationalError, ValueError) as error:
@@ -252,6 +262,11 @@ def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)
     return catalog
+
+
+def _partition_date(task: FileScanTask) -> date:
+    # Iceberg keeps a date as days since 1970.
+    return date(1970, 1, 1) + timedelta(days=task.file.partition[0])
 
 
 def _current(table: IcebergTable) -> Snapshot:
