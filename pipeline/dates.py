@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from pipeline.errors import FunnelError
@@ -70,5 +70,8 @@ def epoch_micros(instant: datetime) -> int:
 
     >>> epoch_micros(datetime(1970, 1, 1, 8, 0, 1, tzinfo=ZoneInfo("Asia/Shanghai")))
     1000000
+    >>> epoch_micros(datetime(1970, 7, 1, 2, tzinfo=ZoneInfo("Europe/Paris"))) // 3_600_000_000 % 24
+    1
     """
-    return (instant - datetime.fromtimestamp(0, instant.tzinfo)) // timedelta(microseconds=1)
+    # In UTC: the difference of two times of one zone is what its clocks show, an hour off across their changes.
+    return (instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -1,6 +1,7 @@
 """Train as of a date: examples, fit, judge on later days, register, promote if no worse."""
 
 import os
+import uuid
 from collections.abc import Callable
 from datetime import date, timedelta
 
@@ -49,7 +50,7 @@ def train(context: Context, as_of: date, *, on_progress: Callable[[Progress], No
         table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])
         held_out = held_out_labels(table, settings)
         _require_positives(table, held_out, settings, as_of)
-        version = run.model_version = f"{as_of:%Y%m%d}-{context.run_id}"
+        version = run.model_version = f"{as_of:%Y%m%d}-{uuid.uuid4().hex[:8]}"
         # One thread a physical core: a thread that waits for a busy core costs more than it gives (measured: with
         # other work on two cores, two threads trained 6-34k rows/s, one 77-80k).
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))

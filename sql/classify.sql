@@ -28,7 +28,7 @@ keyed AS (
   SELECT
     landed_on, user_id, event, event_time, campaign_id, context, raw, reason,
     coalesce(
-      event_id,
+      nullif(trim(event_id), ''),
       sha2(to_json(struct(user_id, event, unix_micros(event_time) AS at, campaign_id, context)), 256)
     ) AS event_id,
     true AS is_new

@@ -5,7 +5,8 @@
 -- out  user_id, once each
 WITH known AS (
   {% if has_users %}
-  SELECT user_id, max_by(consent, landed_on) AS consent
+  -- The last word on consent holds: a later profile that says nothing of it takes no withdrawal back.
+  SELECT user_id, max_by(consent, landed_on) FILTER (WHERE consent IS NOT NULL) AS consent
   FROM users
   WHERE landed_on <= DATE'{{ ds }}'
   GROUP BY user_id

@@ -1,0 +1,67 @@
+"""Airflow for the tests of `dags/`: a home of its own in a temporary folder, never the user's."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+def airflow_environment(home: Path) -> dict[str, str]:
+    """The variables that keep Airflow in `home`, with our DAGs alone."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """What a process that runs Airflow needs and no more, so that no setting of the user's reaches it."""
+    kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
+    return kept | {"HOME": str(home), "PYTHONWARNINGS": "ignore"} | airflow_environment(home) | more
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Airflow reads its home when it is first imported: tests import it only after they asked for this."""
+    home = tmp_path_factory.mktemp("airflow")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in airflow_environment(home).items():
+            patch.setenv(name, value)
+        yield home
+
+
+@pytest.fixture
+def load_dags(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[[Path], DagBag]":
+    """Load every DAG for a configuration, as Airflow does."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    def load(config: Path) -> DagBag:
+        monkeypatch.setenv("FUNNEL_CONFIG", str(config))
+        return DagBag(DAGS)
+
+    return load
+
+
+@pytest.fixture
+def import_nightly(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
+    """Import `dags/nightly.py` for a configuration, as any module."""
+
+    def load(config: Path) -> ModuleType:
+        monkeypatch.setenv("FUNNEL_CONFIG", str(config))
+        spec = importlib.util.spec_from_file_location("nightly", DAGS / "nightly.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,0 +1,21 @@
+"""Spark in the time zone of the funnel under test."""
+
+from collections.abc import Callable, Iterator
+from zoneinfo import ZoneInfo
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipeline.spark import session
+
+ZONE = "spark.sql.session.timeZone"
+
+
+@pytest.fixture
+def spark_in(make_company: Callable) -> Iterator[Callable[[ZoneInfo], SparkSession]]:
+    """The shared session as a funnel of a zone starts it; the zone it had before is put back."""
+    active = SparkSession.getActiveSession()
+    before = active.conf.get(ZONE) if active else None
+    yield lambda zone: session(make_company(timezone=zone.key).settings)
+    if active and before:
+        active.conf.set(ZONE, before)

@@ -1,0 +1,110 @@
+"""Runs the SQL files over plain rows, with the parameters that the pipeline gives them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline.config import Stage
+from pipeline.dates import end_of_day, epoch_micros
+from pipeline.spark import run_sql
+from tests.sql.logs import World
+from tests.sql.reference import Event, Profile, Row, SourceRow
+
+TIME = pa.timestamp("us", tz="UTC")
+CONTEXT = pa.map_(pa.string(), pa.string())
+EVENTS = pa.schema(
+    {
+        "landed_on": pa.date32(),
+        "event_id": pa.string(),
+        "user_id": pa.string(),
+        "event": pa.string(),
+        "event_time": TIME,
+        "campaign_id": pa.string(),
+        "context": CONTEXT,
+    }
+)
+USERS = pa.schema(
+    {
+        "landed_on": pa.date32(),
+        "user_id": pa.string(),
+        "consent": pa.bool_(),
+        "city_tier": pa.string(),
+        "age": pa.float64(),
+    }
+)
+SOURCE = pa.schema(
+    {
+        "landed_on": pa.date32(),
+        "event_id": pa.string(),
+        "user_id": pa.string(),
+        "source_event": pa.string(),
+        "event_time": TIME,
+        "campaign_id": pa.string(),
+        "context": CONTEXT,
+        "raw": pa.string(),
+    }
+)
+SPINE = pa.schema({"user_id": pa.string(), "as_of": pa.date32()})
+ATTRIBUTES = ("city_tier", "age")
+
+
+def frame(spark: SparkSession, rows: Iterable[Event | Profile | SourceRow], schema: pa.Schema) -> DataFrame:
+    return spark.createDataFrame(pa.Table.from_pylist([_plain(asdict(row)) for row in rows], schema=schema))
+
+
+def collected(rows: DataFrame) -> list[Row]:
+    """The rows with times in UTC, whatever the session's zone."""
+    return [
+        {name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in row.items()}
+        for row in rows.toArrow().to_pylist()
+    ]
+
+
+def tiles(spark: SparkSession, events: Iterable[Event]) -> DataFrame:
+    return run_sql(spark, "activity", {"events": frame(spark, events, EVENTS)})
+
+
+def spine_of(spark: SparkSession, pairs: Iterable[tuple[str, date]]) -> DataFrame:
+    rows = [{"user_id": user_id, "as_of": as_of} for user_id, as_of in pairs]
+    return spark.createDataFrame(pa.Table.from_pylist(rows, schema=SPINE))
+
+
+def features(
+    spark: SparkSession,
+    spine: DataFrame,
+    events: Iterable[Event],
+    profiles: Iterable[Profile],
+    *,
+    kinds: Sequence[str],
+    windows_days: Sequence[int],
+    attributes: Sequence[str] = ATTRIBUTES,
+) -> DataFrame:
+    views = {"spine": spine, "activity": tiles(spark, events)}
+    if attributes:
+        views["users"] = frame(spark, profiles, USERS)
+    return run_sql(spark, "features", views, events=kinds, windows_days=windows_days, attributes=attributes)
+
+
+def exposures(
+    spark: SparkSession, events: Iterable[Event], as_of: date, world: World, *, attribution: str, history_days: int
+) -> DataFrame:
+    return run_sql(
+        spark,
+        "exposures",
+        {"events": frame(spark, events, EVENTS)},
+        as_of=as_of,
+        end_of_as_of=epoch_micros(end_of_day(as_of, world.zone)),
+        history_days=history_days,
+        attribution=attribution,
+        stages=[Stage(name=name, event=name, window_days=days) for name, days in world.windows.items()],
+        context=("campaign", "offer", "hour"),
+        declared_context={"offer": "offer"},
+    )
+
+
+def _plain(row: Row) -> Row:
+    context = row.get("context")
+    return row | {"context": None if context is None else list(context.items())}

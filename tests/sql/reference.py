@@ -1,0 +1,215 @@
+"""What the SQL files must give, in plain Python: slow, without joins or windows, one sentence of the design a step."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of `events`. `event_time` is in UTC: Python subtracts two times of one other zone by their wall clocks."""
+
+    event_id: str
+    user_id: str
+    event: str
+    event_time: datetime
+    landed_on: date
+    campaign_id: str | None = None
+    context: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A row of `users`."""
+
+    user_id: str
+    landed_on: date
+    consent: bool | None = None
+    city_tier: str | None = None
+    age: float | None = None
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row of the source, mapped to our columns; `raw` tells it from every other row."""
+
+    raw: str
+    landed_on: date
+    event_id: str | None
+    user_id: str | None
+    source_event: str | None
+    event_time: datetime | None
+    campaign_id: str | None = None
+    context: Mapping[str, str] | None = None
+
+
+def local_date(instant: datetime, zone: ZoneInfo) -> date:
+    return instant.astimezone(zone).date()
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """The first instant of a local day, in UTC."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def is_visible(event: Event, as_of: date, zone: ZoneInfo) -> bool:
+    """Both clocks: it had happened and it had landed."""
+    return event.landed_on <= as_of and local_date(event.event_time, zone) <= as_of
+
+
+def tiles(events: Iterable[Event], zone: ZoneInfo) -> dict[tuple[str, str, date, date], Row]:
+    """Count, first and last time by user, event, event date and landing day."""
+    times: dict[tuple[str, str, date, date], list[datetime]] = {}
+    for each in events:
+        key = (each.user_id, each.event, local_date(each.event_time, zone), each.landed_on)
+        times.setdefault(key, []).append(each.event_time)
+    return {key: {"n": len(of), "first_time": min(of), "last_time": max(of)} for key, of in times.items()}
+
+
+def features(
+    user_id: str,
+    as_of: date,
+    events: Iterable[Event],
+    profiles: Iterable[Profile],
+    *,
+    kinds: Sequence[str],
+    windows_days: Sequence[int],
+    attributes: Sequence[str],
+    zone: ZoneInfo,
+) -> Row:
+    """The features of one row of the spine: a window of n days ends with `as_of` and holds it."""
+    ages: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for each in events:
+        if each.user_id == user_id and is_visible(each, as_of, zone):
+            ages[each.event].append((as_of - local_date(each.event_time, zone)).days)
+    row: Row = {}
+    for kind in kinds:
+        for days in windows_days:
+            row[f"{kind}_n_{days}d"] = sum(age < days for age in ages[kind])
+        row[f"{kind}_days_since"] = min((age for age in ages[kind] if age < max(windows_days)), default=None)
+    landed = [each for each in profiles if each.user_id == user_id and each.landed_on <= as_of]
+    latest = max(landed, key=lambda each: each.landed_on, default=None)
+    return row | {name: getattr(latest, name, None) for name in attributes}
+
+
+def exposures(
+    events: Iterable[Event],
+    as_of: date,
+    *,
+    windows: Mapping[str, int],
+    attribution: str,
+    history_days: int,
+    zone: ZoneInfo,
+) -> dict[str, Row]:
+    """The exposures of the last `history_days` by id, with labels; `windows` holds each stage's days, in order."""
+    seen: dict[str, Event] = {}
+    for each in sorted(events, key=lambda each: each.landed_on):
+        if is_visible(each, as_of, zone):
+            seen.setdefault(each.event_id, each)
+    first = as_of - timedelta(days=history_days - 1)
+    outcomes = [each for each in seen.values() if each.event != "exposure"]
+    sent = [each for each in seen.values() if each.event == "exposure"]
+    exposed = [each for each in sent if local_date(each.event_time, zone) >= first]
+    reached = _reached(exposed, outcomes, windows, attribution)
+    end = midnight(as_of + timedelta(days=1), zone)
+    return {each.event_id: _example(each, reached, windows, end, zone) for each in exposed}
+
+
+def _reached(
+    exposed: list[Event], outcomes: list[Event], windows: Mapping[str, int], attribution: str
+) -> set[tuple[str, str]]:
+    """Which stages each exposure gets the credit for. Of exposures at one instant, the greater id is the later."""
+    of_user: dict[str, list[Event]] = {}
+    for each in exposed:
+        of_user.setdefault(each.user_id, []).append(each)
+    reached = set()
+    for outcome in outcomes:
+        before = [each for each in of_user.get(outcome.user_id, []) if each.event_time < outcome.event_time]
+        if attribution == "last_touch":
+            before = [each for each in before if outcome.campaign_id in (None, each.campaign_id)]
+            before = sorted(before, key=lambda each: (each.event_time, each.event_id))[-1:]
+        for each in before:
+            if outcome.event_time - each.event_time <= timedelta(days=windows[outcome.event]):
+                reached.add((each.event_id, outcome.event))
+    return reached
+
+
+def _example(
+    exposure: Event, reached: set[tuple[str, str]], windows: Mapping[str, int], end: datetime, zone: ZoneInfo
+) -> Row:
+    local = exposure.event_time.astimezone(zone)
+    row: Row = {
+        "exposure_id": exposure.event_id,
+        "user_id": exposure.user_id,
+        "exposure_time": exposure.event_time,
+        "exposure_date": local.date(),
+        "feature_as_of": local.date() - timedelta(days=1),
+        "context_campaign": exposure.campaign_id,
+        "context_offer": (exposure.context or {}).get("offer"),
+        "context_hour": f"{local.hour:02d}",
+    }
+    implied = 0
+    for stage, days in reversed(windows.items()):
+        mature = exposure.event_time + timedelta(days=days) <= end
+        observed = int((exposure.event_id, stage) in reached) if mature else None
+        implied = max(implied, observed or 0)
+        row[f"mature_{stage}"] = mature
+        row[f"observed_{stage}"] = observed
+        row[f"label_{stage}"] = implied if mature else None
+    return row
+
+
+def eligible(
+    events: Iterable[Event], profiles: Iterable[Profile] | None, ds: date, *, last_stage: str, zone: ZoneInfo
+) -> set[str]:
+    """Known to the source (to its events, where it has no users), not yet completed, consent not withdrawn."""
+    seen = [each for each in events if is_visible(each, ds, zone)]
+    if profiles is None:
+        willing = {each.user_id for each in seen}
+    else:
+        consent: dict[str, bool | None] = {}
+        for each in sorted(profiles, key=lambda each: each.landed_on):
+            if each.landed_on <= ds:
+                consent[each.user_id] = consent.get(each.user_id) if each.consent is None else each.consent
+        willing = {user_id for user_id, given in consent.items() if given is not False}
+    return willing - {each.user_id for each in seen if each.event == last_stage}
+
+
+def rejection(row: SourceRow, *, event_names: Mapping[str, str], tolerance_hours: int, zone: ZoneInfo) -> str | None:
+    """Why a row breaks the contract."""
+    if row.user_id is None or not row.user_id.strip():
+        return "null user"
+    if row.source_event is None:
+        return "null event"
+    if row.source_event not in event_names:
+        return "unknown event"
+    if row.event_time is None:
+        return "unparsable time"
+    end = midnight(row.landed_on + timedelta(days=1), zone)
+    return "future time" if row.event_time >= end + timedelta(hours=tolerance_hours) else None
+
+
+def key_of(row: SourceRow) -> object:
+    """What tells a row from another: the source's id, else the content."""
+    content = (row.user_id, row.source_event, row.event_time, row.campaign_id, sorted((row.context or {}).items()))
+    return (row.event_id or "").strip() or repr(content)
+
+
+def kept_keys(rows: Iterable[SourceRow], known: Mapping[str, date], *, lookback_days: int) -> set[tuple[date, object]]:
+    """The landing days on which each key of sound rows is kept, one night after the other.
+
+    Args:
+        known: keys that were kept before the first night, with the day.
+    """
+    last_kept: dict[object, date] = dict(known)
+    kept = set()
+    for row in sorted(rows, key=lambda row: row.landed_on):
+        key = key_of(row)
+        if key not in last_kept or (row.landed_on - last_kept[key]).days > lookback_days:
+            last_kept[key] = row.landed_on
+            kept.add((row.landed_on, key))
+    return kept

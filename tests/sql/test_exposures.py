@@ -1,0 +1,165 @@
+"""Exposures and their labels against the reference, and the rules of attribution worked by hand."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.sql import frames, reference
+from tests.sql.logs import MOMENT, Dice, World, autumn, random_events, spring
+from tests.sql.reference import Event
+
+CASES = [
+    (11, "last_touch", True, spring("Asia/Shanghai")),
+    (12, "any_in_window", True, spring("Asia/Shanghai")),
+    (13, "last_touch", True, spring("Europe/Amsterdam", {"click": 2, "register": 2, "complete": 9})),
+    (14, "any_in_window", False, autumn("Europe/Amsterdam")),
+    # Windows need not grow along the funnel, and a funnel may have one stage.
+    (15, "last_touch", False, autumn("Europe/Amsterdam", {"open": 9, "click": 1, "register": 5, "complete": 3})),
+    (16, "last_touch", True, spring("Europe/Amsterdam", {"click": 5})),
+]
+
+
+def log_with_relandings(dice: Dice, world: World, *, campaigns: bool) -> list[Event]:
+    """A random log, some of whose events land once more, later than any look-back."""
+    events = random_events(dice, world, users=200, campaigns=campaigns)
+    again = [replace(each, landed_on=each.landed_on + timedelta(days=9)) for each in events if dice.chance(0.1)]
+    return events + again
+
+
+@pytest.mark.parametrize(("seed", "attribution", "campaigns", "world"), CASES)
+def test_random_logs(spark_in: Callable, seed: int, attribution: str, campaigns: bool, world: World) -> None:
+    dice, spark = Dice(seed), spark_in(world.zone)
+    events = log_with_relandings(dice, world, campaigns=campaigns)
+    as_of = world.first + timedelta(days=world.days - 1 - dice.below(14))
+    # Exposures whose window ends with as_of to the microsecond, or just not.
+    end = reference.midnight(as_of + timedelta(days=1), world.zone)
+    for stage, days in world.windows.items():
+        for moments in (-1, 0, 1):
+            at = end - timedelta(days=days) + moments * MOMENT
+            landed_on = reference.local_date(at, world.zone)
+            events.append(Event(f"edge-{stage}{moments}", f"edge-{stage}", "exposure", at, landed_on))
+    history_days = 21 + dice.below(10)
+    expected = reference.exposures(
+        events, as_of, windows=world.windows, attribution=attribution, history_days=history_days, zone=world.zone
+    )
+    found = by_id(
+        frames.collected(
+            frames.exposures(spark, events, as_of, world, attribution=attribution, history_days=history_days)
+        )
+    )
+    assert {row.pop("as_of") for row in found.values()} == {as_of}
+    assert found.keys() == expected.keys()
+    for exposure_id, row in found.items():
+        assert row == expected[exposure_id]
+    for stage in world.windows:
+        labels = [row[f"label_{stage}"] for row in expected.values()]
+        assert min(labels.count(0), labels.count(1), labels.count(None)) > 5, f"a log that says little about {stage}"
+
+
+def by_id(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = {row["exposure_id"]: dict(row) for row in rows}
+    assert len(found) == len(rows), "an exposure came out twice"
+    return found
+
+
+class AnnsLog:
+    """One user's events by day and hour of March 2026, UTC, each landing on its day."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def add(self, name: str, kind: str, day: int, hour: int = 12, **changes: Any) -> "AnnsLog":
+        at = datetime(2026, 3, day, hour, tzinfo=UTC)
+        self.events.append(replace(Event(name, "ann", kind, at, at.date()), **changes))
+        return self
+
+    def labels(
+        self, spark: SparkSession, as_of: int, *, kind: str = "observed", attribution: str = "last_touch"
+    ) -> dict[str, list[int | None]]:
+        world = spring("UTC")
+        rows = frames.exposures(
+            spark, self.events, date(2026, 3, as_of), world, attribution=attribution, history_days=30
+        )
+        return {
+            row["exposure_id"]: [row[f"{kind}_{stage}"] for stage in world.windows] for row in frames.collected(rows)
+        }
+
+
+@pytest.fixture
+def spark(spark_in: Callable) -> SparkSession:
+    return spark_in(spring("UTC").zone)
+
+
+def test_an_event_is_credited_to_the_latest_exposure_only_under_last_touch(spark: SparkSession) -> None:
+    log = AnnsLog().add("x1", "exposure", 1).add("x2", "exposure", 2).add("c", "click", 3)
+    assert log.labels(spark, 25) == {"x1": [0, 0, 0], "x2": [1, 0, 0]}
+    assert log.labels(spark, 25, attribution="any_in_window") == {"x1": [1, 0, 0], "x2": [1, 0, 0]}
+
+
+def test_an_event_that_names_a_campaign_is_credited_to_that_campaign(spark: SparkSession) -> None:
+    log = (
+        AnnsLog()
+        .add("x1", "exposure", 1, campaign_id="a")
+        .add("x2", "exposure", 2, campaign_id="b")
+        .add("c", "click", 3, campaign_id="a")
+        .add("r", "register", 3, campaign_id=None)
+        .add("d", "complete", 3, campaign_id="elsewhere")
+    )
+    assert log.labels(spark, 25) == {"x1": [1, 0, 0], "x2": [0, 1, 0]}
+
+
+def test_a_later_stage_implies_the_earlier_ones_once_it_is_mature(spark: SparkSession) -> None:
+    log = AnnsLog().add("x", "exposure", 1).add("d", "complete", 2)
+    assert log.labels(spark, 14, kind="label") == {"x": [0, 0, None]}
+    assert log.labels(spark, 15, kind="label") == {"x": [1, 1, 1]}
+    assert log.labels(spark, 15, kind="observed") == {"x": [0, 0, 1]}
+
+
+def test_an_early_positive_does_not_count_before_its_window_has_passed(spark: SparkSession) -> None:
+    log = AnnsLog().add("x", "exposure", 1, hour=0).add("c", "click", 1, hour=1)
+    assert log.labels(spark, 2) == {"x": [None, None, None]}
+    assert log.labels(spark, 3) == {"x": [1, None, None]}
+
+
+def test_an_event_counts_from_the_night_it_landed(spark: SparkSession) -> None:
+    log = AnnsLog().add("x", "exposure", 1).add("c", "click", 2, landed_on=date(2026, 3, 6))
+    assert log.labels(spark, 5) == {"x": [0, None, None]}
+    assert log.labels(spark, 6) == {"x": [1, None, None]}
+
+
+def test_windows_are_24_hours_a_day_when_clocks_change(spark_in: Callable) -> None:
+    # From noon before the change to noon three days on are 71 hours in March, 73 in October.
+    changes = {date(2026, 3, 28): spring("Europe/Amsterdam"), date(2026, 10, 24): autumn("Europe/Amsterdam")}
+    for first, world in changes.items():
+        sent = reference.midnight(first, world.zone) + timedelta(hours=12)
+        events = []
+        for name, delay in (("in", timedelta(hours=72)), ("out", timedelta(hours=72) + MOMENT)):
+            at = sent + delay
+            events += [
+                Event(f"x-{name}", name, "exposure", sent, first),
+                Event(f"c-{name}", name, "click", at, reference.local_date(at, world.zone)),
+            ]
+        rows = frames.exposures(
+            spark_in(world.zone), events, first + timedelta(days=20), world, attribution="last_touch", history_days=30
+        )
+        found = {row["exposure_id"]: row["observed_click"] for row in frames.collected(rows)}
+        assert found == {"x-in": 1, "x-out": 0}
+
+
+def test_a_summer_evening_belongs_to_its_own_day(spark_in: Callable) -> None:
+    world = spring("Europe/Amsterdam")
+    as_of = date(2026, 4, 2)
+    midnight = datetime(2026, 4, 2, 22, tzinfo=UTC)
+    events = [
+        Event("today", "ann", "exposure", midnight - MOMENT, as_of),
+        Event("tomorrow", "ann", "exposure", midnight, as_of),
+        Event("three days ago", "bob", "exposure", midnight - timedelta(days=3), date(2026, 3, 31)),
+        Event("a moment less", "bob", "exposure", midnight - timedelta(days=3) + MOMENT, date(2026, 3, 31)),
+    ]
+    rows = frames.exposures(spark_in(world.zone), events, as_of, world, attribution="last_touch", history_days=30)
+    found = {row["exposure_id"]: row["mature_click"] for row in frames.collected(rows)}
+    assert found == {"today": False, "three days ago": True, "a moment less": False}
