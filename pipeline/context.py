@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import Settings
-from pipeline.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from pipeline.warehouse import Warehouse
 
 
 @dataclass
@@ -31,7 +32,9 @@ class Context:
     notify: Callable[[str], None] = print
 
     @cached_property
-    def warehouse(self) -> Warehouse:
+    def warehouse(self) -> "Warehouse":
+        from pipeline.warehouse import Warehouse
+
         return Warehouse.of(self.settings)
 
     @cached_property
