@@ -15,7 +15,7 @@ def main() -> None:
     except FunnelError as error:
         if os.environ.get("FUNNEL_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,5 +1,6 @@
 """The analysts' SQL: DuckDB over the tables' current snapshots, without Spark or a JVM."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,9 @@ from pipeline.progress import show
 from pipeline.warehouse import Pinned, Warehouse
 
 MAX_ROWS_SHOWN = 1000
+_READING = ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN])
+_PLAIN = {"boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "float", "double", "decimal", "varchar"}
+"""DuckDB types that CSV shows as they are."""
 
 
 def connect(settings: Settings, query: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -26,9 +30,10 @@ def connect(settings: Settings, query: str | None = None) -> duckdb.DuckDBPyConn
     warehouse = Warehouse.of(settings)
     connection = duckdb.connect()
     connection.execute(f"SET TimeZone = '{settings.funnel.timezone}'")
-    wanted = set(warehouse.tables) if query is None else _tables_of(connection, query) & set(warehouse.tables)
-    for name in sorted(wanted):
-        _create_view(connection, warehouse.pin(name))
+    for name in warehouse.tables:
+        # DuckDB can name a query's tables only where it needs no columns of theirs; USING does.
+        if query is None or re.search(rf"\b{name}\b", query, re.IGNORECASE):
+            _create_view(connection, warehouse.pin(name))
     return connection
 
 
@@ -47,9 +52,10 @@ def query(
     if format == "parquet" and out is None:
         raise FunnelError("a Parquet result needs a file: --out scores.parquet")
     try:
-        result = connect(settings, text).sql(text)
-        if result is None:
-            raise FunnelError("funnel sql takes a SELECT; this statement returns no rows")
+        connection = connect(settings, text)
+        if [statement.type for statement in connection.extract_statements(text)] not in _READING:
+            raise FunnelError("funnel sql takes one SELECT")
+        result = connection.sql(text)
         if out is None and format == "table":
             _print_table(result)
         elif format == "parquet":
@@ -64,7 +70,12 @@ def _write_csv(result: duckdb.DuckDBPyRelation, out: Path | None) -> None:
     if out is not None:
         result.write_csv(str(out), header=True)
         return
-    rows = result.to_arrow_reader()
+    # Arrow's writer knows neither maps nor lists, and would print times in UTC.
+    columns = (
+        f'#{position}{"" if kind.id in _PLAIN else "::VARCHAR"} AS "{name.replace(chr(34), chr(34) * 2)}"'
+        for position, (name, kind) in enumerate(zip(result.columns, result.types, strict=True), start=1)
+    )
+    rows = result.project(", ".join(columns)).to_arrow_reader()
     with pyarrow.csv.CSVWriter(sys.stdout.buffer, rows.schema) as writer:
         for batch in rows:
             writer.write_batch(batch)
@@ -86,22 +97,19 @@ def print_tables(settings: Settings) -> None:
     show(table)
 
 
-def _tables_of(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
-    try:
-        return set(connection.get_table_names(query))
-    except duckdb.Error as error:
-        raise FunnelError(f"funnel sql: {str(error).strip().splitlines()[0]}") from None
-
-
 def _create_view(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
+    # The configuration's columns: all there is of a table without files, and null where an older file lacks one.
+    connection.register("_empty", pinned.schema.empty_table())
     if not pinned.files:
-        connection.register(pinned.table, pinned.schema.empty_table())
+        connection.execute(f'CREATE TABLE "{pinned.table}" AS FROM _empty')
         return
+    connection.execute(f'CREATE TABLE "_{pinned.table}" AS FROM _empty')
     columns = ", ".join(f'"{name}"' for name in pinned.schema.names)
     files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in pinned.files)
     # The folders are called `_partition=…`; the column itself is in the files.
     scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
-    connection.execute(f'CREATE VIEW "{pinned.table}" AS SELECT {columns} FROM {scan}')
+    rows = f'(FROM "_{pinned.table}" UNION ALL BY NAME FROM {scan})'
+    connection.execute(f'CREATE VIEW "{pinned.table}" AS SELECT {columns} FROM {rows}')
 
 
 def _print_table(result: duckdb.DuckDBPyRelation) -> None:

@@ -10,6 +10,7 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 import great_expectations as gx
 import pandas as pd
 from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.expectations.core import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 from pyspark.sql import DataFrame
@@ -64,7 +65,8 @@ def _explain(batch: Batch, expectation: Expectation, keys: Sequence[str]) -> str
     result = batch.validate(
         expectation,
         result_format={
-            "result_format": "SUMMARY",
+            # A query's rows come with the complete result alone, and are at most 200 there.
+            "result_format": "COMPLETE" if isinstance(expectation, UnexpectedRowsExpectation) else "SUMMARY",
             "partial_unexpected_count": OFFENDING_ROWS,
             "include_unexpected_rows": True,
         },
@@ -82,17 +84,23 @@ def _columns_of(arguments: Mapping[str, Any]) -> list[str]:
 
 def _observed(result: Mapping[str, Any], exception_info: Mapping[str, Any], about: Sequence[str]) -> str:
     if "observed_value" in result and "unexpected_rows" not in result:
-        return f"observed {_plain(result['observed_value'])}"
+        chosen = result.get("details", {}).get("unexpected_rows", [])
+        return f"observed {_plain(result['observed_value'])}" + _such_as(chosen)
     if "unexpected_count" not in result:
         return next(
             (str(each["exception_message"]) for each in _exceptions(exception_info)),
             "it could not be checked",
         )
     of = f" of {result['element_count']}" if "element_count" in result else ""
-    found = _rows(result.get("unexpected_rows"))[:OFFENDING_ROWS]
-    # A custom query has chosen its own columns; elsewhere whole rows would bury what matters.
-    rows = [_plain({key: row[key] for key in row if key in about} if set(about) <= set(row) else row) for row in found]
-    return f"observed {result['unexpected_count']}{of} rows that break it, such as {'; '.join(rows)}"
+    found = _rows(result.get("unexpected_rows"))
+    # Whole rows would bury what matters.
+    rows = [{key: row[key] for key in row if key in about} if set(about) <= set(row) else row for row in found]
+    return f"observed {result['unexpected_count']}{of} rows that break it" + _such_as(rows)
+
+
+def _such_as(rows: Sequence[Any]) -> str:
+    # Where NaN alone breaks a range, Great Expectations counts the rows and shows none.
+    return f", such as {'; '.join(_plain(row) for row in rows[:OFFENDING_ROWS])}" if rows else ""
 
 
 def _rows(unexpected: Any) -> list[Mapping[str, Any]]:

@@ -22,13 +22,22 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.errors import ConfigError
 
 EXPOSURE = "exposure"
 BUILT_IN_CONTEXT = ("campaign", "hour")
-RESERVED_COLUMNS = {"user_id", "as_of", "ds", "event_id", "exposure_id", "exposure_time", "feature_as_of"}
+RESERVED_COLUMNS = {
+    "user_id",
+    "as_of",
+    "ds",
+    "event_id",
+    "exposure_id",
+    "exposure_time",
+    "exposure_date",
+    "feature_as_of",
+}
 
 
 def _identifier(value: str) -> str:
@@ -47,6 +56,15 @@ def _time_zone(value: str) -> str:
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _low_to_high(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= value[0] <= value[1]:
+        raise ValueError("the lowest and the highest ratio in this order, such as [0.3, 3.0]")
+    return value
+
+
+Ratios = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 
 
 class Section(BaseModel):
@@ -78,7 +96,7 @@ class Funnel(Section):
         for label, values in (("name", names), ("event", events)):
             repeated = sorted({value for value in values if values.count(value) > 1})
             if repeated:
-                raise ValueError(f"every stage and the exposure need a {label} of their own; {repeated[0]!r} repeats")
+                raise ValueError(f"every stage and the exposure need {label}s of their own; {repeated[0]!r} repeats")
         return self
 
     @property
@@ -120,10 +138,6 @@ class EventSource(Reader):
     @classmethod
     def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
         return _only_known(columns, ("user_id", "event", "event_time", "event_id", "campaign_id", "landed_on"))
-
-    @property
-    def has_landing(self) -> bool:
-        return self.is_partitioned or "landed_on" in self.columns
 
 
 class UserSource(Reader):
@@ -207,11 +221,11 @@ class Audit(Section):
 
     empty_day: Literal["critical", "warning"] = "critical"
     """What a day without events is, when the nights before it had some."""
-    row_count_ratio: tuple[float, float] = (0.3, 3.0)
+    row_count_ratio: Ratios = (0.3, 3.0)
     """Rows of a night against the median of its last 7 nights; outside is a warning."""
     max_quarantine_share: Share = 0.1
-    stage_rate_ratio: tuple[float, float] = (0.2, 5.0)
-    """A stage's rate against that of the last training's examples; outside is a warning."""
+    stage_rate_ratio: Ratios = (0.2, 5.0)
+    """A stage's events to exposures against the last 7 nights; outside is a warning."""
 
 
 class Spark(Section):
@@ -264,9 +278,29 @@ class Settings(BaseSettings):
                 raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")
         if (features.categorical or features.numeric) and self.source.users is None:
             raise ValueError("features.categorical and features.numeric need a [source.users] to come from")
-        if self.source.users and "user_id" not in self.source.users.columns:
-            raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
+        attributes = (*features.categorical, *features.numeric)
+        if self.source.users:
+            # A misspelt `consent` would otherwise text those who have withdrawn it.
+            _only_known(
+                self.source.users.columns, ("user_id", "consent", "landed_on", *attributes), "source.users.columns: "
+            )
+            if "user_id" not in self.source.users.columns:
+                raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
+        for name in attributes:
+            if name in self._computed_columns:
+                raise ValueError(f"features: {name!r} is one of the pipeline's own columns; give it another name")
         return self
+
+    @property
+    def _computed_columns(self) -> set[str]:
+        """Columns of `examples` that hold no attribute of a user."""
+        stages = self.funnel.stage_names
+        return {
+            *(f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in stages),
+            *(f"context_{name}" for name in self.features.context),
+            *(f"{event}_days_since" for event in (EXPOSURE, *stages)),
+            *(f"{event}_n_{days}d" for event in (EXPOSURE, *stages) for days in self.features.windows_days),
+        }
 
     @property
     def zone(self) -> ZoneInfo:
@@ -292,10 +326,15 @@ def load(path: Path) -> Settings:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    if "base" in content:
+        raise ConfigError(f"{path}: base is not a key of the configuration; relative paths start at the file's folder")
     try:
         return Settings(**content, base=path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from None
+    except SettingsError as error:
+        got = getattr(error.__cause__, "doc", None)
+        raise ConfigError(f"a FUNNEL_… environment variable: {error}: got {got!r}, takes JSON such as [1, 7]") from None
 
 
 def _one_line(error: ValidationError) -> str:
@@ -333,8 +372,8 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(section.model_fields)}"
 
 
-def _only_known(columns: dict[str, str], known: tuple[str, ...]) -> dict[str, str]:
+def _only_known(columns: dict[str, str], known: tuple[str, ...], prefix: str = "") -> dict[str, str]:
     for name in columns:
         if name not in known:
-            raise ValueError(f"only the columns {', '.join(known)}; {name!r} is none of them")
+            raise ValueError(f"{prefix}only the columns {', '.join(known)}; {name!r} is none of them")
     return columns

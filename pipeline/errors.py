@@ -11,3 +11,14 @@ class ConfigError(FunnelError):
 
 class AuditError(FunnelError):
     """A critical expectation failed on staged files; the table was left as it was."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without its trace; of one that came from Java, what Java says, and of what cause."""
+    java = getattr(error, "java_exception", None)
+    if java is None:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = [java.toString().splitlines()[0]]
+    while (java := java.getCause()) is not None:
+        said.append(java.toString().splitlines()[0])
+    return said[0] if len(said) == 1 else f"{said[0]} ({said[-1]})"

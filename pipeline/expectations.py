@@ -99,15 +99,16 @@ def of_scores(table: Table, settings: Settings, *, eligible: int, usual: float |
     """
     stages = settings.funnel.stage_names
     probabilities = [f"{kind}_{stage}" for kind in ("p", "raw") for stage in stages]
+    bands = [f"band_{stage}" for stage in stages]
     return [
         *_schema(table),
-        *_not_null("user_id", "ds", *probabilities, "model_version"),
+        *_not_null("user_id", "ds", *probabilities, *bands, "model_version"),
         gxe.ExpectTableRowCountToEqual(value=eligible),
         *([] if usual is None else [_rows_about(usual, settings.audit)]),
         gxe.ExpectColumnValuesToBeUnique(column="user_id"),
         # Spark orders NaN above every number, so the upper bound catches it.
         *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1) for column in probabilities),
-        *(gxe.ExpectColumnValuesToBeBetween(column=f"band_{stage}", min_value=1, max_value=10) for stage in stages),
+        *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=1, max_value=10) for column in bands),
         *(
             gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A=f"p_{earlier}", column_B=f"p_{later}", or_equal=True)
             for earlier, later in pairwise(stages)

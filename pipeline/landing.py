@@ -85,13 +85,17 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
     columns |= mapped(rows, mapping, ("consent",), "boolean", key=key)
     # A source of users without dates tells what is known when it is read.
     columns["landed_on"] = _landed_on(rows, source, F.lit(dates.first), key)
+    # Without a landing day that can be read, a row is accounted to the last day read, never dropped.
+    columns["is_dated"] = columns["landed_on"].isNotNull()
+    columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
     users = _with_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
-    one_a_day = Window.partitionBy("user_id", "landed_on").orderBy(F.to_json(F.struct(*columns)))
     without_user = F.coalesce(F.trim("user_id"), F.lit("")) == ""
+    reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
+    one_a_day = Window.partitionBy("user_id", "landed_on", "reason").orderBy(F.to_json(F.struct(*columns)))
     repeats = F.row_number().over(one_a_day) > 1
     return _counted(
-        users.withColumn("reason", F.when(without_user, "users: null user")).withColumn(
-            "fate", F.when(without_user, "quarantined").when(repeats, "duplicate").otherwise("kept")
+        users.withColumn("reason", reason).withColumn(
+            "fate", F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
         )
     )
 
@@ -104,9 +108,10 @@ def _mapped_events(rows: DataFrame, settings: Settings, dates: DateRange) -> Dat
     columns |= mapped(rows, source.columns, ("event_time",), "timestamp", key=key)
     columns["landed_on"] = _landed_on(rows, source, F.to_date(columns["event_time"]), key)
     columns["context"] = _context(rows, source.context)
-    if not source.has_landing:
-        # No landing day and no readable time: the row is accounted to the last day read, never dropped.
-        columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
+    # A row without a landing day that can be read is accounted to the last day read, never dropped. Its time is
+    # taken away, so that it is quarantined for that.
+    columns["event_time"] = F.when(columns["landed_on"].isNotNull(), columns["event_time"])
+    columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
     return _with_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
 
 

@@ -7,9 +7,12 @@ from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException, PythonException
+
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, first_line
 from pipeline.warehouse import Pinned
 
 
@@ -54,19 +57,22 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     """Run a stage under record.
 
     Raises:
-        FunnelError: whatever the stage raised, with the stage and its dates in front.
+        FunnelError: whatever the stage or Spark raised, with the stage and its dates in front.
     """
     run = StageRun(stage, dates)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
         yield run
     except Exception as error:
-        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        message = first_line(error)
         # The stage's own failure is the news, even when the record of it cannot be written either.
         with suppress(Exception):
             _write(context, run, started, time.monotonic() - clock, status="failed", message=message)
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}") from error
+        # A file that cannot be read, a disk that is full. What our own Python code in a worker raises is a bug's trace.
+        if isinstance(error, PySparkException | Py4JJavaError) and not isinstance(error, PythonException):
+            raise FunnelError(f"{stage} {dates}: Spark: {message}") from error
         raise
     seconds = time.monotonic() - clock
     _write(context, run, started, seconds, status="ok", message="")

@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import Reader, Settings
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, first_line
 
 LANDED = "_landed_on"
 
@@ -73,15 +74,20 @@ def checked(make: Callable[[], DataFrame], key: str, expression: str, rows: Data
     except PySparkException as error:
         has = ", ".join(column for column in rows.columns if column != LANDED)
         raise FunnelError(
-            f"{key} = {expression!r} does not fit the source ({_first_line(error)}); the source has: {has}"
+            f"{key} = {expression!r} does not fit the source ({first_line(error)}); the source has: {has}"
         ) from None
 
 
 def _reads(reader: Reader, dates: DateRange) -> list[DateRange]:
-    """One read for the whole range, unless the date stands in the options (a query for a database, say)."""
-    if any("{ds}" in value for value in reader.options.values()):
+    """One read for the whole range, unless each day has its own: a query for a database, the header of a CSV file."""
+    by_day = reader.format == "csv" and reader.is_partitioned
+    if by_day or _dated_options(reader):
         return [DateRange(day, day) for day in dates]
     return [dates]
+
+
+def _dated_options(reader: Reader) -> bool:
+    return any("{ds}" in value for value in reader.options.values())
 
 
 def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, dates: DateRange) -> DataFrame | None:
@@ -91,16 +97,24 @@ def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, d
         _require(spark, paths, where)
     if reader.format == "csv":
         # Everything as text: a column that one broken row would turn into another type is cast by the mapping.
-        options = {"header": "true", **options}
+        # Columns go by position, so files of one read whose headers differ must be an error.
+        options = {"header": "true", "enforceSchema": "false", **options}
+    elif reader.format in ("parquet", "orc"):
+        # A column that came or went within the range is null where it is not.
+        options = {"mergeSchema": "true", **options}
     try:
         frame = spark.read.format(reader.format).options(**options).load(list(paths) or None)
-    except AnalysisException as error:
-        if error.getCondition() == "UNABLE_TO_INFER_SCHEMA":
+    except (PySparkException, Py4JJavaError) as error:
+        has_no_file = isinstance(error, AnalysisException) and error.getCondition() == "UNABLE_TO_INFER_SCHEMA"
+        if has_no_file and (reader.is_partitioned or _dated_options(reader)):
             return None
-        raise FunnelError(f"{where} cannot be read as {reader.format}: {_first_line(error)}") from None
+        raise FunnelError(f"{where} cannot be read as {reader.format}: {first_line(error)}") from None
+    if not frame.columns:
+        # Files without a single byte, as a day without events may leave them.
+        return None
     if reader.path is not None and "{ds}" in reader.path:
         return frame.withColumn(LANDED, _landing_from_path(settings.resolve(reader.path)))
-    if options != reader.options and any("{ds}" in value for value in reader.options.values()):
+    if _dated_options(reader):
         return frame.withColumn(LANDED, F.lit(dates.first))
     return frame
 
@@ -131,8 +145,6 @@ def _require(spark: SparkSession, paths: Sequence[str], where: str) -> None:
 def _landing_from_path(template: str) -> Column:
     before, *after = (re.escape(part).replace(r"\*", "[^/]*") for part in template.split("{ds}"))
     pattern = before + r"(\d{4}-\d{2}-\d{2})" + r"\d{4}-\d{2}-\d{2}".join(after)
-    return F.to_date(F.regexp_extract(F.url_decode(F.col("_metadata.file_path")), pattern, 1))
-
-
-def _first_line(error: PySparkException) -> str:
-    return str(error).strip().splitlines()[0]
+    # Spark escapes the path as a URI, where a plus sign is itself; `url_decode` would make a space of it.
+    path = F.url_decode(F.replace(F.col("_metadata.file_path"), F.lit("+"), F.lit("%2B")))
+    return F.to_date(F.regexp_extract(path, pattern, 1))

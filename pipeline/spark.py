@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -51,6 +53,8 @@ def session(settings: Settings) -> SparkSession:
     builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
     for key, value in properties.items():
         builder = builder.config(key, value)
+    # PySpark logs the Java trace of every analysis error beside raising it; the one line that we make of it is enough.
+    PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
     return builder.getOrCreate()
 
 
@@ -99,4 +103,5 @@ def _staged_files(spark: SparkSession, directory: str) -> tuple[str, ...]:
         found = spark.read.schema("_ string").option("recursiveFileLookup", "true").parquet(directory).inputFiles()
     except AnalysisException:
         return ()
-    return tuple(sorted(found))
+    # Spark lists escaped URIs, and nobody reads by them.
+    return tuple(sorted(unquote(path) for path in found))

@@ -5,14 +5,16 @@ a fresh directory to stage files in, and one transaction that deletes a date ran
 Readers see the old rows or the new, never neither.
 """
 
+import re
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
@@ -25,8 +27,9 @@ from pyiceberg.exceptions import (
 from pyiceberg.table import FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import StringType
 from sqlalchemy.exc import IntegrityError, OperationalError
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipeline.config import Settings
 from pipeline.errors import FunnelError
@@ -35,12 +38,30 @@ from pipeline.tables import Table, all_tables
 PUBLISH_KEY = "funnel.publish"
 """Snapshot property shared by all snapshots of one publish (a swap writes two: the delete and the append)."""
 
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again can help: another writer was faster, or SQLite is busy."""
+    if isinstance(error, OperationalError) and re.search("unable to open|readonly|disk is full", str(error.orig)):
+        return False
+    return isinstance(error, CommitFailedException | OperationalError | IntegrityError)
+
+
 _lost_race = retry(
-    retry=retry_if_exception_type((CommitFailedException, OperationalError, IntegrityError)),
+    retry=retry_if_exception(_may_pass),
     wait=wait_random_exponential(multiplier=0.05, max=3),
     stop=stop_after_attempt(20),
     reraise=True,
 )
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """Turn what a person has to mend outside, or try again later, into a line of the command's."""
+    try:
+        yield
+    except (OSError, CommitFailedException, OperationalError) as error:
+        reason = getattr(error, "orig", None) or str(error).splitlines()[0]
+        raise FunnelError(f"the warehouse cannot be written: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -125,10 +146,12 @@ class Warehouse:
             counts[day] = counts.get(day, 0) + task.file.record_count
         return counts
 
+    @_told_in_one_line()
     def staging(self, name: str) -> str:
         """A fresh directory under the table's location; files in it are invisible until they are published."""
         return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
 
+    @_told_in_one_line()
     @_lost_race
     def publish(
         self, name: str, files: Sequence[str], *, first: date, last: date, summary: Mapping[str, str]
@@ -151,6 +174,7 @@ class Warehouse:
         snapshot = self._ensure(name).current_snapshot()
         return snapshot.snapshot_id if snapshot else None
 
+    @_told_in_one_line()
     @_lost_race
     def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a few records (runs, metrics), small enough to pass through Python."""
@@ -223,8 +247,15 @@ class Warehouse:
             ):
                 spec.add_identity(wanted.partition)
             table = self._catalog.load_table((self.namespace, name))
-        present = {field.name for field in table.schema().fields}
-        if not set(wanted.schema.names) <= present:
+        present = {field.name: field.field_type for field in table.schema().fields}
+        for field in wanted.schema:
+            # Of what a configuration names, only an attribute's kind can change: text or number.
+            if field.name in present and pa.types.is_string(field.type) != isinstance(present[field.name], StringType):
+                raise FunnelError(
+                    f"table {name!r} has {field.name} as {present[field.name]}, the configuration makes it "
+                    f"{field.type}: give the attribute of the other kind another name"
+                )
+        if not set(wanted.schema.names) <= set(present):
             with table.update_schema() as change:
                 change.union_by_name(wanted.schema)
             table.refresh()
@@ -246,7 +277,7 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
             Path(location).mkdir(parents=True, exist_ok=True)
             properties = {
                 "type": "sql",
-                "uri": f"sqlite:///{location}/catalog.db?timeout=30",
+                "uri": f"sqlite:///{quote(location)}/catalog.db?timeout=30",
                 # Not escaped as a URI: PyIceberg, Spark and DuckDB all take a location's characters as they are.
                 "warehouse": f"file://{location}",
             }

@@ -37,35 +37,31 @@ keyed AS (
   SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false
   FROM known
 ),
--- Quarantined rows share no key with anything: each is its own group.
-grouped AS (
+-- Quarantined rows share no key with those that are not. One order serves both columns, so that Spark sorts once.
+ordered AS (
   SELECT
     *,
-    row_number() OVER (
-      PARTITION BY event_id, reason, landed_on ORDER BY event_time, user_id, event, campaign_id, to_json(context)
-    ) AS nth_of_day,
-    collect_set(landed_on) OVER (PARTITION BY event_id, reason) AS landing_days
+    lag(landed_on) OVER same_key IS DISTINCT FROM landed_on AS is_first_of_day,
+    collect_set(landed_on) OVER same_key AS days_so_far
   FROM keyed
-),
-days AS (
-  SELECT
-    *,
-    CASE WHEN size(landing_days) > 1 THEN aggregate(
-      array_sort(landing_days),
-      CAST(array() AS ARRAY<DATE>),
-      (kept, day) -> CASE
-        WHEN size(kept) = 0 OR datediff(day, element_at(kept, -1)) > {{ lookback_days }} THEN array_append(kept, day)
-        ELSE kept
-      END
-    ) END AS kept_days
-  FROM grouped
+  WINDOW same_key AS (
+    PARTITION BY event_id, reason
+    ORDER BY landed_on, event_time, user_id, event, campaign_id, map_entries(context)
+  )
 )
 SELECT
   landed_on, event_id, user_id, event, event_time, campaign_id, context, raw, reason,
   CASE
     WHEN reason IS NOT NULL THEN 'quarantined'
-    WHEN nth_of_day = 1 AND (kept_days IS NULL OR array_contains(kept_days, landed_on)) THEN 'kept'
+    WHEN is_first_of_day AND (
+      size(days_so_far) = 1
+      OR landed_on = aggregate(
+        array_sort(days_so_far),
+        CAST(NULL AS DATE),
+        (kept, day) -> CASE WHEN kept IS NULL OR datediff(day, kept) > {{ lookback_days }} THEN day ELSE kept END
+      )
+    ) THEN 'kept'
     ELSE 'duplicate'
   END AS fate
-FROM days
+FROM ordered
 WHERE is_new

@@ -4,14 +4,15 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Settings, load
-from pipeline.context import Context
+if TYPE_CHECKING:
+    from pipeline.config import Settings
+    from pipeline.context import Context
 
 SHARED_DATA = Path(os.environ.get("FUNNEL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -57,12 +58,34 @@ class Company:
         self.config.write_text(text, encoding="utf-8")
         self.lines: list[str] = []
 
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        extra: str = "",
+        *,
+        replace: Mapping[str, str] | None = None,
+        timezone: str = "Asia/Shanghai",
+        attribution: str = "last_touch",
+    ) -> "Company":
+        """A company with the funnel of the tests; `extra` is appended to its text, `replace` changes pieces of it."""
+        text = FUNNEL.format(timezone=timezone, attribution=attribution) + extra
+        for old, new in (replace or {}).items():
+            assert old in text, f"the tests' funnel has no {old!r}"
+            text = text.replace(old, new)
+        return cls(folder, text)
+
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
+        # Imported late: the tests of model/ also run where there is neither Spark nor Iceberg.
+        from pipeline.config import load
+
         return load(self.config)
 
-    def context(self, **changes: Any) -> Context:
+    def context(self, **changes: Any) -> "Context":
         """A fresh run; what it would print is appended to `lines`."""
+        from pipeline.context import Context
+
         return Context(self.settings, notify=self.lines.append, **changes)
 
     def land(
@@ -90,23 +113,13 @@ class Company:
 
 @pytest.fixture
 def make_company(tmp_path: Path) -> Callable[..., Company]:
-    """Make a company; `extra` is appended to the configuration, `replace` changes pieces of its text."""
+    """Make a company, each in a folder of its own; takes what `Company.make` takes."""
     made: list[Company] = []
 
-    def make(
-        extra: str = "",
-        *,
-        replace: Mapping[str, str] | None = None,
-        timezone: str = "Asia/Shanghai",
-        attribution: str = "last_touch",
-    ) -> Company:
-        text = FUNNEL.format(timezone=timezone, attribution=attribution) + extra
-        for old, new in (replace or {}).items():
-            assert old in text, f"the tests' funnel has no {old!r}"
-            text = text.replace(old, new)
+    def make(extra: str = "", **options: Any) -> Company:
         folder = tmp_path / f"company{len(made)}"
         folder.mkdir()
-        made.append(Company(folder, text))
+        made.append(Company.make(folder, extra, **options))
         return made[-1]
 
     return make

@@ -1,0 +1,182 @@
+"""The analysts' SQL and the command line's start: quick, without Spark, one line when something is wrong."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import Company
+from tests.pipeline.conftest import Ended
+
+D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
+ROOT = Path(__file__).parents[2]
+
+
+def publish(company: Company, day: date, *people: str) -> None:
+    """Put events into the warehouse by hand: an analyst's query needs no Spark, nor does its test."""
+    warehouse = company.context().warehouse
+    noon = pd.Timestamp(day, tz="Asia/Shanghai") + timedelta(hours=12)
+    rows = [
+        {
+            "event_id": f"{day}-{person}",
+            "user_id": person,
+            "event": "exposure",
+            "event_time": noon,
+            "context": [("offer", "cash")],
+            "landed_on": day,
+        }
+        for person in people
+    ]
+    folder = Path(warehouse.staging("events").removeprefix("file://"))
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=warehouse.tables["events"].schema), folder / "part.parquet")
+    warehouse.publish("events", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
+
+
+@pytest.fixture
+def sql(company: Company, funnel: Callable[..., Ended]) -> Callable[..., Ended]:
+    """`funnel sql` over two days of events."""
+    publish(company, D1, "ann", "bob")
+    publish(company, D2, "ann")
+    return lambda query, *options: funnel("sql", query, "-c", company.config, *options)
+
+
+def test_a_table_on_the_terminal(sql: Callable[..., Ended]) -> None:
+    ended = sql("SELECT landed_on, count(*) AS people FROM events GROUP BY ALL ORDER BY 1")
+    assert (ended.code, ended.err) == (0, "")
+    cells = [line.split() for line in ended.out.splitlines() if line.strip(" ─━╺╸")]
+    assert cells == [["landed_on", "people"], ["2026-03-01", "2"], ["2026-03-02", "1"]]
+
+
+def test_times_are_shown_in_the_funnel_s_zone(sql: Callable[..., Ended]) -> None:
+    assert sql("SELECT strftime(event_time, '%H:%M') AS at FROM events", "--format", "csv").out.split() == [
+        '"at"',
+        *['"12:00"'] * 3,
+    ]
+
+
+def test_csv_to_the_terminal_and_to_a_file(sql: Callable[..., Ended], company: Company) -> None:
+    query = "SELECT user_id, context, landed_on FROM events ORDER BY landed_on, user_id"
+    printed = sql(query, "--format", "csv")
+    assert (printed.code, printed.err) == (0, "")
+    frame = pd.read_csv(io.StringIO(printed.out))
+    assert list(frame["user_id"]) == ["ann", "bob", "ann"]
+    assert all("offer" in context and "cash" in context for context in frame["context"])
+    out = company.folder / "people.csv"
+    assert sql(query, "--format", "csv", "--out", out).code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out), frame)
+
+
+def test_parquet_to_a_file(sql: Callable[..., Ended], company: Company) -> None:
+    out = company.folder / "people.parquet"
+    ended = sql("SELECT * FROM events ORDER BY landed_on, user_id", "--format", "parquet", "--out", out)
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    table = pq.read_table(out)
+    assert table.column("user_id").to_pylist() == ["ann", "bob", "ann"]
+    assert table.column_names == company.context().warehouse.tables["events"].schema.names
+
+
+def test_a_table_without_rows_has_its_columns(sql: Callable[..., Ended]) -> None:
+    ended = sql("SELECT user_id, p_click FROM user_scores", "--format", "csv")
+    assert (ended.code, ended.out.strip(), ended.err) == (0, '"user_id","p_click"', "")
+    assert "0" in sql("SELECT count(*) FROM user_scores JOIN events USING (user_id)").out
+
+
+def test_a_column_that_the_configuration_gained_is_null_in_old_rows(
+    sql: Callable[..., Ended], company: Company
+) -> None:
+    text = company.config.read_text(encoding="utf-8")
+    warehouse = company.context().warehouse
+    folder = Path(warehouse.staging("users").removeprefix("file://"))
+    folder.mkdir(parents=True)
+    rows = pa.Table.from_pylist([{"user_id": "ann", "landed_on": D1}], schema=warehouse.tables["users"].schema)
+    pq.write_table(rows, folder / "part.parquet")
+    warehouse.publish("users", [f"file://{folder}/part.parquet"], first=D1, last=D1, summary={})
+    company.config.write_text(text.replace('["age"]', '["age", "income"]'), encoding="utf-8")
+    assert sql("SELECT user_id, income FROM users", "--format", "csv").out.splitlines()[1:] == ['"ann",']
+
+
+def test_a_publish_shows_at_once(sql: Callable[..., Ended], company: Company) -> None:
+    publish(company, D2, "cat", "dan")
+    ended = sql(f"SELECT user_id FROM events WHERE landed_on = '{D2}' ORDER BY 1", "--format", "csv")
+    assert ended.out.split() == ['"user_id"', '"cat"', '"dan"']
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "told"),
+    [
+        ("SELEC 1", (), "syntax error"),
+        ("SELECT nothing FROM events", (), '"nothing" not found'),
+        ("SELECT * FROM evnts", (), "evnts"),
+        ("SELECT user_id::INT FROM events", (), "Could not convert string"),
+        ("SELECT user_id::INT FROM events", ("--format", "csv"), "Could not convert string"),
+        ("CREATE TABLE mine (a INT)", (), "takes one SELECT"),
+        ("SELECT 1; SELECT 2", (), "takes one SELECT"),
+        ("SELECT 1", ("--format", "parquet"), "a Parquet result needs a file: --out"),
+        ("SELECT 1", ("--format", "parquet", "--out", "/nowhere/at/all.parquet"), "/nowhere/at/all.parquet"),
+        ("SELECT 1", ("--format", "csv", "--out", "/nowhere/at/all.csv"), "/nowhere/at/all.csv"),
+    ],
+)
+def test_a_mistake_is_one_line(sql: Callable[..., Ended], query: str, options: tuple[str, ...], told: str) -> None:
+    assert told in sql(query, *options).complaint
+
+
+def test_tables_says_what_there_is(sql: Callable[..., Ended], funnel: Callable[..., Ended], company: Company) -> None:
+    ended = funnel("tables", "-c", company.config)
+    assert (ended.code, ended.err) == (0, "")
+    (line,) = (line for line in ended.out.splitlines() if "events" in line)
+    assert line.split()[:5] == ["events", "3", "2", "2", "2026-03-02"]
+    assert "user_scores" not in ended.out
+
+
+def test_rollback_from_the_command_line(
+    sql: Callable[..., Ended], funnel: Callable[..., Ended], company: Company
+) -> None:
+    publish(company, D2, "wrong")
+    before = company.context().warehouse.pin("events").snapshot_id
+    ended = funnel("rollback", "events", "-c", company.config)
+    assert (ended.code, ended.err) == (0, "")
+    snapshot = company.context().warehouse.pin("events").snapshot_id
+    assert snapshot != before
+    assert ended.out == f"events is at snapshot {snapshot} again\n"
+    assert sorted({row["user_id"] for row in company.rows("events")}) == ["ann", "bob"]
+
+
+def modules_after(*arguments: object) -> set[str]:
+    """Run `funnel` in a process of its own; the names of the modules that it imported."""
+    code = (
+        "import sys, pipeline.__main__ as entry\n"
+        "try: entry.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    return set(ended.stderr.split())
+
+
+def test_a_query_starts_no_jvm(sql: Callable[..., Ended], company: Company) -> None:
+    for arguments in (("sql", "SELECT * FROM events"), ("tables",)):
+        loaded = modules_after(*arguments, "-c", company.config)
+        assert "pipeline.analyst" in loaded
+        assert not loaded & {"pyspark", "py4j", "torch", "great_expectations"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    loaded = modules_after("--help")
+    assert "pipeline.cli" in loaded
+    assert not loaded & {"pyspark", "torch", "great_expectations", "duckdb", "sklearn", "pandas"}

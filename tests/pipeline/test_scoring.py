@@ -1,0 +1,242 @@
+"""Training and scoring a simulated lender: one load, two models, a few nights, and everything a user may check."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model import Bundle
+from pipeline.config import load
+from pipeline.context import Context
+from pipeline.dates import DateRange
+from pipeline.errors import FunnelError
+from pipeline.nights import load as load_history
+from pipeline.registry import Registry
+from pipeline.scoring import score
+from pipeline.simulate import Simulation, simulate
+from pipeline.training import train
+from tests.conftest import Company
+from tests.pipeline.conftest import Ended
+from tests.pipeline.funnels import files_by_day, sms
+
+START = date(2026, 1, 1)
+TRAINED = START + timedelta(days=54)
+NIGHT, NEXT_NIGHT = TRAINED + timedelta(days=1), TRAINED + timedelta(days=2)
+SPARK = '[spark]\nconf = { "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }\n'
+DEMO = files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8")
+OF_A_RUN = ("run_id", "scored_at")
+STAGES = ("click", "register", "complete")
+
+
+@dataclass
+class Lender:
+    """A simulated company with its history loaded and the same model trained twice; `scores` by night."""
+
+    company: Company
+    versions: tuple[str, str]
+    scores: dict[date, pd.DataFrame]
+
+    def score(self, ds: date, config: Path | None = None, model: str | None = None) -> pd.DataFrame:
+        settings = load(config or self.company.config)
+        score(Context(settings, notify=self.company.lines.append), ds, model=model)
+        return self.of(ds)
+
+    def of(self, ds: date) -> pd.DataFrame:
+        table = self.company.context().warehouse.arrow("user_scores", first=ds, last=ds)
+        return table.to_pandas().sort_values("user_id", ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Lender:
+    folder = tmp_path_factory.mktemp("lender")
+    # Three texts a week teach from few users what one would from many.
+    simulate(Simulation(users=1_500, days=60, start=START, sms_per_week=3, opt_out_share=0.01), folder / "source")
+    company = Company(folder, DEMO + SPARK)
+    load_history(company.context(), DateRange(START, NEXT_NIGHT))
+    first, second = (train(company.context(), TRAINED) for _ in range(2))
+    made = Lender(company, (first, second), {})
+    made.scores = {ds: made.score(ds) for ds in (NIGHT, NEXT_NIGHT)}
+    return made
+
+
+@pytest.mark.slow
+class TestLender:
+    def test_same_seed_and_data_are_the_same_model(self, lender: Lender) -> None:
+        registry = Registry(lender.company.settings)
+        bundles = [Bundle.load(registry.bundle_path(version)) for version in lender.versions]
+        assert lender.versions[0] != lender.versions[1]
+        examples = lender.company.context().warehouse.arrow("examples", first=TRAINED, last=TRAINED)
+        first, second = (bundle.predict(examples) for bundle in bundles)
+        np.testing.assert_array_equal(first.raw, second.raw)
+        np.testing.assert_array_equal(first.calibrated, second.calibrated)
+        assert len(np.unique(first.raw[:, 0])) > 1_000, "a model that tells nobody apart would be the same too"
+
+    def test_an_equal_challenger_is_promoted(self, lender: Lender) -> None:
+        assert [each.version for each in Registry(lender.company.settings).promotions()] == list(lender.versions)
+        assert lender.company.context().warehouse.arrow("metrics", first=TRAINED, last=TRAINED).num_rows > 0
+        said = [line for line in lender.company.lines if line.startswith("model ")]
+        assert said[0] == f"model {lender.versions[0]}: promoted, the first champion"
+        assert said[1].startswith(f"model {lender.versions[1]}: promoted: held-out log loss ")
+
+    def test_every_eligible_user_once_and_nobody_else(self, lender: Lender) -> None:
+        warehouse = lender.company.context().warehouse
+        users = warehouse.arrow("users", first=date.min, last=NIGHT).select(["user_id", "consent", "landed_on"])
+        latest = users.to_pandas().sort_values("landed_on").groupby("user_id").last()
+        events = warehouse.arrow("events", first=date.min, last=NIGHT).select(["user_id", "event"]).to_pandas()
+        completed = set(events.loc[events["event"] == "complete", "user_id"])
+        withdrawn = set(latest.index[latest["consent"] == False])  # noqa: E712 - null is no withdrawal
+        assert len(completed) > 10 and len(withdrawn) > 10
+        scored = list(lender.scores[NIGHT]["user_id"])
+        assert sorted(scored) == sorted(set(latest.index) - completed - withdrawn)
+        assert len(set(scored)) == len(scored)
+
+    def test_scores_are_probabilities_and_monotone_along_the_funnel(self, lender: Lender) -> None:
+        for scores in lender.scores.values():
+            for kind in ("p", "raw"):
+                values = scores[[f"{kind}_{stage}" for stage in STAGES]].to_numpy()
+                assert np.isfinite(values).all() and (values > 0).all() and (values < 1).all()
+                assert (np.diff(values, axis=1) <= 0).all()
+
+    def test_bands_are_ten_equal_shares_in_order_of_the_raw_score(self, lender: Lender) -> None:
+        scores = lender.scores[NIGHT]
+        for stage in STAGES:
+            shares = scores[f"band_{stage}"].value_counts(normalize=True)
+            assert sorted(shares.index) == list(range(1, 11))
+            assert shares.between(0.07, 0.13).all(), shares
+            by_band = scores.groupby(f"band_{stage}")[f"raw_{stage}"].agg(["min", "max"])
+            # Ranks are of log-odds rounded to a thousandth, so neighbours may differ by that much the other way.
+            odds = np.log(by_band / (1 - by_band))
+            assert (odds["min"].to_numpy()[1:] >= odds["max"].to_numpy()[:-1] - 1.1e-3).all()
+
+    def test_a_night_again_gives_the_same_partition_and_touches_no_other(self, lender: Lender) -> None:
+        before = files_by_day(lender.company, "user_scores")
+        again = lender.score(NIGHT)
+        pd.testing.assert_frame_equal(
+            again.drop(columns=list(OF_A_RUN)), lender.scores[NIGHT].drop(columns=list(OF_A_RUN)), check_exact=True
+        )
+        assert set(again["run_id"]).isdisjoint(lender.scores[NIGHT]["run_id"])
+        after = files_by_day(lender.company, "user_scores")
+        assert after[NEXT_NIGHT] == before[NEXT_NIGHT]
+        assert after[NIGHT] != before[NIGHT]
+
+    def test_a_row_says_what_it_came_from(self, lender: Lender) -> None:
+        scores = lender.scores[NEXT_NIGHT]
+        assert set(scores["ds"]) == set(scores["feature_as_of"]) == {NEXT_NIGHT}
+        assert set(scores["model_version"]) == {lender.versions[1]}
+        (run,) = (row for row in lender.company.rows("runs") if row["stage"] == "score" and row["ds"] == NEXT_NIGHT)
+        assert run["rows_out"] == len(scores)
+        assert run["run_id"] == scores["run_id"].iloc[0]
+        assert run["model_version"] == lender.versions[1]
+        assert {table for table, _ in run["inputs"]} >= {"activity", "users"}
+
+    def test_no_model_trained_later_than_the_night(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
+        before = files_by_day(lender.company, "user_scores")
+        early = TRAINED - timedelta(days=1)
+        line = funnel("score", "--ds", early, "-c", lender.company.config).complaint
+        assert f"no model was trained on data up to {early}: run `funnel train --as-of`" in line
+        assert files_by_day(lender.company, "user_scores") == before
+
+    def test_a_version_by_name_scores_any_night(self, lender: Lender) -> None:
+        early = TRAINED - timedelta(days=1)
+        assert set(lender.score(early, model=lender.versions[0])["model_version"]) == {lender.versions[0]}
+        lender.company.context().warehouse.rollback("user_scores")
+
+    def test_an_unknown_version_names_those_that_are(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
+        line = funnel("score", "--ds", NIGHT, "--model", "best", "-c", lender.company.config).complaint
+        assert "no model 'best'" in line
+        assert lender.versions[1] in line
+
+    def test_the_planned_campaign_s_context_moves_the_scores(self, lender: Lender) -> None:
+        config = lender.company.folder / "planned.toml"
+        config.write_text(DEMO + SPARK + '[scoring]\ncontext = { offer = "gift", hour = "20" }\n', encoding="utf-8")
+        planned = lender.score(NIGHT, config)
+        unknown = lender.score(NIGHT)
+        assert list(planned["user_id"]) == list(unknown["user_id"])
+        assert not np.allclose(planned["raw_click"], unknown["raw_click"], rtol=1e-3)
+
+    def test_a_model_of_other_stages_is_refused(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
+        config = lender.company.folder / "fewer.toml"
+        last = '  { name = "complete", event = "complete_application", window_days = 14 },\n'
+        assert last in DEMO
+        config.write_text(DEMO.replace(last, "") + SPARK, encoding="utf-8")
+        line = funnel("score", "--ds", NIGHT, "-c", config).complaint
+        assert "knows the stages click, register, complete, funnel.stages has click, register" in line
+
+    def test_one_user_is_a_night(
+        self, lender: Lender, funnel: Callable[..., Ended], make_company: Callable[..., Company]
+    ) -> None:
+        company = make_company()
+        text = DEMO + SPARK + f'[models]\npath = "{lender.company.folder}/models"\n'
+        company.config.write_text(text, encoding="utf-8")
+        ds = NIGHT.isoformat()
+        company.land(NIGHT, [sms("1", "ann", f"{ds}T10:00:00+08:00", campaign="c", offer="x")])
+        # The tests' users have other attributes than the simulated ones: two of the four are missing.
+        company.config.write_text(
+            text.replace('categorical = ["city_tier", "acquisition"]', 'categorical = ["city_tier"]'), encoding="utf-8"
+        )
+        ended = funnel("nightly", "--ds", ds, "-c", company.config)
+        assert ended.code == 1
+        company.config.write_text(
+            text.replace(
+                'consent = "sms_consent" }', 'consent = "sms_consent", acquisition = "\'ad\'", credit_limit = "1000" }'
+            ),
+            encoding="utf-8",
+        )
+        company.land(
+            NIGHT,
+            [sms("1", "ann", f"{ds}T10:00:00+08:00", campaign="c", offer="x")],
+            [{"uid": "ann", "sms_consent": True, "city_tier": "tier1", "age": 30.0}],
+        )
+        ended = funnel("nightly", "--ds", ds, "-c", company.config)
+        assert (ended.code, ended.err) == (0, "")
+        (row,) = company.rows("user_scores")
+        assert row["user_id"] == "ann"
+        assert row["p_click"] >= row["p_register"] >= row["p_complete"] > 0
+        assert 1 <= row["band_click"] <= 10
+
+    def test_one_stage_without_users_from_load_to_scores(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
+        config = lender.company.folder / "one_stage.toml"
+        config.write_text(
+            '[funnel]\ntimezone = "Asia/Shanghai"\nexposure = "sms_sent"\n'
+            'stages = [{ name = "visit", event = "sms_click", window_days = 2 }]\n'
+            '[source.events]\npath = "source/events/{ds}"\n'
+            'columns = { event_id = "id", user_id = "uid", event = "type", event_time = "ts" }\n'
+            "[features]\nwindows_days = [7]\n"
+            "[audit]\nmax_quarantine_share = 0.9\n"  # registrations are unknown events to this funnel
+            '[warehouse]\npath = "one/warehouse"\n[models]\npath = "one/models"\n' + SPARK,
+            encoding="utf-8",
+        )
+        first, last = START + timedelta(days=30), START + timedelta(days=45)
+        assert funnel("backfill", "--start", first, "--end", last, "-c", config).err == ""
+        trained = funnel("train", "--as-of", last, "-c", config)
+        assert (trained.code, trained.err) == (0, "")
+        ended = funnel("score", "--ds", last, "-c", config)
+        assert (ended.code, ended.err) == (0, "")
+        warehouse = Context(load(config)).warehouse
+        scores = warehouse.arrow("user_scores", first=last, last=last).to_pandas()
+        events = warehouse.arrow("events", first=first, last=last).to_pandas()
+        # Its only stage is its last: who has visited is done, and everybody else ever seen is eligible.
+        visited = set(events.loc[events["event"] == "visit", "user_id"])
+        assert set(scores["user_id"]) == set(events["user_id"]) - visited
+        assert scores["p_visit"].between(0, 1).all()
+        assert "p_click" not in scores
+
+
+def test_the_champion_of_a_night_is_the_last_promoted_of_the_newest_data_it_may_know(company: Company) -> None:
+    registry = Registry(company.settings)
+    registry.path.mkdir(parents=True)
+    assert registry.champion(date(2026, 3, 1)) is None
+    for version, as_of in (("b", 10), ("c", 20), ("a", 5), ("b2", 10)):
+        registry.promote(version, date(2026, 3, as_of))
+    champions = [registry.champion(date(2026, 3, day)) for day in (4, 5, 9, 10, 19, 20, 31)]
+    assert champions == [None, "a", "a", "b2", "b2", "c", "c"]
+
+
+def test_an_unknown_version_where_there_is_none(company: Company) -> None:
+    with pytest.raises(FunnelError, match=r"no model 'x' in .*models; promoted last: none"):
+        Registry(company.settings).bundle_path("x")
