@@ -263,16 +263,15 @@ BREAKS: list[tuple[str, Row, str, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "expectation", "told"),
     [
         pytest.param(
             *case,
             id=f"{case[0]}-{next(iter(case[1]))}-{next(iter(case[1].values()))}",
-            # One of each table is enough for a quick look.
-            marks=[] if position in (4, 12, 16) else pytest.mark.slow,
         )
-        for position, case in enumerate(BREAKS)
+        for case in BREAKS
     ],
 )
 def test_a_critical_failure_leaves_the_table_as_it_was(
@@ -294,6 +293,7 @@ def test_a_critical_failure_leaves_the_table_as_it_was(
     assert last["message"] in line
 
 
+@pytest.mark.slow
 def test_a_number_of_users_other_than_the_eligible_ones_stops_the_night(publisher: Publisher) -> None:
     before = publisher.files("user_scores")
     with pytest.raises(AuditError, match=r"expect_table_row_count_to_equal\(value=7\): observed 6"):
@@ -301,6 +301,7 @@ def test_a_number_of_users_other_than_the_eligible_ones_stops_the_night(publishe
     assert publisher.files("user_scores") == before
 
 
+@pytest.mark.slow
 def test_a_warning_is_published_recorded_and_shown(publisher: Publisher) -> None:
     rows = [row | {"label_click": 0, "observed_click": 0} for row in publisher.good("examples")]
     publisher.publish("examples", rows)

@@ -33,6 +33,9 @@ def contents(company: Company) -> Mapping[str, tuple[str, ...]]:
     return seen
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def lender(tmp_path_factory: pytest.TempPathFactory) -> Company:
     """Six nights are loaded; the tests break the one after them. Stages' windows are 3, 7 and 14 days."""
@@ -208,7 +211,6 @@ def test_a_wrong_key_of_the_configuration(refused: Callable[..., str], lender: C
     assert line == f"{config}: features.window_days is not a key of the configuration; did you mean 'windows_days'?"
 
 
-@pytest.mark.slow
 def test_a_process_of_its_own_ends_the_same_way(lender: Company) -> None:
     """What the JVM and Python print by themselves is on no test's stderr but a real process's."""
     config = broken_night(lender, "process")
@@ -235,7 +237,6 @@ def test_training_where_nothing_is_loaded(funnel: Callable[..., Ended], company:
     assert not (company.folder / "models" / "promotions.json").exists()
 
 
-@pytest.mark.slow
 def test_training_before_any_label_is_mature(funnel: Callable[..., Ended], make_company: Callable) -> None:
     company = make_company(replace=WITHOUT_USERS)
     company.land(LAST, [sms("1", "ann", f"{LAST}T10:00:00+08:00")])
@@ -245,7 +246,6 @@ def test_training_before_any_label_is_mature(funnel: Callable[..., Ended], make_
     assert f"train as of {LAST + timedelta(days=3)} or later" in line
 
 
-@pytest.mark.slow
 def test_a_stage_without_a_positive(funnel: Callable[..., Ended], make_company: Callable) -> None:
     company = make_company(replace=WITHOUT_USERS | {"[spark]": "[training]\nmin_positives = 2\n[spark]"})
     days = [DAYS[0] + timedelta(days=n) for n in range(24)]
