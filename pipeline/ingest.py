@@ -70,7 +70,8 @@ def _audit(context: Context, staged: Pinned, landing: Landing, dates: DateRange)
         limits = (
             of_night(settings.funnel.stage_names, settings.audit) if len(dates) == 1 else of_history(settings.audit)
         )
-        found = audit(days, limits, what=f"the landing days of events {dates}", keys=("landed_on", "reasons"))
+        keys = ("landed_on", "duplicates", "reasons")
+        found = audit(days, limits, what=f"the landing days of events {dates}", keys=keys)
         return found + audit(
             written,
             of_events(context.warehouse.tables["events"], settings),
@@ -112,6 +113,7 @@ def _landing_days(context: Context, written: DataFrame, landing: Landing, dates:
         enough = (sums[name] >= MIN_RATE_EVENTS) & (events[kinds[0]] >= MIN_RATE_EVENTS)
         table[f"{name}_rate_to_last_7_nights"] = (rate / usual).where(enough)
     table = table.loc[dates.first : dates.last].reset_index()
+    table["duplicates"] = [landing.counts.get(day, Counts()).duplicates for day in table["landed_on"]]
     table["quarantine_share"] = [_quarantine_share(landing.counts.get(day)) for day in table["landed_on"]]
     table["reasons"] = [_reasons(landing.reasons.get(day)) for day in table["landed_on"]]
     return table

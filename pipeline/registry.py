@@ -38,11 +38,17 @@ class Registry:
         return path
 
     def promotions(self) -> list[Promotion]:
-        """All promotions, oldest first."""
+        """All promotions, oldest first.
+
+        Raises:
+            FunnelError: the list cannot be read.
+        """
         try:
             return [Promotion(**each) for each in json.loads(self._file.read_text(encoding="utf-8"))]
         except FileNotFoundError:
             return []
+        except (ValueError, TypeError) as error:
+            raise FunnelError(f"{self._file} is damaged ({error}): mend it or restore a copy") from None
 
     def promote(self, version: str, as_of: date) -> None:
         """Make a version champion from its `as_of` on."""
