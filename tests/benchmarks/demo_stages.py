@@ -2,7 +2,7 @@
 
 Measures `funnel demo` at its defaults (20,000 users, 120 days) against its promise: at most 5 minutes and 4 GiB on
 two cores. Memory is the sum of the proportional set sizes of the process and all its children (the JVM, Spark's
-Python workers), sampled four times a second: pages that processes share are counted once.
+Python workers), sampled once a second: pages that processes share are counted once.
 
     python -m tests.benchmarks.demo_stages [FOLDER]
 """
@@ -20,7 +20,7 @@ import psutil
 from pipeline.config import load
 from pipeline.warehouse import Warehouse
 
-INTERVAL = 0.25
+INTERVAL = 1.0
 
 
 def main(folder: Path) -> None:
