@@ -82,7 +82,7 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
     key = "source.users.columns"
     columns = mapped(rows, mapping, ("user_id", *strings), "string", key=key)
     columns |= mapped(rows, mapping, numbers, "double", key=key)
-    columns |= mapped(rows, mapping, ("consent",), "boolean", key=key)
+    columns["consent"] = _consent(rows, mapping, key)
     # A source of users without dates tells what is known when it is read.
     columns["landed_on"] = _landed_on(rows, source, F.lit(dates.first), key)
     # Without a landing day that can be read, a row is accounted to the last day read, never dropped.
@@ -98,6 +98,14 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
             "fate", F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
         )
     )
+
+
+def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
+    """True, false, or null where the source says nothing. A word that is neither counts as a withdrawal: nobody is
+    texted on a consent that cannot be read."""
+    (given,) = mapped(rows, mapping, ("consent",), "boolean", key=key).values()
+    (said,) = mapped(rows, mapping, ("consent",), "string", key=key).values()
+    return F.coalesce(given, F.when(F.trim(said) != "", F.lit(False)))
 
 
 def _mapped_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:

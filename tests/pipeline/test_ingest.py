@@ -355,3 +355,21 @@ def test_a_folder_s_name_may_hold_any_character(tmp_path: Path, name: str) -> No
     assert landed(company, D1, D1) == [("1", "ann", "exposure", D1)]
     ingest(company.context(), DateRange(D1, D1))
     assert len(company.rows("events")) == 1
+
+
+@pytest.mark.slow
+def test_a_consent_that_cannot_be_read_is_a_withdrawal(
+    make_company: Callable[..., Company],
+) -> None:
+    company = make_company(
+        replace={
+            '[source.users]\npath = "source/users/{ds}"': '[source.users]\nformat = "csv"\npath = "source/users/{ds}"'
+        }
+    )
+    company.land(D1, [sms("1", "ann", "2026-03-01T10:00:00+08:00")])
+    (company.folder / "source" / "users" / D1.isoformat() / "part-0.parquet").unlink()
+    said = {"yes": True, "true": True, "1": True, "no": False, "false": False, "revoked": False, "": None}
+    lines = "".join(f"u{number},{word},t1,30\n" for number, word in enumerate(said))
+    write(company, f"source/users/{D1}/a.csv", f"uid,sms_consent,city_tier,age\n{lines}")
+    ingest(company.context(), DateRange(D1, D1))
+    assert [row["consent"] for row in sorted(company.rows("users"), key=lambda row: row["user_id"])] == [*said.values()]
