@@ -5,16 +5,19 @@ Needs torch, numpy, pyarrow, scikit-learn and safetensors; knows nothing of Spar
 
 from model.bundle import Bundle, BundleError, FitMetrics, Predictions
 from model.config import ModelConfig, TrainConfig
-from model.features import Categorical, Encoded, Feature, FeatureSpec, Numeric
+from model.features import Categorical, CategoricalList, Encoded, Feature, FeatureSpec, Numeric
 from model.fitting import fit
+from model.labels import Task
 from model.metrics import TaskMetrics
 from model.network import MultiTaskModel
+from model.progress import progress_bar
 from model.training import Progress, TrainingError
 
 __all__ = [
     "Bundle",
     "BundleError",
     "Categorical",
+    "CategoricalList",
     "Encoded",
     "Feature",
     "FeatureSpec",
@@ -24,8 +27,10 @@ __all__ = [
     "Numeric",
     "Predictions",
     "Progress",
+    "Task",
     "TaskMetrics",
     "TrainConfig",
     "TrainingError",
     "fit",
+    "progress_bar",
 ]

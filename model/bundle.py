@@ -6,8 +6,8 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ from safetensors import SafetensorError
 
 from model.calibration import Calibrator, sigmoid
 from model.config import ModelConfig, TrainConfig
-from model.features import FeatureSpec
-from model.labels import Labels
-from model.metrics import TaskMetrics
+from model.features import Encoded, FeatureSpec
+from model.inference import score
+from model.labels import Labels, Task
+from model.metrics import Reliability, TaskMetrics, reliability
 from model.network import MultiTaskModel, build_model
-from model.training import score
 
 FORMAT = "funnelcast-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
 WEIGHTS = "weights.safetensors"
 
@@ -36,7 +36,7 @@ class BundleError(ValueError):
 
 
 class Predictions(NamedTuple):
-    """Probabilities, float64 (n, T): as the network gives them, and calibrated.
+    """Probabilities, float64 (n, T): as the network gives them, and calibrated; values of a regression.
 
     With the chain head neither ever rises from one stage to the next.
     """
@@ -52,7 +52,7 @@ class FitMetrics:
     The held-out rows are scored without their context; ``auc_in_context`` is of the same rows with it.
     ``log_loss`` and ``ece`` (expected calibration error) are after calibration, cross-fitted; ``raw_``
     before. ``calibration`` is identity, platt or isotonic. A figure is None where the held-out rows cannot
-    tell.
+    tell. A regression has ``rmse`` and ``r2`` instead, and no positives.
     """
 
     train_rows: int
@@ -66,6 +66,16 @@ class FitMetrics:
     raw_log_loss: float | None
     raw_ece: float | None
     calibration: str
+    rmse: float | None = None
+    r2: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """How a task's target is standardised for the network; a binary one is left alone."""
+
+    mean: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,45 +85,79 @@ class Bundle:
     spec: FeatureSpec
     config: ModelConfig
     training: TrainConfig
-    tasks: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    targets: tuple[TargetScale, ...]
     network: MultiTaskModel
     calibration: tuple[Calibrator, ...]
     metrics: Mapping[str, FitMetrics]
     trained_on: Mapping[str, Any]
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
     def predict(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Predictions:
         """Score each row, with its context as the table gives it (null: unknown) or with all context hidden.
 
-        A calibrator keeps the order of a task's rows. Calibrated apart, two stages could still cross; with
-        the chain head a stage is then held down to the one before it (a cumulative minimum), in the rows
-        concerned only.
+        A calibrator keeps the order of a task's rows. Those of a chain are ordered among themselves too, so
+        that a stage's calibrated score is never above that of the stage before it.
 
         Raises ValueError that names a missing or mistyped column.
         """
+        outputs = score(self.network, self.encode(table, hide_context=hide_context))
+        return self.finish(outputs.numpy().astype(np.float64))
+
+    def encode(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Encoded:
+        """The rows as tensors. Raises ValueError that names a missing or mistyped column."""
         inputs = self.spec.encode(table)
-        if hide_context:
-            inputs = self.spec.hide_context(inputs)
-        logits = score(self.network, inputs).numpy().astype(np.float64)
-        columns = zip(self.calibration, logits.T, strict=True)
-        calibrated = np.stack([calibrator(column) for calibrator, column in columns], axis=1)
-        if self.config.head == "chain":  # for the raw logits, this only takes back the last bit of a rounding error
-            logits = np.minimum.accumulate(logits, axis=1)
-            calibrated = np.minimum.accumulate(calibrated, axis=1)
-        return Predictions(sigmoid(logits), sigmoid(calibrated))
+        return self.spec.hide_context(inputs) if hide_context else inputs
+
+    def finish(self, outputs: np.ndarray) -> Predictions:
+        """What the network's outputs, float64 (n, T), say."""
+        binary = np.array([task.kind == "binary" for task in self.tasks])
+        raw, calibrated = outputs.copy(), outputs.copy()
+        for column in np.flatnonzero(binary).tolist():
+            calibrated[:, column] = self.calibration[column](outputs[:, column])
+        if self.config.head == "chain":  # takes back no more than the last bit of a rounding error
+            raw[:, binary] = np.minimum.accumulate(raw[:, binary], axis=1)
+            calibrated[:, binary] = np.minimum.accumulate(calibrated[:, binary], axis=1)
+        for column, target in enumerate(self.targets):
+            if binary[column]:
+                raw[:, column], calibrated[:, column] = sigmoid(raw[:, column]), sigmoid(calibrated[:, column])
+            else:
+                raw[:, column] = calibrated[:, column] = outputs[:, column] * target.scale + target.mean
+        return Predictions(raw, calibrated)
 
     def evaluate(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, TaskMetrics]:
         """Each task's figures on the rows of a table whose ``label_<task>`` is not null."""
-        labels = Labels.read(table, self.tasks)
-        predictions = self.predict(table, hide_context=hide_context)
+        figures = {}
+        for task, labels, raw, calibrated in self._judged(table, hide_context):
+            if task.kind == "binary":
+                figures[task.name] = TaskMetrics.of(labels, raw=raw, calibrated=calibrated)
+            else:
+                figures[task.name] = TaskMetrics.of_values(labels, raw)
+        return figures
+
+    def reliability(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, Reliability]:
+        """The reliability diagram of each binary task's calibrated scores on a table with labels."""
         return {
-            task: TaskMetrics.of(
-                labels.values[known, column],
-                raw=predictions.raw[known, column],
-                calibrated=predictions.calibrated[known, column],
-            )
-            for column, task in enumerate(self.tasks)
-            for known in [labels.known[:, column]]
+            task.name: reliability(labels, calibrated)
+            for task, labels, _, calibrated in self._judged(table, hide_context)
+            if task.kind == "binary"
         }
+
+    def _judged(self, table: pa.Table, hide_context: bool) -> Iterator[tuple[Task, np.ndarray, np.ndarray, np.ndarray]]:
+        """Per task: its known labels, and the raw and calibrated predictions of these rows."""
+        labels = Labels.read(table, [replace(task, sample_weight=None) for task in self.tasks])
+        predictions = self.predict(table, hide_context=hide_context)
+        for column, task in enumerate(self.tasks):
+            known = labels.known[:, column]
+            yield (
+                task,
+                labels.values[known, column],
+                predictions.raw[known, column],
+                predictions.calibrated[known, column],
+            )
 
     def log_loss(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, float | None]:
         """Each task's calibrated log loss on a table with labels; None without a labelled row."""
@@ -149,7 +193,8 @@ class Bundle:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "weights_sha256": weights_sha256,
-            "tasks": list(self.tasks),
+            "tasks": [asdict(task) for task in self.tasks],
+            "targets": [asdict(target) for target in self.targets],
             "model": asdict(self.config),
             "training": asdict(self.training),
             "features": self.spec.to_dict(),
@@ -172,18 +217,19 @@ class Bundle:
         try:
             spec = FeatureSpec.from_dict(manifest["features"])
             config = ModelConfig(**manifest["model"])
-            tasks = tuple(manifest["tasks"])
+            tasks = tuple(Task(**task) for task in manifest["tasks"])
             with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and overwritten at once
-                network = build_model(spec, len(tasks), config)
+                network = build_model(spec, tasks, config)
             network.load_state_dict(safetensors.torch.load(weights))
             return cls(
                 spec=spec,
                 config=config,
                 training=TrainConfig(**manifest["training"]),
                 tasks=tasks,
+                targets=tuple(TargetScale(**target) for target in manifest["targets"]),
                 network=network.eval(),
                 calibration=tuple(Calibrator.from_dict(each) for each in manifest["calibration"]),
-                metrics={task: FitMetrics(**manifest["metrics"][task]) for task in tasks},
+                metrics={task.name: FitMetrics(**manifest["metrics"][task.name]) for task in tasks},
                 trained_on=manifest["trained_on"],
             )
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

@@ -5,185 +5,165 @@ The specification is saved with the model and is the only encoder: training and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-MISSING = 0
-"""The id of a categorical value that is null."""
-UNSEEN = 1
-"""The id of a categorical value outside the vocabulary."""
-SPECIAL_IDS = 2
+from model.categorical import (
+    MISSING,
+    PADDING,
+    SPECIAL_IDS,
+    UNSEEN,
+    Categorical,
+    CategoricalList,
+    ListVocabulary,
+    Vocabulary,
+    VocabularyFit,
+)
+from model.columns import column_of
+from model.numeric import FittedNumeric, Numeric, NumericFit
 
-STANDARD_LIMIT = 10.0
-"""Standardised values are clipped to this many standard deviations, so that no outlier drives a score
-alone."""
+__all__ = [
+    "MISSING",
+    "PADDING",
+    "SPECIAL_IDS",
+    "UNSEEN",
+    "Categorical",
+    "CategoricalList",
+    "Columns",
+    "Encoded",
+    "Feature",
+    "FeatureSpec",
+    "Numeric",
+    "column_of",
+]
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """A column of labels: anything Arrow casts to a string (strings, integers, booleans, dates, ...).
-
-    The ``max_vocabulary`` most frequent values get a row of their own; others share the row of unseen values,
-    nulls (and NaN) have the row of missing ones. ``context`` marks what is known of an exposure, not of a
-    user.
-    """
-
-    name: str
-    max_vocabulary: int = 10_000
-    context: bool = False
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        if self.max_vocabulary < 1:
-            raise ValueError(f"categorical {self.name!r}: max_vocabulary is {self.max_vocabulary}, not 1 or more")
-
-
-@dataclass(frozen=True)
-class Numeric:
-    """A column of numbers, standardised; with ``log``, after ``sign(x) * log1p(|x|)``.
-
-    Null, NaN and values that float32 cannot hold are missing: they read as the mean, with an indicator
-    beside. ``context`` marks what is known of an exposure, not of a user.
-    """
-
-    name: str
-    log: bool = False
-    context: bool = False
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-
-
-Feature = Categorical | Numeric
+Feature = Categorical | CategoricalList | Numeric
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tensors of n rows: ``sparse`` int64 (n, S), one id per categorical; ``dense`` float32 (n, D)."""
+    """The tensors of n rows.
+
+    **Shape**:
+
+    - ``sparse`` int64 (n, S): one id per categorical.
+    - ``dense`` float32 (n, D): a value per numeric, then an indicator per numeric that can be missing.
+    - ``lists`` int64 (n, P): the ids of every categorical list side by side, each padded at its end with
+      ``PADDING`` to its ``max_length`` columns.
+    """
 
     sparse: Tensor
     dense: Tensor
+    lists: Tensor
 
     def __len__(self) -> int:
         return len(self.sparse)
 
-    def rows(self, index: Tensor | slice) -> Encoded:
-        return Encoded(self.sparse[index], self.dense[index])
-
-    def to(self, device: torch.device) -> Encoded:
-        return Encoded(self.sparse.to(device), self.dense.to(device))
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """A fitted categorical: ``values`` by falling frequency, ids from ``SPECIAL_IDS`` on."""
-
-    feature: Categorical
-    values: tuple[str, ...]
-
-    @classmethod
-    def fit(cls, feature: Categorical, table: pa.Table) -> Vocabulary:
-        counts = pc.value_counts(pc.drop_null(_strings(table, feature.name)))
-        values, count = pc.struct_field(counts, 0), pc.struct_field(counts, 1)
-        by_frequency = pa.table({"value": values, "count": count}).sort_by(
-            [
-                ("count", "descending"),
-                ("value", "ascending"),
-            ]  # the value breaks ties: one table, one vocabulary
-        )
-        return cls(feature, tuple(by_frequency["value"][: feature.max_vocabulary].to_pylist()))
-
     @property
-    def size(self) -> int:
-        return SPECIAL_IDS + len(self.values)
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a network takes: ``network(*encoded.tensors)``."""
+        return self.sparse, self.dense, self.lists
 
-    @cached_property
-    def _lookup(self) -> pa.Array:
-        return pa.array(self.values, pa.string())
+    def rows(self, index: Tensor | slice) -> Encoded:
+        return Encoded(*(tensor[index] for tensor in self.tensors))
 
-    def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
-        """Ids, int64 (n,)."""
-        strings = _strings(table, self.feature.name)
-        position = pc.fill_null(pc.index_in(strings, value_set=self._lookup), UNSEEN - SPECIAL_IDS)
-        ids = np.asarray(position).astype(np.int64) + SPECIAL_IDS
-        return np.where(np.asarray(pc.is_null(strings)), MISSING, ids)
+    def to(self, device: torch.device, non_blocking: bool = False) -> Encoded:
+        return Encoded(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors))
+
+    @staticmethod
+    def cat(parts: Sequence[Encoded]) -> Encoded:
+        """The rows of all parts, one part after the other."""
+        return Encoded(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
 
 
-@dataclass(frozen=True)
-class Standardiser:
-    """A fitted numeric. ``indicator`` is false where training never saw the value missing.
+class Columns(NamedTuple):
+    """Which columns of ``Encoded`` belong to one feature: a numeric's are its value and its indicator."""
 
-    The network could not have learned what such an indicator means; a missing value then just reads as the
-    mean.
-    """
+    sparse: tuple[int, ...] = ()
+    dense: tuple[int, ...] = ()
+    lists: tuple[int, ...] = ()
 
-    feature: Numeric
-    mean: float
-    scale: float
-    indicator: bool
 
-    @classmethod
-    def fit(cls, feature: Numeric, table: pa.Table) -> Standardiser:
-        values = _numbers(table, feature)
-        known = values[~np.isnan(values)]
-        indicator = feature.context or len(known) < len(values)
-        if len(known) == 0:
-            return cls(feature, 0.0, 1.0, indicator)
-        return cls(feature, float(known.mean()), float(known.std()) or 1.0, indicator)
+class _Context(NamedTuple):
+    """Which columns are context, bool (S,), (D,), (P,), and what the dense and list ones hold when hidden."""
 
-    def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
-        """Standardised values, float64 (n,), NaN where missing."""
-        standard = (_numbers(table, self.feature) - self.mean) / self.scale
-        return np.clip(standard, -STANDARD_LIMIT, STANDARD_LIMIT)
+    sparse: Tensor
+    dense: Tensor
+    dense_hidden: Tensor
+    lists: Tensor
+    lists_hidden: Tensor
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
     """Fitted features, in the order of their columns in ``Encoded``.
 
-    **Shape** of ``encode``: n rows -> ``sparse`` (n, S), one id per categorical, and ``dense`` (n, D): a
-    value per numeric, then an indicator per numeric that can be missing.
-
-    >>> table = pa.table({"city": ["a", "b", "a", None], "age": [20.0, 40.0, None, 30.0]})
-    >>> spec = FeatureSpec.fit([Categorical("city"), Numeric("age")], table)
-    >>> encoded = spec.encode(pa.table({"city": ["b", "zz", None], "age": [30, None, 1000]}))
+    >>> table = pa.table({"city": ["a", "b", "a", None], "age": [20.0, 40.0, None, 30.0],
+    ...                   "viewed": [["hat"], [], None, ["hat", "shoe"]]})
+    >>> spec = FeatureSpec.fit([Categorical("city"), Numeric("age"), CategoricalList("viewed", max_length=3)], table)
+    >>> encoded = spec.encode(pa.table({"city": ["b", "zz", None], "age": [30, None, 1000],
+    ...                                 "viewed": [["shoe", "hat"], [], None]}))
     >>> encoded.sparse.flatten().tolist()  # 0 is missing, 1 is unseen
     [3, 1, 0]
     >>> encoded.dense.tolist()
     [[0.0, 0.0], [0.0, 1.0], [10.0, 0.0]]
+    >>> encoded.lists.tolist()  # -1 fills up
+    [[3, 2, -1], [-1, -1, -1], [0, -1, -1]]
     """
 
     categoricals: tuple[Vocabulary, ...]
-    numerics: tuple[Standardiser, ...]
-    _masks: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    lists: tuple[ListVocabulary, ...]
+    numerics: tuple[FittedNumeric, ...]
+    _contexts: dict[torch.device, _Context] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def fit(cls, features: Sequence[Feature], table: pa.Table) -> FeatureSpec:
-        """Learn vocabularies, means and scales. Raises ValueError for no features, no rows, or a bad
-        column."""
-        names = [feature.name for feature in features]
-        if not names:
-            raise ValueError("features are empty: declare at least one Categorical or Numeric")
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"feature {repeated[0]!r} is declared more than once")
-        if table.num_rows == 0:
+    def fit(cls, features: Sequence[Feature], source: pa.Table | Iterable[pa.RecordBatch]) -> FeatureSpec:
+        """Learn vocabularies and scales from the batches of ``source``, read once and not kept.
+
+        How the rows are cut into batches does not matter, but for the last digits of means and scales.
+        Vocabularies are counted exactly; quantiles are those of a sample where there are many rows.
+
+        Raises ValueError for no features, no rows, a bad column, or one whose type changes between batches.
+        """
+        _check_declared(features)
+        fits: list[NumericFit | VocabularyFit] = [
+            NumericFit(each) if isinstance(each, Numeric) else VocabularyFit(each) for each in features
+        ]
+        types: list[pa.DataType] = []
+        rows = 0
+        for batch in source.to_batches() if isinstance(source, pa.Table) else source:
+            if not types:
+                for each in fits:  # no row costs next to nothing, and finds a bad column before any work
+                    each.add(batch.slice(0, 0))
+                types = [column_of(batch, each.name).type for each in features]
+            _check_types(features, types, batch)
+            for each in fits:
+                each.add(batch)
+            rows += batch.num_rows
+        if rows == 0:
             raise ValueError("the table has no rows to fit features on")
+        fitted = tuple(each.finish() for each in fits)
         return cls(
-            tuple(Vocabulary.fit(each, table) for each in features if isinstance(each, Categorical)),
-            tuple(Standardiser.fit(each, table) for each in features if isinstance(each, Numeric)),
+            tuple(each for each in fitted if isinstance(each, Vocabulary)),
+            tuple(each for each in fitted if isinstance(each, ListVocabulary)),
+            tuple(each for each in fitted if isinstance(each, FittedNumeric)),
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All features: the categoricals, the lists, the numerics."""
+        features: list[Feature] = [
+            *(each.feature for each in self.categoricals),
+            *(each.feature for each in self.lists),
+            *(each.feature for each in self.numerics),
+        ]
+        return tuple(feature.name for feature in features)
 
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
@@ -191,8 +171,54 @@ class FeatureSpec:
         return tuple(each.size for each in self.categoricals)
 
     @property
+    def list_sizes(self) -> tuple[int, ...]:
+        """Rows of each list's embedding table, the missing and the unseen row among them."""
+        return tuple(each.size for each in self.lists)
+
+    @property
+    def list_lengths(self) -> tuple[int, ...]:
+        """How many columns each list has in ``Encoded.lists``: its ``max_length``."""
+        return tuple(each.feature.max_length for each in self.lists)
+
+    @property
+    def list_poolings(self) -> tuple[str, ...]:
+        return tuple(each.feature.pooling for each in self.lists)
+
+    @property
+    def numeric_width(self) -> int:
+        """V: values, the first columns of ``Encoded.dense``."""
+        return len(self.numerics)
+
+    @property
     def dense_width(self) -> int:
+        """D: values and indicators."""
         return len(self.numerics) + sum(each.indicator for each in self.numerics)
+
+    @property
+    def edges(self) -> tuple[tuple[float, ...], ...]:
+        """Per numeric, quantiles of its encoded values at training: increasing and distinct, 2 to 65 of them."""
+        return tuple(each.edges for each in self.numerics)
+
+    def columns_of(self, name: str) -> Columns:
+        """Which columns of ``Encoded`` hold a feature. Raises ValueError that says which features there are.
+
+        >>> spec = FeatureSpec.fit([Numeric("age"), Numeric("hour", context=True)], pa.table({"age": [1], "hour": [2]}))
+        >>> spec.columns_of("hour")
+        Columns(sparse=(), dense=(1, 2), lists=())
+        """
+        list_column, indicator = 0, len(self.numerics)
+        for column, vocabulary in enumerate(self.categoricals):
+            if vocabulary.feature.name == name:
+                return Columns(sparse=(column,))
+        for each in self.lists:
+            if each.feature.name == name:
+                return Columns(lists=tuple(range(list_column, list_column + each.feature.max_length)))
+            list_column += each.feature.max_length
+        for column, numeric in enumerate(self.numerics):
+            if numeric.feature.name == name:
+                return Columns(dense=(column, indicator) if numeric.indicator else (column,))
+            indicator += numeric.indicator
+        raise ValueError(f"{name!r} is not a feature; the features are {', '.join(self.names)}")
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> Encoded:
         """Encode rows; the table is not changed. Raises ValueError that names a missing or mistyped
@@ -201,16 +227,22 @@ class FeatureSpec:
         sparse = np.empty((rows, len(self.categoricals)), np.int64)
         for column, vocabulary in enumerate(self.categoricals):
             sparse[:, column] = vocabulary.encode(table)
+        lists = np.empty((rows, sum(self.list_lengths)), np.int64)
+        start = 0
+        for each in self.lists:
+            each.encode_into(lists[:, start : start + each.feature.max_length], table)
+            start += each.feature.max_length
         dense = np.empty((rows, self.dense_width), np.float32)
         indicator = len(self.numerics)
-        for column, standardiser in enumerate(self.numerics):
-            values = standardiser.encode(table)
+        for column, numeric in enumerate(self.numerics):
+            values = numeric.encode(table)
             missing = np.isnan(values)
-            dense[:, column] = np.where(missing, 0.0, values)
-            if standardiser.indicator:
+            values[missing] = 0.0
+            dense[:, column] = values
+            if numeric.indicator:
                 dense[:, indicator] = missing
                 indicator += 1
-        return Encoded(torch.from_numpy(sparse), torch.from_numpy(dense))
+        return Encoded(torch.from_numpy(sparse), torch.from_numpy(dense), torch.from_numpy(lists))
 
     def hide_context(self, encoded: Encoded, rows: Tensor | None = None) -> Encoded:
         """A copy in which the context features of ``rows`` (bool (n,); default: every row) are missing.
@@ -220,93 +252,61 @@ class FeatureSpec:
         >>> spec.hide_context(spec.encode(table), torch.tensor([True, False])).sparse.tolist()
         [[0], [3]]
         """
-        sparse_context, dense_context, dense_hidden = self._context_masks(encoded.sparse.device)
+        context = self._context_on(encoded.sparse.device)
+        sparse, dense, lists = context.sparse, context.dense, context.lists
         if rows is not None:
-            sparse_context, dense_context = rows[:, None] & sparse_context, rows[:, None] & dense_context
+            sparse, dense, lists = (rows[:, None] & each for each in (sparse, dense, lists))
         return Encoded(
-            encoded.sparse.masked_fill(sparse_context, MISSING),
-            torch.where(dense_context, dense_hidden, encoded.dense),
+            encoded.sparse.masked_fill(sparse, MISSING),
+            torch.where(dense, context.dense_hidden, encoded.dense),
+            torch.where(lists, context.lists_hidden, encoded.lists),
         )
 
-    def _context_masks(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Which sparse (S,) and dense (D,) columns are context, and what the dense ones (D,) hold when
-        hidden.
-
-        Kept per device: training asks at every step.
-        """
-        if device not in self._masks:
+    def _context_on(self, device: torch.device) -> _Context:
+        """Kept per device: training asks at every step."""
+        if device not in self._contexts:
+            categoricals = [each.feature.context for each in self.categoricals]
             values = [each.feature.context for each in self.numerics]
             indicators = [each.feature.context for each in self.numerics if each.indicator]
-            self._masks[device] = (
-                torch.tensor([each.feature.context for each in self.categoricals], dtype=torch.bool, device=device),
-                torch.tensor(values + indicators, dtype=torch.bool, device=device),
-                torch.tensor([0.0] * len(values) + [1.0] * len(indicators), device=device),
+            lists = [each.feature.context for each in self.lists for _ in range(each.feature.max_length)]
+            hidden = [MISSING if column == 0 else PADDING for length in self.list_lengths for column in range(length)]
+            self._contexts[device] = _Context(
+                sparse=torch.tensor(categoricals, dtype=torch.bool, device=device),
+                dense=torch.tensor(values + indicators, dtype=torch.bool, device=device),
+                dense_hidden=torch.tensor([0.0] * len(values) + [1.0] * len(indicators), device=device),
+                lists=torch.tensor(lists, dtype=torch.bool, device=device),
+                lists_hidden=torch.tensor(hidden, dtype=torch.int64, device=device),
             )
-        return self._masks[device]
+        return self._contexts[device]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``from_dict`` is the inverse."""
         return {
-            "categorical": [{**asdict(each.feature), "values": list(each.values)} for each in self.categoricals],
-            "numeric": [
-                {**asdict(each.feature), "mean": each.mean, "scale": each.scale, "indicator": each.indicator}
-                for each in self.numerics
-            ],
+            "categorical": [each.to_dict() for each in self.categoricals],
+            "list": [each.to_dict() for each in self.lists],
+            "numeric": [each.to_dict() for each in self.numerics],
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> FeatureSpec:
-        def feature(kind: type[Any], entry: Mapping[str, Any], fitted: set[str]) -> Any:
-            return kind(**{key: value for key, value in entry.items() if key not in fitted})
-
         return cls(
-            tuple(
-                Vocabulary(feature(Categorical, entry, {"values"}), tuple(entry["values"]))
-                for entry in stored["categorical"]
-            ),
-            tuple(
-                Standardiser(
-                    feature(Numeric, entry, {"mean", "scale", "indicator"}),
-                    float(entry["mean"]),
-                    float(entry["scale"]),
-                    bool(entry["indicator"]),
-                )
-                for entry in stored["numeric"]
-            ),
+            tuple(map(Vocabulary.from_dict, stored["categorical"])),
+            tuple(map(ListVocabulary.from_dict, stored["list"])),
+            tuple(map(FittedNumeric.from_dict, stored["numeric"])),
         )
 
 
-def column_of(table: pa.Table | pa.RecordBatch, name: str) -> pa.ChunkedArray | pa.Array:
-    """The column of that name. Raises ValueError that says which columns there are."""
-    if table.schema.names.count(name) != 1:
-        times = "not" if name not in table.schema.names else "more than once"
-        raise ValueError(f"column {name!r} is {times} in the table; it has {', '.join(table.schema.names)}")
-    return table.column(name)
+def _check_declared(features: Sequence[Feature]) -> None:
+    names = [feature.name for feature in features]
+    if not names:
+        raise ValueError("features are empty: declare at least one Categorical, CategoricalList or Numeric")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"feature {repeated[0]!r} is declared more than once")
 
 
-def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"a feature's name is {name!r}, not the name of a column")
-
-
-def _strings(table: pa.Table | pa.RecordBatch, name: str) -> pa.ChunkedArray | pa.Array:
-    """The column as strings, null where missing. Integers are cast as integers: no digit is lost."""
-    column = column_of(table, name)
-    try:
-        if pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        return pc.cast(column, pa.string())
-    except pa.ArrowException as error:
-        raise ValueError(f"column {name!r} of type {column.type} cannot be read as strings: {error}") from error
-
-
-def _numbers(table: pa.Table | pa.RecordBatch, feature: Numeric) -> np.ndarray:
-    """The column as float64 (n,), NaN where missing, log1p taken if the feature says so."""
-    column = column_of(table, feature.name)
-    kind = column.type
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    if not (is_number or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"column {feature.name!r} is of type {kind}, not numeric")
-    values = np.asarray(pc.cast(column, pa.float64(), safe=False), dtype=np.float64)
-    values = np.where(np.abs(values) <= _FLOAT32_MAX, values, np.nan)
-    return np.sign(values) * np.log1p(np.abs(values)) if feature.log else values
+def _check_types(features: Sequence[Feature], types: Sequence[pa.DataType], batch: pa.RecordBatch) -> None:
+    """Batches are of one table: what reads as "1" in one must not read as "1.0" in the next."""
+    for feature, kind in zip(features, types, strict=True):
+        found = column_of(batch, feature.name).type
+        if found != kind:
+            raise ValueError(f"column {feature.name!r} is of type {found} in a batch, and {kind} in those before it")

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import torch
+from torch import Tensor
 
-from model.bundle import Bundle, FitMetrics
-from model.calibration import Calibrator, calibrate, sigmoid
-from model.config import ModelConfig, TrainConfig
-from model.features import Encoded, Feature, FeatureSpec
-from model.labels import Labels, check_tasks
+from model.bundle import Bundle, FitMetrics, TargetScale
+from model.calibration import IDENTITY, Calibrator, calibrate, sigmoid
+from model.checkpoint import Checkpoint
+from model.config import ModelConfig, TrainConfig, one_of
+from model.data import Examples, Resident, Source, Streamed
+from model.features import Feature, FeatureSpec
+from model.inference import score
+from model.labels import Labels, LabelSummary, Task, tasks_of
 from model.metrics import TaskMetrics, auc
-from model.network import MultiTaskModel, build_model
-from model.training import Examples, OnProgress, pick_device, score, seeded, train
+from model.network import build_model
+from model.ordering import order_stages
+from model.training import OnProgress, Trainer, TrainingError, pick_device, seeded
 
 
 def fit(
-    table: pa.Table,
+    data: pa.Table | pa.dataset.Dataset,
     *,
     features: Sequence[Feature],
-    tasks: Sequence[str],
-    held_out: np.ndarray | None,
-    model: ModelConfig,
-    training: TrainConfig,
+    tasks: Sequence[str | Task],
+    held_out: np.ndarray | pa.Table | None = None,
+    model: ModelConfig | None = None,
+    training: TrainConfig | None = None,
     trained_on: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Bundle:
-    """Train on a table with a column per feature and a column ``label_<task>`` (0, 1, null) per task.
+    """Train on a column per feature and a column ``label_<task>`` (0, 1, null; a number) per task.
 
-    A null label teaches nothing, to that task. ``held_out``, bool (n, T), marks labels that are kept from
-    training, to stop early by, to calibrate and to measure; without any, training runs all its epochs and the
-    scores stay uncalibrated. Held-out rows are judged with their context hidden, as a night scores users.
+    A table lies in memory, on the device; a ``pyarrow.dataset`` is streamed from its files each epoch. A null
+    label teaches nothing, to that task. ``held_out`` is kept from training, to stop early by, to calibrate and
+    to measure: either a table of later rows or, where ``data`` is a table, a mask of its labels, bool (n, T).
+    Without any, training runs all its epochs and the scores stay uncalibrated. Held-out rows are judged with
+    their context hidden, as a night scores users.
 
-    The same table, configuration and device give the same bundle; torch's generators are left as they were.
-    ``trained_on`` is kept with the bundle and must be plain JSON values.
+    The same data, configuration and device give the same bundle; torch's generators are left as they were.
+    ``trained_on`` is kept with the bundle and must be plain JSON values. ``checkpoint`` names a folder in which
+    training leaves where it stands: called again after a kill, ``fit`` goes on from there and ends in the same
+    weights.
 
     Raises ValueError, before any work, for an empty table, a missing or mistyped column, a wrong
-    ``held_out``, or a task without a positive to learn from; TrainingError when a loss is no longer finite.
+    ``held_out``, or a task without anything to learn from; TrainingError when a loss is no longer finite,
+    with a bundle of the last good weights where there are any.
 
     >>> from model.features import Numeric
     >>> number = np.random.default_rng(0).normal(size=1000)
@@ -52,64 +67,199 @@ def fit(
     >>> bundle.metrics["click"].auc > 0.99
     True
     """
-    tasks = check_tasks(tasks)
+    made = tasks_of(tasks)
+    model, training = model or ModelConfig(), training or TrainConfig()
+    if training.stop_on is not None:
+        one_of("stop_on", training.stop_on, [task.name for task in made])
     trained_on = _plain_json(trained_on or {})
-    if table.num_rows == 0:
-        raise ValueError("the table has no rows to train on")
-    labels = Labels.read(table, tasks)
-    held = _check_held_out(held_out, labels)
-    train_mask, held_mask = labels.known & ~held, labels.known & held
-    positives = _check_positives(labels.values, train_mask, tasks)
     device = pick_device(training.device)
-
-    in_training, in_held_out = train_mask.any(1), held_mask.any(1)
-    training_table = table.filter(pa.array(in_training))
-    spec = FeatureSpec.fit(features, training_table)
-    examples = _examples(spec.encode(training_table), labels.values[in_training], train_mask[in_training])
-    held_examples = _examples(
-        spec.encode(table.filter(pa.array(in_held_out))), labels.values[in_held_out], held_mask[in_held_out]
-    )
+    if isinstance(data, pa.Table):
+        prepared = _prepare_table(data, held_out, features, made)
+    else:
+        prepared = _prepare_dataset(data, held_out, features, made)
+    if training.stop_on is not None and not prepared.judges(training.stop_on):
+        raise ValueError(f"stop_on is {training.stop_on!r}, a task without a held-out label")
 
     with seeded(training.seed, device):
-        network = build_model(spec, len(tasks), model)
-        network.start_at(torch.from_numpy((positives + 0.5) / (train_mask.sum(0) + 1.0)))
-        train(
+        network = build_model(prepared.spec, made, model)
+        network.start_at(prepared.first_guess())
+        held_examples = prepared.held_examples()
+        trainer = Trainer(
             network.to(device),
-            spec,
-            examples.to(device),
-            held_examples.to(device) if len(held_examples) else None,
-            tasks=tasks,
+            prepared.spec,
+            prepared.source(training, device),
+            held_examples.to(device) if held_examples is not None else None,
+            tasks=made,
+            base=prepared.base_losses().to(device),
             config=training,
             on_progress=on_progress,
         )
+        failure: TrainingError | None = None
+        try:
+            told = prepared.fingerprint(model, training)
+            trainer.run(None if checkpoint is None else Checkpoint(checkpoint, training=told))
+        except TrainingError as error:
+            if not trainer.has_good_weights:
+                raise
+            failure = error
     network.cpu().eval()
-    calibration, held_out_metrics, in_context = _judge(network, spec, held_examples, seed=training.seed)
-    metrics = {
-        task: FitMetrics(
-            train_rows=int(train_mask[:, column].sum()),
-            train_positives=int(positives[column]),
-            held_out_rows=figures.rows,
-            held_out_positives=figures.positives,
-            auc=figures.auc,
-            auc_in_context=in_context[column],
-            log_loss=figures.log_loss,
-            ece=figures.ece,
-            raw_log_loss=figures.raw_log_loss,
-            raw_ece=figures.raw_ece,
-            calibration=calibration[column].method,
-        )
-        for column, (task, figures) in enumerate(zip(tasks, held_out_metrics, strict=True))
-    }
-    return Bundle(
-        spec=spec,
+    untrained = Bundle(
+        spec=prepared.spec,
         config=model,
         training=training,
-        tasks=tasks,
+        tasks=made,
+        targets=prepared.targets,
         network=network,
-        calibration=tuple(calibration),
-        metrics=metrics,
+        calibration=(IDENTITY,) * len(made),
+        metrics={},
         trained_on=trained_on,
     )
+    bundle = _judged(untrained, prepared, seed=training.seed)
+    if failure is not None:
+        failure.bundle = bundle
+        raise failure
+    return bundle
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Checked data: what teaches, ``taught``, and what judges, as tables and labels."""
+
+    tasks: tuple[Task, ...]
+    spec: FeatureSpec
+    summary: LabelSummary
+    taught: pa.Table | pa.dataset.Dataset
+    taught_labels: Labels | None
+    judging: pa.Table | None
+    judging_labels: Labels | None
+
+    @property
+    def targets(self) -> tuple[TargetScale, ...]:
+        deviation = np.sqrt(self.summary.variance)
+        return tuple(
+            TargetScale() if task.kind == "binary" else TargetScale(float(mean), float(scale) or 1.0)
+            for task, mean, scale in zip(self.tasks, self.summary.mean, deviation, strict=True)
+        )
+
+    def source(self, training: TrainConfig, device: torch.device) -> Source:
+        if self.taught_labels is not None:
+            assert isinstance(self.taught, pa.Table)
+            examples = self.examples(self.taught, self.taught_labels).to(device)
+            return Resident(examples, batch_size=training.batch_size)
+        return Streamed(
+            self.taught,
+            lambda table: self.examples(table, Labels.read(table, self.tasks)),
+            columns=[*self.spec.names, *_label_columns(self.tasks)],
+            batch_size=training.batch_size,
+            shuffle_rows=training.shuffle_rows,
+            device=device,
+        )
+
+    def held_examples(self) -> Examples | None:
+        if self.judging is None or self.judging_labels is None:
+            return None
+        return self.examples(self.judging, self.judging_labels)
+
+    def judges(self, task: str) -> bool:
+        column = [each.name for each in self.tasks].index(task)
+        return self.judging_labels is not None and bool((self.judging_labels.weight[:, column] > 0).any())
+
+    def examples(self, table: pa.Table, labels: Labels) -> Examples:
+        mean = np.array([target.mean for target in self.targets])
+        scale = np.array([target.scale for target in self.targets])
+        targets = ((labels.values - mean) / scale).astype(np.float32)
+        return Examples(self.spec.encode(table), torch.from_numpy(targets), torch.from_numpy(labels.weight))
+
+    def first_guess(self) -> Tensor:
+        """Each binary task's base rate, away from 0 and 1; 0, the mean, for a standardised regression."""
+        binary = [task.kind == "binary" for task in self.tasks]
+        return torch.from_numpy(np.where(binary, self._rates(), 0.0))
+
+    def base_losses(self) -> Tensor:
+        """Each task's loss (T,) of a constant: the base rate, or the mean, which leaves the variance of 1."""
+        rate = torch.from_numpy(self._rates())
+        entropy = torch.special.entr(rate) + torch.special.entr(1.0 - rate)
+        binary = torch.tensor([task.kind == "binary" for task in self.tasks])
+        return torch.where(binary, entropy, 1.0).float()
+
+    def _rates(self) -> np.ndarray:
+        return (self.summary.mean * self.summary.rows + 0.5) / (self.summary.rows + 1.0)
+
+    def fingerprint(self, model: ModelConfig, training: TrainConfig) -> str:
+        """Tells this training from others, for checkpoints."""
+        told = {
+            "tasks": [asdict(task) for task in self.tasks],
+            "features": self.spec.to_dict(),
+            "model": asdict(model),
+            "training": asdict(training),
+            "labels": {name: values.tolist() for name, values in asdict(self.summary).items()},
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _prepare_table(
+    table: pa.Table, held_out: np.ndarray | pa.Table | None, features: Sequence[Feature], tasks: tuple[Task, ...]
+) -> _Prepared:
+    if table.num_rows == 0:
+        raise ValueError("the table has no rows to train on")
+    labels = Labels.read(table, tasks)
+    if isinstance(held_out, pa.Table):
+        judging = (held_out, Labels.read(held_out, tasks))
+        held = np.zeros_like(labels.known)
+    else:
+        held = _check_held_out(held_out, labels)
+        judging = _rows_of(table, labels, held)
+    taught, taught_labels = _rows_of(table, labels, ~held)
+    summary = LabelSummary.of([taught_labels], len(tasks))
+    _check_learnable(summary, tasks, table.num_rows)
+    return _Prepared(tasks, FeatureSpec.fit(features, taught), summary, taught, taught_labels, *_or_none(*judging))
+
+
+def _prepare_dataset(
+    dataset: pa.dataset.Dataset,
+    held_out: np.ndarray | pa.Table | None,
+    features: Sequence[Feature],
+    tasks: tuple[Task, ...],
+) -> _Prepared:
+    if not isinstance(dataset, pa.dataset.Dataset):
+        raise ValueError(f"data is a {type(dataset).__name__}, not a pyarrow Table or Dataset")
+    if held_out is not None and not isinstance(held_out, pa.Table):
+        raise ValueError(f"held_out is a {type(held_out).__name__}; beside a streamed data set it is a table of rows")
+    rows = dataset.count_rows()
+    if rows == 0:
+        raise ValueError("the data set has no rows to train on")
+    _check_columns(dataset, [*(each.name for each in features), *_label_columns(tasks)])
+    batches = dataset.to_batches(columns=_label_columns(tasks))
+    summary = LabelSummary.of((Labels.read(batch, tasks) for batch in batches), len(tasks))
+    _check_learnable(summary, tasks, rows)
+    judging = (None, None) if held_out is None else _or_none(held_out, Labels.read(held_out, tasks))
+    names = list(dict.fromkeys(each.name for each in features))
+    spec = FeatureSpec.fit(features, dataset.to_batches(columns=names))
+    return _Prepared(tasks, spec, summary, dataset, None, *judging)
+
+
+def _label_columns(tasks: Sequence[Task]) -> list[str]:
+    weights = [task.sample_weight for task in tasks if task.sample_weight is not None]
+    return list(dict.fromkeys([*(task.label for task in tasks), *weights]))
+
+
+def _check_columns(dataset: pa.dataset.Dataset, names: Sequence[str]) -> None:
+    have = dataset.schema.names
+    for name in names:
+        if name not in have:
+            raise ValueError(f"column {name!r} is not in the data set; it has {', '.join(have)}")
+
+
+def _rows_of(table: pa.Table, labels: Labels, which: np.ndarray) -> tuple[pa.Table, Labels]:
+    """The rows with a label among ``which``, bool (n, T), and those labels alone."""
+    weight = np.where(which, labels.weight, np.float32(0.0))
+    known = labels.known & which
+    rows = (weight > 0).any(1)
+    return table.filter(pa.array(rows)), Labels(labels.values[rows], weight[rows], known[rows])
+
+
+def _or_none(table: pa.Table, labels: Labels) -> tuple[pa.Table | None, Labels | None]:
+    return (table, labels) if table.num_rows else (None, None)
 
 
 def _check_held_out(held_out: np.ndarray | None, labels: Labels) -> np.ndarray:
@@ -121,15 +271,12 @@ def _check_held_out(held_out: np.ndarray | None, labels: Labels) -> np.ndarray:
     return held
 
 
-def _check_positives(values: np.ndarray, mask: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
-    """Positives to train on, int (T,)."""
-    positives = (values * mask).sum(0, dtype=np.float64).astype(np.int64)
-    for task, rows, count in zip(tasks, mask.sum(0), positives, strict=True):
-        if rows == 0:
-            raise ValueError(f"task {task!r} has no label among the {len(mask)} rows that is known and not held out")
-        if count == 0:
-            raise ValueError(f"task {task!r} has no positive among its {rows} labels to train on")
-    return positives
+def _check_learnable(summary: LabelSummary, tasks: Sequence[Task], rows: int) -> None:
+    for task, known, positives in zip(tasks, summary.rows, summary.positives, strict=True):
+        if known == 0:
+            raise ValueError(f"task {task.name!r} has no label among the {rows} rows that is known and not held out")
+        if positives == 0 and task.kind == "binary":
+            raise ValueError(f"task {task.name!r} has no positive among its {known} labels to train on")
 
 
 def _plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,22 +286,62 @@ def _plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"trained_on is not plain JSON: {error}") from error
 
 
-def _examples(inputs: Encoded, targets: np.ndarray, mask: np.ndarray) -> Examples:
-    return Examples(inputs, torch.from_numpy(targets), torch.from_numpy(mask))
+def _judged(bundle: Bundle, prepared: _Prepared, *, seed: int) -> Bundle:
+    """The bundle with its calibration and its figures, from the held-out rows."""
+    held = prepared.held_examples()
+    labels = prepared.judging_labels
+    hidden = shown = np.empty((0, len(bundle.tasks)))
+    if held is not None:
+        hidden = score(bundle.network, bundle.spec.hide_context(held.inputs)).numpy().astype(np.float64)
+        shown = score(bundle.network, held.inputs).numpy().astype(np.float64)
+    known = labels.weight > 0 if labels is not None else np.empty((0, len(bundle.tasks)), bool)
+    values = labels.values if labels is not None else np.empty((0, len(bundle.tasks)))
+    binary = [column for column, task in enumerate(bundle.tasks) if task.kind == "binary"]
+    calibration, corrected = [IDENTITY] * len(bundle.tasks), hidden.copy()
+    for column in binary:
+        rows = known[:, column]
+        calibration[column], corrected[rows, column] = calibrate(hidden[rows, column], values[rows, column], seed=seed)
+    if bundle.config.head == "chain":
+        _order(calibration, corrected, hidden, known, binary)
+    predictions = replace(bundle, calibration=tuple(calibration)).finish(hidden)
+    metrics = {}
+    for column, task in enumerate(bundle.tasks):
+        rows = known[:, column]
+        if task.kind == "binary":
+            raw = predictions.raw[rows, column]
+            figures = TaskMetrics.of(values[rows, column], raw=raw, calibrated=sigmoid(corrected[rows, column]))
+            in_context = auc(values[rows, column], shown[rows, column])
+        else:
+            figures = TaskMetrics.of_values(values[rows, column], predictions.raw[rows, column])
+            in_context = None
+        metrics[task.name] = FitMetrics(
+            train_rows=int(prepared.summary.rows[column]),
+            train_positives=int(prepared.summary.positives[column]) if task.kind == "binary" else 0,
+            held_out_rows=figures.rows,
+            held_out_positives=figures.positives,
+            auc=figures.auc,
+            auc_in_context=in_context,
+            log_loss=figures.log_loss,
+            ece=figures.ece,
+            raw_log_loss=figures.raw_log_loss,
+            raw_ece=figures.raw_ece,
+            calibration=calibration[column].method,
+            rmse=figures.rmse,
+            r2=figures.r2,
+        )
+    return replace(bundle, calibration=tuple(calibration), metrics=metrics)
 
 
-def _judge(
-    network: MultiTaskModel, spec: FeatureSpec, held_out: Examples, *, seed: int
-) -> tuple[list[Calibrator], list[TaskMetrics], list[float | None]]:
-    """Per task: the calibrator, the figures without context, and the AUC in context, on the held-out rows."""
-    hidden = score(network, spec.hide_context(held_out.inputs)).numpy().astype(np.float64)
-    shown = score(network, held_out.inputs).numpy()
-    calibrators, metrics, in_context = [], [], []
-    for column in range(held_out.targets.shape[1]):
-        known = held_out.mask[:, column].numpy()
-        labels = held_out.targets[:, column].numpy()[known]
-        calibrator, corrected = calibrate(hidden[known, column], labels, seed=seed)
-        calibrators.append(calibrator)
-        metrics.append(TaskMetrics.of(labels, raw=sigmoid(hidden[known, column]), calibrated=sigmoid(corrected)))
-        in_context.append(auc(labels, shown[known, column]))
-    return calibrators, metrics, in_context
+def _order(
+    calibration: list[Calibrator],
+    corrected: np.ndarray,
+    hidden: np.ndarray,
+    known: np.ndarray,
+    stages: Sequence[int],
+) -> None:
+    """Order the stages' calibrators among themselves, and shift the cross-fitted logits as that shifts them."""
+    logits = [hidden[known[:, column], column] for column in stages]
+    ordered = order_stages([calibration[column] for column in stages], logits)
+    for column, calibrator, own in zip(stages, ordered, logits, strict=True):
+        corrected[known[:, column], column] += calibrator(own) - calibration[column](own)
+        calibration[column] = calibrator

@@ -6,9 +6,13 @@ and near 1 alike without loss, the log loss of a logit is stable, and calibratio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, pad
+
+from model.config import Head
 
 
 class IndependentHead(nn.Module):
@@ -53,7 +57,31 @@ class ChainHead(nn.Module):
         return conditional.clamp(max=0.99).logit()
 
 
-HEADS: dict[str, type[IndependentHead] | type[ChainHead]] = {
-    "independent": IndependentHead,
-    "chain": ChainHead,
-}
+class MixedHead(nn.Module):
+    """A head over the binary tasks alone; the score of a regression is its prediction.
+
+    **Shape**: (n, T) -> (n, T).
+
+    >>> MixedHead(ChainHead(), binary=[True, False, True])(torch.zeros(1, 3))
+    tensor([[ 0.0000,  0.0000, -1.0986]])
+    """
+
+    binary: Tensor
+
+    def __init__(self, head: IndependentHead | ChainHead, *, binary: Sequence[bool]) -> None:
+        super().__init__()
+        self.head = head
+        self.register_buffer("binary", torch.tensor(binary).nonzero().flatten(), persistent=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores.index_copy(1, self.binary, self.head(scores[:, self.binary]))
+
+    def scores_of(self, targets: Tensor) -> Tensor:
+        """The scores that give these probabilities and, for regressions, values (T,)."""
+        return targets.index_copy(-1, self.binary, self.head.scores_of(targets[..., self.binary]))
+
+
+def build_head(name: Head, binary: Sequence[bool]) -> IndependentHead | ChainHead | MixedHead:
+    """The head of that name for tasks that are binary or not."""
+    head = ChainHead() if name == "chain" else IndependentHead()
+    return head if all(binary) else MixedHead(head, binary=binary)

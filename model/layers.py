@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
-EMBEDDING_STD = 0.05
-"""Embeddings start small, so that a rare id starts out saying little."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "leaky_relu": nn.LeakyReLU,
+}
 
 
 class StackedLinear(nn.Module):
@@ -38,8 +45,43 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias.unsqueeze(1), x.transpose(0, 1), self.weight).transpose(0, 1)
 
 
+class StackedBatchNorm(nn.Module):
+    """Batch normalisation of each unit of each of k layers.
+
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015. A batch of one row has no variance: it is normalised
+    by the running one, also in training.
+
+    **Shape**: (n, k, d) -> (n, k, d).
+
+    >>> StackedBatchNorm(4, 3)(torch.ones(1, 4, 3)).shape
+    torch.Size([1, 4, 3])
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, k: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(k, features))
+        self.bias = nn.Parameter(torch.zeros(k, features))
+        self.register_buffer("mean", torch.zeros(k, features))
+        self.register_buffer("variance", torch.ones(k, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = batch_norm(
+            x.flatten(1),
+            self.mean.flatten(),
+            self.variance.flatten(),
+            self.weight.flatten(),
+            self.bias.flatten(),
+            training=self.training and len(x) > 1,
+        )
+        return flat.unflatten(1, self.weight.shape)
+
+
 class StackedMLP(nn.Module):
-    """k multilayer perceptrons side by side: linear, ReLU, dropout per hidden layer; none is the identity.
+    """k multilayer perceptrons side by side: linear, batch normalisation if asked for, activation, dropout
+    per hidden layer; none is the identity.
 
     **Shape**: (n, in) or (n, k, in) -> (n, k, ``out_features``).
 
@@ -49,38 +91,26 @@ class StackedMLP(nn.Module):
     torch.Size([6, 4, 3])
     """
 
-    def __init__(self, k: int, in_features: int, units: Sequence[int], *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        k: int,
+        in_features: int,
+        units: Sequence[int],
+        *,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         widths = [in_features, *units]
         self.k = k
         self.out_features = widths[-1]
         self.layers = nn.ModuleList(StackedLinear(k, width_in, width_out) for width_in, width_out in pairwise(widths))
+        self.norms = nn.ModuleList(StackedBatchNorm(k, width) if batch_norm else nn.Identity() for width in units)
+        self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = self.dropout(layer(x).relu())
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = self.dropout(self.activation(norm(layer(x))))
         return x if x.ndim == 3 else x.unsqueeze(1).expand(-1, self.k, -1)
-
-
-class StackedEmbedding(nn.Module):
-    """The embedding tables of all categorical columns, stacked into one: one lookup serves every column.
-
-    **Shape**: ids int64 (n, S), column s in [0, ``sizes[s]``) -> (n, S * dim).
-
-    >>> StackedEmbedding([3, 7], 4)(torch.tensor([[2, 6], [0, 0]])).shape
-    torch.Size([2, 8])
-    """
-
-    offsets: Tensor
-
-    def __init__(self, sizes: Sequence[int], dim: int) -> None:
-        super().__init__()
-        starts = torch.tensor([0, *sizes], dtype=torch.int64).cumsum(0)
-        self.table = nn.Embedding(int(starts[-1]), dim)
-        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
-        self.register_buffer("offsets", starts[:-1], persistent=False)
-        self.out_features = len(sizes) * dim
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.table(ids + self.offsets).flatten(1)

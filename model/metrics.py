@@ -14,7 +14,7 @@ class TaskMetrics:
     """One task's figures over the rows with a label.
 
     ``raw_`` figures are of the scores before calibration. ``auc`` is None where there is one class only, and
-    every figure where there are no rows.
+    every figure where there are no rows. A regression has ``rmse``, in the label's unit, and ``r2`` alone.
     """
 
     rows: int
@@ -24,6 +24,8 @@ class TaskMetrics:
     ece: float | None
     raw_log_loss: float | None
     raw_ece: float | None
+    rmse: float | None = None
+    r2: float | None = None
 
     @classmethod
     def of(cls, labels: np.ndarray, *, raw: np.ndarray, calibrated: np.ndarray) -> TaskMetrics:
@@ -37,6 +39,20 @@ class TaskMetrics:
             raw_log_loss=log_loss(labels, raw),
             raw_ece=expected_calibration_error(labels, raw),
         )
+
+    @classmethod
+    def of_values(cls, labels: np.ndarray, predicted: np.ndarray) -> TaskMetrics:
+        """Of a regression, from its labels (n,) and predictions (n,).
+
+        >>> figures = TaskMetrics.of_values(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
+        >>> round(figures.rmse, 4), figures.r2
+        (0.7071, 0.5)
+        """
+        rmse = r2 = None
+        if len(labels):
+            squared, variance = float(np.square(labels - predicted).mean()), float(labels.var())
+            rmse, r2 = squared**0.5, 1.0 - squared / variance if variance > 0 else None
+        return cls(len(labels), 0, None, None, None, None, None, rmse, r2)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from model.architectures import Architecture, build_architecture, stack
 from model.config import ModelConfig
+from model.embeddings import Inputs
 from model.features import FeatureSpec
-from model.heads import HEADS, ChainHead, IndependentHead
-from model.layers import StackedEmbedding, StackedLinear, StackedMLP
-from model.mmoe import MMoE
+from model.heads import ChainHead, IndependentHead, MixedHead, build_head
+from model.labels import Task
+from model.layers import StackedLinear
 
 
 class Towers(nn.Module):
@@ -17,6 +21,7 @@ class Towers(nn.Module):
 
     **Shape**: (n, T, d) -> (n, T).
 
+    >>> from model.layers import StackedMLP
     >>> Towers(hidden=StackedMLP(3, 16, (8,)), score=StackedLinear(3, 8, 1))(torch.ones(5, 3, 16)).shape
     torch.Size([5, 3])
     """
@@ -31,59 +36,78 @@ class Towers(nn.Module):
 
 
 class MultiTaskModel(nn.Module):
-    """Embed, one representation per task, one score per task, one probability per task.
+    """Embed, one representation per task, one score per task, one logit or value per task.
 
-    **Shape**: ``sparse`` int64 (n, S), ``dense`` (n, D) -> logits (n, T) of each task's probability.
+    **Shape**: ``sparse`` int64 (n, S), ``dense`` (n, D), ``lists`` int64 (n, P) -> float32 (n, T): the logit
+    of each binary task's probability, the standardised value of each regression.
 
-    >>> model = MultiTaskModel(
-    ...     embedding=StackedEmbedding([3, 7], 4),
-    ...     architecture=MMoE(experts=StackedLinear(8, 10, 16), gates=StackedLinear(3, 10, 8)),
-    ...     towers=Towers(hidden=StackedMLP(3, 16, (8,)), score=StackedLinear(3, 8, 1)),
-    ...     head=ChainHead(),
-    ... )
-    >>> model(torch.zeros(5, 2, dtype=torch.int64), torch.zeros(5, 2)).shape
-    torch.Size([5, 3])
+    >>> import pyarrow as pa
+    >>> from model.features import Categorical, Numeric
+    >>> table = pa.table({"city": ["a", "b"], "age": [20, 40]})
+    >>> spec = FeatureSpec.fit([Categorical("city"), Numeric("age")], table)
+    >>> model = build_model(spec, [Task("click"), Task("register")], ModelConfig())
+    >>> model(*spec.encode(table).tensors).shape
+    torch.Size([2, 2])
     """
 
     def __init__(
         self,
         *,
-        embedding: StackedEmbedding,
-        architecture: nn.Module,
+        inputs: Inputs,
+        architecture: Architecture,
         towers: Towers,
-        head: IndependentHead | ChainHead,
+        head: IndependentHead | ChainHead | MixedHead,
     ) -> None:
         super().__init__()
-        self.embedding = embedding
+        self.inputs = inputs
         self.architecture = architecture
         self.towers = towers
         self.head = head
 
-    def forward(self, sparse: Tensor, dense: Tensor) -> Tensor:
-        x = torch.cat([self.embedding(sparse), dense], -1)
-        return self.head(self.towers(self.architecture(x)))
+    def forward(self, sparse: Tensor, dense: Tensor, lists: Tensor) -> Tensor:
+        return self.head(self.towers(self.architecture(self.inputs(sparse, dense, lists))))
+
+    def expert_weights(self, sparse: Tensor, dense: Tensor, lists: Tensor) -> Tensor:
+        """How much of each expert every task takes, (n, T, k). Raises ValueError where there are no gates."""
+        return self.architecture.expert_weights(self.inputs(sparse, dense, lists))
+
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """The sums of squares of the embedding tables, and of the weights of all stacked layers."""
+        tables, weights = [], []
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                tables.append(module.weight.square().sum())
+            elif isinstance(module, StackedLinear):
+                weights.append(module.weight.square().sum())
+        nothing = self.towers.score.weight.new_zeros(())
+        return sum(tables, nothing), sum(weights, nothing)
 
     @torch.no_grad()
-    def start_at(self, rates: Tensor) -> None:
-        """Set the last biases to give these base rates (T,): the first steps need not learn how rare a task
-        is."""
-        self.towers.score.bias.copy_(self.head.scores_of(rates)[:, None])
+    def start_at(self, means: Tensor) -> None:
+        """Set the last biases to give these base rates, and means of regressions, (T,): the first steps need
+        not learn how rare a task is."""
+        self.towers.score.bias.copy_(self.head.scores_of(means)[:, None])
 
 
-def build_model(spec: FeatureSpec, tasks: int, config: ModelConfig) -> MultiTaskModel:
-    """The network for these features and this many tasks, with fresh weights from torch's default
-    generator."""
-    embedding = StackedEmbedding(spec.vocabulary_sizes, config.embedding_dim)
-    width = embedding.out_features + spec.dense_width
-    experts = StackedMLP(config.experts, width, config.expert_units, dropout=config.dropout)
-    gate = StackedMLP(tasks, width, config.gate_units, dropout=config.dropout)
-    tower = StackedMLP(tasks, experts.out_features, config.tower_units, dropout=config.dropout)
-    return MultiTaskModel(
-        embedding=embedding,
-        architecture=MMoE(
-            experts=experts,
-            gates=nn.Sequential(gate, StackedLinear(tasks, gate.out_features, config.experts)),
-        ),
-        towers=Towers(hidden=tower, score=StackedLinear(tasks, tower.out_features, 1)),
-        head=HEADS[config.head](),
+def build_model(spec: FeatureSpec, tasks: Sequence[Task], config: ModelConfig) -> MultiTaskModel:
+    """The network for these features and tasks, with fresh weights from torch's default generator.
+
+    Raises ValueError for an architecture that these tasks or this installation cannot have.
+    """
+    binary = [task.kind == "binary" for task in tasks]
+    if config.architecture == "aitm" and not all(binary):
+        raise ValueError("architecture is 'aitm', whose tasks are the stages of a funnel: all binary")
+    inputs = Inputs(spec, config, copies=len(tasks) if config.architecture == "single_task" else None)
+    architecture = build_architecture(config, inputs.width, len(tasks))
+    hidden = stack(config, len(tasks), architecture.out_features, config.tower_units)
+    model = MultiTaskModel(
+        inputs=inputs,
+        architecture=architecture,
+        towers=Towers(hidden=hidden, score=StackedLinear(len(tasks), hidden.out_features, 1)),
+        head=build_head(config.head or "chain", binary),
     )
+    if config.init_std is not None:
+        for module in model.modules():
+            if isinstance(module, StackedLinear):
+                nn.init.normal_(module.weight, std=config.init_std)
+    return model

@@ -1,4 +1,4 @@
-"""The optimiser's loop: encoded rows and masked labels in, trained weights out."""
+"""The optimiser's loop: batches of encoded rows and labels in, trained weights out."""
 
 from __future__ import annotations
 
@@ -7,26 +7,45 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch import Tensor, nn
 
+from model.checkpoint import Checkpoint, State
 from model.config import TrainConfig
-from model.features import MISSING, UNSEEN, Encoded, FeatureSpec
+from model.data import Examples, Source
+from model.distributed import is_first, own_part, processes, sum_gradients, summed
+from model.features import MISSING, PADDING, UNSEEN, Encoded, FeatureSpec
+from model.inference import score
+from model.labels import Task
+from model.losses import TaskWeights, task_losses
 from model.network import MultiTaskModel
 
+if TYPE_CHECKING:
+    from model.bundle import Bundle
+
 PROGRESS_SECONDS = 0.5
-SMALL_BATCH = 64
-"""A table is cut into up to this many batches of at least this many rows before batches grow to the batch
-size."""
-SCORING_ROWS = 2048
+CHECKPOINT_SECONDS = 60.0
+"""The least time between two checkpoints inside an epoch; the end of an epoch always is one."""
 
 OnProgress = Callable[["Progress"], None]
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message names the task and the step."""
+    """A loss is no longer finite; the message names the ``task`` and the ``step``.
+
+    ``bundle`` holds the last good weights: those of the best epoch, without held-out rows of the last whole
+    one; None if no epoch was completed.
+    """
+
+    def __init__(self, task: str, step: int, *, what: str = "loss") -> None:
+        super().__init__(
+            f"the {what} of task {task!r} is not finite at step {step}; a lower learning_rate or a clip_norm may help"
+        )
+        self.task = task
+        self.step = step
+        self.bundle: Bundle | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class Progress:
     """Where training stands: sent a few times a second and at the end of each epoch.
 
     ``loss`` is each task's mean training loss in this epoch so far; ``held_out``, at the end of an epoch with
-    held-out rows, the mean over tasks of the held-out log loss relative to that of a constant base rate.
+    held-out rows, the held-out loss relative to that of a constant, of the task to stop on or the mean of all.
     """
 
     epoch: int
@@ -44,34 +63,6 @@ class Progress:
     rows_per_second: float
     loss: Mapping[str, float]
     held_out: float | None
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Encoded rows with ``targets`` float (n, T) and ``mask`` bool (n, T), true where the target counts."""
-
-    inputs: Encoded
-    targets: Tensor
-    mask: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def rows(self, index: Tensor) -> Examples:
-        return Examples(self.inputs.rows(index), self.targets[index], self.mask[index])
-
-    def to(self, device: torch.device) -> Examples:
-        return Examples(self.inputs.to(device), self.targets.to(device), self.mask.to(device))
-
-
-def masked_log_loss(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Each task's mean log loss (T,) over the rows that count for it; 0 where none does. Inputs are (n, T).
-
-    >>> masked_log_loss(torch.zeros(2, 2), torch.ones(2, 2), torch.tensor([[True, False], [True, False]]))
-    tensor([0.6931, 0.0000])
-    """
-    losses = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return losses.masked_fill(~mask, 0.0).sum(0) / mask.sum(0).clamp(min=1)
 
 
 def pick_device(name: str) -> torch.device:
@@ -99,136 +90,221 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-@torch.inference_mode()
-def score(network: MultiTaskModel, inputs: Encoded) -> Tensor:
-    """Logits (n, T) in evaluation mode.
-
-    Every product is over the same number of rows, the last filled up with zeros: products over a few rows
-    round otherwise than those over many, and a row's score must not depend on which rows are scored with it.
-    """
-    network.eval()
-    fill = -len(inputs) % SCORING_ROWS
-    sparse = pad(inputs.sparse, (0, 0, 0, fill)).split(SCORING_ROWS)
-    dense = pad(inputs.dense, (0, 0, 0, fill)).split(SCORING_ROWS)
-    return torch.cat([network(*piece) for piece in zip(sparse, dense, strict=True)])[: len(inputs)]
-
-
 def train(
     network: MultiTaskModel,
     spec: FeatureSpec,
-    examples: Examples,
+    source: Source,
     held_out: Examples | None,
     *,
-    tasks: Sequence[str],
+    tasks: Sequence[Task],
+    base: Tensor,
     config: TrainConfig,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train the network in place, to the epoch with the lowest held-out loss; without held-out rows, to the
     last.
 
-    Everything is on the network's device already, and stays: a batch is a slice of a shuffled index, and the
-    host waits for the device only to report. Held-out rows are judged without their context, as users are
-    scored.
+    Batches are on the network's device already, and the host waits for the device only to report. Held-out
+    rows are judged without their context, as users are scored; ``base`` (T,) is each task's loss of a
+    constant.
 
-    Raises TrainingError when a loss is no longer finite.
+    Raises TrainingError when a loss is no longer finite; the network then has the last good weights.
     """
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    Trainer(network, spec, source, held_out, tasks=tasks, base=base, config=config, on_progress=on_progress).run(
+        checkpoint
     )
-    if held_out is not None:
-        held_out = Examples(spec.hide_context(held_out.inputs), held_out.targets, held_out.mask)
-    base = _base_entropy(examples)
-    best = math.inf
-    best_weights: dict[str, Tensor] = {}
-    stale = 0
-    for epoch in range(1, config.epochs + 1):
-        meter = _Meter(tasks, epoch, config.epochs, batches_for(len(examples), config.batch_size), base.device)
-        _train_epoch(network, spec, examples, optimiser, config, meter, on_progress)
-        relative = None
-        if held_out is not None:
-            losses = masked_log_loss(score(network, held_out.inputs), held_out.targets, held_out.mask)
-            judged = held_out.mask.any(0)
-            relative = float((losses / base)[judged].mean())
-        if on_progress is not None:
-            on_progress(meter.read(relative))
-        else:
-            meter.check()
+
+
+class Trainer:
+    """One training: what stays the same over its steps, and its ``state``, which a checkpoint holds."""
+
+    def __init__(
+        self,
+        network: MultiTaskModel,
+        spec: FeatureSpec,
+        source: Source,
+        held_out: Examples | None,
+        *,
+        tasks: Sequence[Task],
+        base: Tensor,
+        config: TrainConfig,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.network, self.spec, self.source, self.config = network, spec, source, config
+        self.tasks, self.base, self.on_progress = tasks, base, on_progress
+        device = base.device
+        self.held_out = held_out and Examples(spec.hide_context(held_out.inputs), held_out.targets, held_out.weight)
+        binary = [task.kind == "binary" for task in tasks]
+        self.binary = None if all(binary) else torch.tensor(binary, device=device)
+        self.weigh = TaskWeights(tasks, learned=config.loss_weights == "uncertainty").to(device)
+        self.parameters = [*network.parameters(), *self.weigh.parameters()]
+        self.forward: Callable[..., Tensor] = torch.compile(network, dynamic=True) if config.compile else network
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": list(network.parameters()), "weight_decay": config.weight_decay},
+                {"params": list(self.weigh.parameters()), "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            fused=True,
+        )
+        self.state = State(network, self.weigh, optimiser, device)
+        self.good: dict[str, Tensor] | None = None
+
+    def run(self, checkpoint: Checkpoint | None) -> None:
+        """Train, from the checkpoint if it holds anything, until the last epoch or the end of patience."""
+        state, config = self.state, self.config
+        if checkpoint is not None and checkpoint.load(state):
+            self.good = state.best_weights
+        try:
+            while state.epoch <= config.epochs and state.stale < config.patience:
+                self._epoch(checkpoint)
+        except TrainingError:
+            if self.good is not None:
+                self.network.load_state_dict(self.good)
+            raise
+        if state.best_weights is not None:
+            self.network.load_state_dict(state.best_weights)
+
+    @property
+    def has_good_weights(self) -> bool:
+        return self.good is not None
+
+    def _epoch(self, checkpoint: Checkpoint | None) -> None:
+        state, config, batches = self.state, self.config, self.source.batches
+        meter = _Meter([task.name for task in self.tasks], state, config.epochs, batches)
+        saved = time.monotonic()
+        self.network.train()
+        # The order depends on seed and epoch alone, so that a resumed run meets the same batches.
+        for number, batch in enumerate(self.source.epoch((config.seed * 1_000_003 + state.epoch) % 2**63)):
+            if number < state.batch:
+                continue
+            self._set_learning_rate((state.epoch - 1) * batches + number)
+            meter.add(self._step(own_part(batch)), len(batch))
+            state.batch += 1
+            if self.on_progress is not None and meter.is_due():
+                self.on_progress(meter.read(None))
+            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS and state.batch < batches:
+                meter.check()
+                self._save(checkpoint)
+                saved = time.monotonic()
+        meter.check()
+        self._end_epoch(meter)
+        if checkpoint is not None:
+            self._save(checkpoint)
+
+    def _step(self, batch: Examples) -> Tensor:
+        """One step of the optimiser; each task's loss (T,) before it."""
+        config, state = self.config, self.state
+        inputs = hide_at_random(self.spec, batch.inputs, config)
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            outputs = self.forward(*inputs.tensors)
+        outputs = outputs.float()
+        total = summed(batch.weight.sum(0))
+        losses = task_losses(outputs, batch.targets, batch.weight, binary=self.binary, total=total)
+        share = 1.0 / processes()
+        loss = self.weigh(losses, share=share) + share * self.network.architecture.penalty(outputs)
+        if config.l2_embedding or config.l2_dense:
+            tables, weights = self.network.squares()
+            loss = loss + share * (config.l2_embedding * tables + config.l2_dense * weights)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        sum_gradients(self.parameters)
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        state.optimiser.step()
+        return summed(losses.detach())
+
+    def _set_learning_rate(self, step: int) -> None:
+        rate = self.config.learning_rate * rate_factor(step, self.config.epochs * self.source.batches, self.config)
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = rate
+
+    def _end_epoch(self, meter: _Meter) -> None:
+        """Judge the epoch, keep its weights if they are the best, and count it."""
+        state, relative = self.state, None
+        if self.held_out is not None:
+            relative = self._held_out_loss(meter)
+        if self.on_progress is not None:
+            self.on_progress(meter.read(relative))
+        weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
         if relative is None:
-            continue
-        if relative < best:
-            best, stale = relative, 0
-            best_weights = {name: weight.clone() for name, weight in network.state_dict().items()}
-        elif (stale := stale + 1) >= config.patience:
-            break
-    if best_weights:
-        network.load_state_dict(best_weights)
+            self.good = weights
+        elif relative < state.best:
+            state.best, state.stale = relative, 0
+            self.good = state.best_weights = weights
+        else:
+            state.stale += 1
+        state.epoch, state.batch = state.epoch + 1, 0
+
+    def _held_out_loss(self, meter: _Meter) -> float:
+        assert self.held_out is not None
+        rows = self.held_out
+        losses = task_losses(score(self.network, rows.inputs), rows.targets, rows.weight, binary=self.binary)
+        if not losses.isfinite().all():
+            task = self.tasks[int(losses.isfinite().logical_not().nonzero()[0])].name
+            raise TrainingError(task, meter.step, what="held-out loss")
+        relative = losses / self.base
+        if self.config.stop_on is not None:
+            return float(relative[[task.name for task in self.tasks].index(self.config.stop_on)])
+        return float(relative[(rows.weight > 0).any(0)].mean())
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        if is_first():
+            checkpoint.save(self.state)
 
 
-def batches_for(rows: int, batch_size: int) -> int:
-    """How many batches an epoch has.
+def rate_factor(step: int, steps: int, config: TrainConfig) -> float:
+    """What the learning rate is multiplied by at a step, counted from 0.
 
-    >>> batches_for(1_000_000, 2048), batches_for(10_000, 2048), batches_for(640, 2048), batches_for(1, 2048)
-    (489, 64, 10, 1)
+    >>> config = TrainConfig(schedule="linear", warmup=0.2)
+    >>> [rate_factor(step, 10, config) for step in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.125]
     """
-    return max(math.ceil(rows / batch_size), min(SMALL_BATCH, math.ceil(rows / SMALL_BATCH)))
+    rise = math.ceil(config.warmup * steps)
+    if step < rise:
+        return (step + 1) / rise
+    progress = (step - rise) / max(steps - rise, 1)
+    if config.schedule == "linear":
+        return 1.0 - progress
+    return (1.0 + math.cos(math.pi * progress)) / 2.0 if config.schedule == "cosine" else 1.0
 
 
-def _train_epoch(
-    network: MultiTaskModel,
-    spec: FeatureSpec,
-    examples: Examples,
-    optimiser: torch.optim.Optimizer,
-    config: TrainConfig,
-    meter: _Meter,
-    on_progress: OnProgress | None,
-) -> None:
-    network.train()
-    shuffled = torch.randperm(len(examples), device=examples.targets.device)
-    for index in shuffled.tensor_split(meter.batches):  # sizes differ by one at most: no tiny last batch
-        batch = examples.rows(index)
-        inputs = _hide_at_random(spec, batch.inputs, config)
-        losses = masked_log_loss(network(inputs.sparse, inputs.dense), batch.targets, batch.mask)
-        optimiser.zero_grad(set_to_none=True)
-        losses.sum().backward()
-        optimiser.step()
-        meter.add(losses.detach(), len(index))
-        if on_progress is not None and meter.is_due():
-            on_progress(meter.read(None))
-
-
-def _hide_at_random(spec: FeatureSpec, inputs: Encoded, config: TrainConfig) -> Encoded:
+def hide_at_random(spec: FeatureSpec, inputs: Encoded, config: TrainConfig) -> Encoded:
     """Some rows without their context, some known categorical values as unseen."""
     device = inputs.sparse.device
-    rows = torch.rand(len(inputs), device=device) < config.context_dropout
-    hidden = spec.hide_context(inputs, rows)
-    unseen = torch.rand(hidden.sparse.shape, device=device) < config.unseen_share
-    return Encoded(hidden.sparse.masked_fill(unseen & (hidden.sparse != MISSING), UNSEEN), hidden.dense)
+    if config.context_dropout:
+        inputs = spec.hide_context(inputs, torch.rand(len(inputs), device=device) < config.context_dropout)
+    if not config.unseen_share:
+        return inputs
 
+    def as_unseen(ids: Tensor) -> Tensor:
+        hidden = torch.rand(ids.shape, device=device) < config.unseen_share
+        return ids.masked_fill(hidden & (ids != MISSING) & (ids != PADDING), UNSEEN)
 
-def _base_entropy(examples: Examples) -> Tensor:
-    """The log loss (T,) of knowing each task's base rate alone, above 0 even for a task that always
-    happens."""
-    rows = examples.mask.sum(0)
-    rate = (examples.targets.masked_fill(~examples.mask, 0.0).sum(0) + 0.5) / (rows + 1.0)
-    return torch.special.entr(rate) + torch.special.entr(1.0 - rate)
+    return Encoded(as_unseen(inputs.sparse), inputs.dense, as_unseen(inputs.lists))
 
 
 class _Meter:
     """Sums an epoch's losses on the device; only reading them makes the host wait."""
 
-    def __init__(self, tasks: Sequence[str], epoch: int, epochs: int, batches: int, device: torch.device) -> None:
-        self.tasks, self.epoch, self.epochs, self.batches = tasks, epoch, epochs, batches
-        self.batch = self.rows = 0
-        self.sums = torch.zeros(len(tasks), device=device)
-        self.first_bad = torch.full((len(tasks),), math.inf, device=device)
+    def __init__(self, tasks: Sequence[str], state: State, epochs: int, batches: int) -> None:
+        self.tasks, self.state, self.epochs, self.batches = tasks, state, epochs, batches
+        self.added = self.rows = 0
+        self.sums = torch.zeros(len(tasks), device=state.device)
+        self.first_bad = torch.full((len(tasks),), math.inf, device=state.device)
         self.started = self.reported = time.monotonic()
 
+    @property
+    def step(self) -> int:
+        """How many steps training has taken."""
+        return (self.state.epoch - 1) * self.batches + self.state.batch
+
     def add(self, losses: Tensor, rows: int) -> None:
-        self.batch += 1
+        self.added += 1
         self.rows += rows
         self.sums += losses
-        step = (self.epoch - 1) * self.batches + self.batch
-        self.first_bad = self.first_bad.clamp(max=torch.where(losses.isfinite(), math.inf, float(step)))
+        self.first_bad = self.first_bad.clamp(max=torch.where(losses.isfinite(), math.inf, float(self.step + 1)))
 
     def is_due(self) -> bool:
         return time.monotonic() - self.reported > PROGRESS_SECONDS
@@ -237,19 +313,16 @@ class _Meter:
         """Raise TrainingError if a loss was not finite, naming the task where it began."""
         step, task = self.first_bad.min(0)
         if step.isfinite():
-            raise TrainingError(
-                f"the loss of task {self.tasks[int(task)]!r} is not finite at step {int(step)}; "
-                "a lower learning_rate may help"
-            )
+            raise TrainingError(self.tasks[int(task)], int(step))
 
     def read(self, held_out: float | None) -> Progress:
         self.check()
-        losses = (self.sums / max(self.batch, 1)).tolist()
+        losses = (self.sums / max(self.added, 1)).tolist()
         self.reported = time.monotonic()
         return Progress(
-            epoch=self.epoch,
+            epoch=self.state.epoch,
             epochs=self.epochs,
-            batch=self.batch,
+            batch=self.state.batch,
             batches=self.batches,
             rows_per_second=self.rows / max(self.reported - self.started, 1e-9),
             loss=dict(zip(self.tasks, losses, strict=True)),

@@ -24,7 +24,7 @@ def predictor(bundle_name: str) -> Callable[[Iterable[pa.RecordBatch]], Batches]
         for batch in batches:
             scores = bundle.predict(batch)
             columns = {"user_id": batch.column("user_id")}
-            for position, stage in enumerate(bundle.tasks):
+            for position, stage in enumerate(bundle.task_names):
                 columns[f"raw_{stage}"] = pa.array(scores.raw[:, position])
                 columns[f"p_{stage}"] = pa.array(scores.calibrated[:, position])
             yield pa.RecordBatch.from_pydict(columns)

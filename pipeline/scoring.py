@@ -124,7 +124,7 @@ def _champion(settings: Settings, ds: date) -> str:
 
 def _require_same_stages(bundle: Path, settings: Settings) -> None:
     try:
-        tasks = Bundle.load(bundle).tasks
+        tasks = Bundle.load(bundle).task_names
     except BundleError as error:
         raise FunnelError(str(error)) from error
     if tasks != settings.funnel.stage_names:

@@ -92,7 +92,7 @@ def model_features(settings: Settings) -> list[Feature]:
     """The model's inputs: counts on a log scale, recencies, attributes, and the exposure's context."""
     behaviour = behaviour_columns(settings)
     return [
-        *(Numeric(name, log=True) for name in behaviour),
+        *(Numeric(name, transform="log") for name in behaviour),
         *(Numeric(name) for name in settings.features.numeric),
         *(Categorical(name) for name in settings.features.categorical),
         *(Categorical(name, context=True) for name in context_columns(settings)),

@@ -13,7 +13,7 @@ from model.calibration import sigmoid
 TASKS = ("click", "register", "complete")
 FEATURES = (
     Numeric("age"),
-    Numeric("visits", log=True),
+    Numeric("visits", transform="log"),
     Categorical("city"),
     Categorical("offer", context=True),
     Numeric("hour", context=True),

@@ -40,7 +40,7 @@ def test_scores_are_probabilities_that_fall_along_the_stages(bundle, rows):
 def test_stages_fall_for_any_weights_and_any_calibration(bundle, seed, shifts):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build_model(bundle.spec, 3, ModelConfig(experts=2, expert_units=(4,)))
+        network = build_model(bundle.spec, bundle.tasks, ModelConfig(experts=2, expert_units=(4,)))
         torch.nn.init.normal_(network.towers.score.bias, std=20.0)
     calibration = tuple(Calibrator("platt", (0.0,), (shift,), 1.0 + abs(shift)) for shift in shifts)
     wild = dataclasses.replace(bundle, network=network, calibration=calibration)
@@ -140,7 +140,7 @@ def change_manifest(*, sign=False, **changes):
         ),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "is not a bundle"),
         (change_manifest(format="pickle-jar"), "is not a bundle: bundle.json does not say format"),
-        (change_manifest(format_version=2), "has bundle format version 2; this code reads 1"),
+        (change_manifest(format_version=1), "has bundle format version 1; this code reads 2"),
         (change_manifest(calibration=[]), "is damaged: bundle.json is not the file that was saved"),
         (change_manifest(sign=True, features={}), "does not fit this code: KeyError: 'categorical'"),
         (change_manifest(sign=True, model={"depth": 3}), "does not fit this code: TypeError: .*depth"),

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import ModelConfig
+from model.architectures import MMoE
+from model.embeddings import StackedEmbedding
 from model.heads import ChainHead, IndependentHead
-from model.layers import StackedEmbedding, StackedLinear, StackedMLP
-from model.mmoe import MMoE
+from model.layers import StackedLinear, StackedMLP
 from model.network import Towers
 
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
@@ -46,7 +47,7 @@ def test_stacked_embedding_equals_a_table_per_column():
     embedding = StackedEmbedding([3, 7, 2], 4)
     tables = embedding.table.weight.split([3, 7, 2])
     ids = torch.tensor([[2, 6, 1], [0, 0, 0], [1, 3, 1]])
-    looped = torch.cat([table[ids[:, column]] for column, table in enumerate(tables)], 1)
+    looped = torch.stack([table[ids[:, column]] for column, table in enumerate(tables)], 1)
     assert torch.equal(embedding(ids), looped)
 
 
