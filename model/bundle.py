@@ -99,8 +99,9 @@ class Bundle:
     def predict(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Predictions:
         """Score each row, with its context as the table gives it (null: unknown) or with all context hidden.
 
-        A calibrator keeps the order of a task's rows. Those of a chain are ordered among themselves too, so
-        that a stage's calibrated score is never above that of the stage before it.
+        A calibrator keeps the order of a task's rows. Those of a chain are ordered among themselves too: of no
+        row is a stage's calibrated score above that of the stage before. Only a row that is surer to go on
+        than any held-out row was may have to be held down to it, out of its order.
 
         Raises ValueError that names a missing or mistyped column.
         """
@@ -118,7 +119,7 @@ class Bundle:
         raw, calibrated = outputs.copy(), outputs.copy()
         for column in np.flatnonzero(binary).tolist():
             calibrated[:, column] = self.calibration[column](outputs[:, column])
-        if self.config.head == "chain":  # takes back no more than the last bit of a rounding error
+        if self.config.head == "chain":
             raw[:, binary] = np.minimum.accumulate(raw[:, binary], axis=1)
             calibrated[:, binary] = np.minimum.accumulate(calibrated[:, binary], axis=1)
         for column, target in enumerate(self.targets):

@@ -25,7 +25,7 @@ from model.inference import score
 from model.labels import Labels, LabelSummary, Task, tasks_of
 from model.metrics import TaskMetrics, auc
 from model.network import build_model
-from model.ordering import order_stages
+from model.ordering import least_gaps, order_stages
 from model.training import OnProgress, Trainer, TrainingError, pick_device, seeded
 
 
@@ -302,7 +302,8 @@ def _judged(bundle: Bundle, prepared: _Prepared, *, seed: int) -> Bundle:
         rows = known[:, column]
         calibration[column], corrected[rows, column] = calibrate(hidden[rows, column], values[rows, column], seed=seed)
     if bundle.config.head == "chain":
-        _order(calibration, corrected, hidden, known, binary)
+        gaps = least_gaps(np.concatenate([hidden, shown])[:, binary])
+        _order(calibration, corrected, hidden, known, binary, gaps)
     predictions = replace(bundle, calibration=tuple(calibration)).finish(hidden)
     metrics = {}
     for column, task in enumerate(bundle.tasks):
@@ -338,10 +339,11 @@ def _order(
     hidden: np.ndarray,
     known: np.ndarray,
     stages: Sequence[int],
+    gaps: np.ndarray,
 ) -> None:
     """Order the stages' calibrators among themselves, and shift the cross-fitted logits as that shifts them."""
     logits = [hidden[known[:, column], column] for column in stages]
-    ordered = order_stages([calibration[column] for column in stages], logits)
+    ordered = order_stages([calibration[column] for column in stages], logits, gaps=gaps.tolist())
     for column, calibrator, own in zip(stages, ordered, logits, strict=True):
         corrected[known[:, column], column] += calibrator(own) - calibration[column](own)
         calibration[column] = calibrator

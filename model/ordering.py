@@ -2,13 +2,15 @@
 
 Every stage's map increases, so that the rows of a stage keep their order. A row's raw logits fall along the
 stages, s_k <= s_(k-1). If the maps fall along the stages too, at every logit, then so do the calibrated ones:
-g_k(s_k) <= g_(k-1)(s_k) <= g_(k-1)(s_(k-1)). Maps that were fitted apart are moved as little as that takes,
-and where they disagree the stage with more rows there has more say.
+g_k(s_k) <= g_(k-1)(s_k) <= g_(k-1)(s_(k-1)). Where a stage's logit lies at least m below that of the stage
+before, g_k(z) <= g_(k-1)(z + m) is enough, and much cheaper: nobody is sure to go on. Maps that were fitted
+apart are moved as little as that takes, and where they disagree the stage with more rows there has more say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,11 +33,24 @@ FAINT = 1e-3
 decides, and where no stage has one, all have the same say."""
 
 
-def order_stages(calibrators: Sequence[Calibrator], logits: Sequence[np.ndarray]) -> tuple[Calibrator, ...]:
-    """The calibrators of a funnel's stages, first stage first, made to fall along the stages at every logit.
+def least_gaps(raw: np.ndarray) -> np.ndarray:
+    """By how much each stage's logit lies below that of the stage before, at least, (T - 1,), over rows (n, T).
 
-    ``logits`` are the raw logits of each stage's held-out rows, (n_k,), perhaps none. Calibrators that fall
-    already come back as they are. Others are read off at one grid of up to 200 logits and replaced by the
+    >>> least_gaps(np.array([[0.0, -1.0], [2.0, 1.5]])).tolist()
+    [0.5]
+    """
+    gaps = -np.diff(raw, axis=1).max(axis=0, initial=-REACH)
+    return np.maximum(np.floor(gaps / STEP) * STEP, 0.0)
+
+
+def order_stages(
+    calibrators: Sequence[Calibrator], logits: Sequence[np.ndarray], *, gaps: Sequence[float] | None = None
+) -> tuple[Calibrator, ...]:
+    """The calibrators of a funnel's stages, first stage first, made to fall along the stages.
+
+    They do for every row whose logits fall by at least ``gaps`` (T - 1,) from stage to stage; by default for
+    every row whose logits fall at all. ``logits`` are the raw logits of each stage's held-out rows, (n_k,),
+    perhaps none. Calibrators that fall already come back as they are. Others are read off at one grid of up to 200 logits and replaced by the
     nearest maps that increase with the logit and fall along the stages: least squares in probability, each row
     counting once. For proportions that is also the most likely ordered set (Robertson, Wright and Dykstra,
     Order Restricted Statistical Inference, 1988, section 1.5), and the positives expected of all stages
@@ -51,6 +66,15 @@ def order_stages(calibrators: Sequence[Calibrator], logits: Sequence[np.ndarray]
     """
     if len(calibrators) != len(logits):
         raise ValueError(f"logits of {len(logits)} stages for {len(calibrators)} calibrators, not one array for each")
+    if gaps is not None:
+        # Moved right by the gaps before it, a stage that falls by more than these falls at all.
+        below = np.concatenate([[0.0], np.cumsum(gaps)])
+        moved = [_moved(calibrator, by) for calibrator, by in zip(calibrators, below, strict=True)]
+        ordered = order_stages(moved, [stage + by for stage, by in zip(logits, below, strict=True)])
+        return tuple(
+            own if after is before else _moved(after, -by)
+            for own, before, after, by in zip(calibrators, moved, ordered, below, strict=True)
+        )
     if _fall_everywhere(calibrators):
         return tuple(calibrators)
     grid = _grid(calibrators, logits)
@@ -116,6 +140,11 @@ def _best_upper_set(gains: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray, weights: np.ndarray, block: np.ndarray) -> float:
     return float((values[block] * weights[block]).sum() / weights[block].sum())
+
+
+def _moved(calibrator: Calibrator, by: float) -> Calibrator:
+    """The same map for logits that are larger by this much."""
+    return replace(calibrator, x=tuple(each + by for each in calibrator.x))
 
 
 def _fall_everywhere(calibrators: Sequence[Calibrator]) -> bool:

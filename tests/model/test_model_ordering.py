@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from model.calibration import IDENTITY, Calibrator, calibrate, sigmoid
 from model.metrics import expected_calibration_error
-from model.ordering import nearest_ordered, order_stages
+from model.ordering import least_gaps, nearest_ordered, order_stages
 
 
 def platt(slope, shift):
@@ -202,3 +202,23 @@ def test_the_nearest_ordered_matrix_is_that_of_the_formula(values, weights):
 def test_logits_must_come_for_each_calibrator():
     with pytest.raises(ValueError, match="logits of 1 stages for 2 calibrators"):
         order_stages([IDENTITY, IDENTITY], [np.zeros(3)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(stages=STAGES, seed=st.integers(0, 2**32 - 1))
+def test_rows_that_keep_their_distance_fall_and_rank_as_the_raw_ones(stages, seed):
+    draw = np.random.default_rng(seed)
+    distance = draw.uniform(0, 2, len(stages))
+    raw = draw.normal(3.0, 3.0, (200, 1)) - np.cumsum(draw.exponential(1.0, (200, len(stages))) + distance, axis=1)
+    raw = raw.astype(np.float32).astype(np.float64)
+    ordered = order_stages(*zip(*stages, strict=True), gaps=least_gaps(raw))
+    calibrated = np.stack([stage(column) for stage, column in zip(ordered, raw.T, strict=True)], 1)
+    assert (np.diff(calibrated, axis=1) <= 4 * np.spacing(np.abs(calibrated[:, 1:]))).all()
+    assert (np.argsort(calibrated, axis=0, kind="stable") == np.argsort(raw, axis=0, kind="stable")).all()
+
+
+def test_a_distance_spares_maps_that_only_cross_where_no_row_is():
+    lines, logits = [IDENTITY, platt(1.0, 0.3)], [np.linspace(-3, 0, 500), np.linspace(-5, -1, 500)]
+    assert order_stages(lines, logits, gaps=[0.5])[1] is lines[1]
+    assert order_stages(lines, logits, gaps=[0.2])[1](np.array([-2.0]))[0] < -1.7 - 0.01
+    assert least_gaps(np.array([[1.0, 0.5, 0.5], [0.0, -1.0, -3.0]])).tolist() == [0.5, 0.0]

@@ -143,10 +143,8 @@ def test_a_stream_waits_in_bounded_memory(tmp_path, monkeypatch):
 def test_a_stream_learns_what_a_table_does(files, table):
     later = table.slice(1_125)
     training = TrainConfig(epochs=6, device="cpu", batch_size=128)
-    streamed = fit(files, features=FEATURES, tasks=TASKS, held_out=later, model=SMALL, training=training)
-    resident = fit(
-        table.slice(0, 1_125), features=FEATURES, tasks=TASKS, held_out=later, model=SMALL, training=training
-    )
+    options = {"features": FEATURES, "tasks": TASKS, "held_out": later, "model": SMALL, "training": training}
+    streamed, resident = fit(files, **options), fit(table.slice(0, 1_125), **options)
     assert streamed.spec.categoricals == resident.spec.categoricals
     for task in TASKS:
         ours, theirs = streamed.metrics[task], resident.metrics[task]
