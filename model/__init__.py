@@ -4,9 +4,11 @@ Needs torch, numpy, pyarrow, scikit-learn and safetensors; knows nothing of Spar
 """
 
 from model.bundle import Bundle, BundleError, FitMetrics, Predictions
+from model.comparison import Seesaw, seesaw
 from model.config import ModelConfig, TrainConfig
 from model.features import Categorical, CategoricalList, Encoded, Feature, FeatureSpec, Numeric
 from model.fitting import fit
+from model.inspection import ExpertUse, Importance, expert_use, permutation_importance
 from model.labels import Task
 from model.metrics import TaskMetrics
 from model.network import MultiTaskModel
@@ -19,18 +21,24 @@ __all__ = [
     "Categorical",
     "CategoricalList",
     "Encoded",
+    "ExpertUse",
     "Feature",
     "FeatureSpec",
     "FitMetrics",
+    "Importance",
     "ModelConfig",
     "MultiTaskModel",
     "Numeric",
     "Predictions",
     "Progress",
+    "Seesaw",
     "Task",
     "TaskMetrics",
     "TrainConfig",
     "TrainingError",
+    "expert_use",
     "fit",
+    "permutation_importance",
     "progress_bar",
+    "seesaw",
 ]

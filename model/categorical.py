@@ -177,8 +177,8 @@ class VocabularyFit:
 
 
 def _check_at_least_1(kind: str, name: str, setting: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{kind} {name!r}: {setting} is {value}, not 1 or more")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{kind} {name!r}: {setting} is {value!r}, not 1 or more")
 
 
 def _ids(column: Column, name: str, lookup: pa.Array) -> np.ndarray:

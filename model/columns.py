@@ -18,6 +18,13 @@ def check_name(name: str) -> None:
         raise ValueError(f"a feature's name is {name!r}, not the name of a column")
 
 
+def check_table(table: object) -> None:
+    """Raises ValueError for what is no table, and says what to do with a DataFrame."""
+    if not isinstance(table, pa.Table | pa.RecordBatch):
+        kind = type(table).__name__
+        raise ValueError(f"rows are a {kind}, not a pyarrow Table (pyarrow.Table.from_pandas takes a DataFrame)")
+
+
 def column_of(table: pa.Table | pa.RecordBatch, name: str) -> Column:
     """The column of that name. Raises ValueError that says which columns there are."""
     if table.schema.names.count(name) != 1:

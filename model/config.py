@@ -142,6 +142,8 @@ class TrainConfig:
         one_of("loss_weights", self.loss_weights, ("fixed", "uncertainty"))
         one_of("precision", self.precision, ("float32", "bfloat16"))
         require(isinstance(self.compile, bool), "compile", self.compile, "True or False")
+        require(isinstance(self.device, str), "device", self.device, "a device's name")
+        require(self.stop_on is None or isinstance(self.stop_on, str), "stop_on", self.stop_on, "None or a task's name")
 
 
 def is_number(value: object) -> bool:

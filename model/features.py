@@ -25,7 +25,7 @@ from model.categorical import (
     Vocabulary,
     VocabularyFit,
 )
-from model.columns import column_of
+from model.columns import check_table, column_of
 from model.numeric import FittedNumeric, Numeric, NumericFit
 
 __all__ = [
@@ -131,7 +131,7 @@ class FeatureSpec:
 
         Raises ValueError for no features, no rows, a bad column, or one whose type changes between batches.
         """
-        _check_declared(features)
+        check_declared(features)
         fits: list[NumericFit | VocabularyFit] = [
             NumericFit(each) if isinstance(each, Numeric) else VocabularyFit(each) for each in features
         ]
@@ -222,7 +222,8 @@ class FeatureSpec:
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> Encoded:
         """Encode rows; the table is not changed. Raises ValueError that names a missing or mistyped
-        column."""
+        column, or for what is no table."""
+        check_table(table)
         rows = table.num_rows
         sparse = np.empty((rows, len(self.categoricals)), np.int64)
         for column, vocabulary in enumerate(self.categoricals):
@@ -296,7 +297,11 @@ class FeatureSpec:
         )
 
 
-def _check_declared(features: Sequence[Feature]) -> None:
+def check_declared(features: Sequence[Feature]) -> None:
+    """Raises ValueError for no features, for one declared twice and for what is no feature."""
+    for feature in features:
+        if not isinstance(feature, Feature):
+            raise ValueError(f"features hold {feature!r}, not a Categorical, CategoricalList or Numeric")
     names = [feature.name for feature in features]
     if not names:
         raise ValueError("features are empty: declare at least one Categorical, CategoricalList or Numeric")

@@ -18,9 +18,9 @@ from torch import Tensor
 from model.bundle import Bundle, FitMetrics, TargetScale
 from model.calibration import IDENTITY, Calibrator, calibrate, sigmoid
 from model.checkpoint import Checkpoint
-from model.config import ModelConfig, TrainConfig, one_of
+from model.config import ModelConfig, TrainConfig, one_of, require
 from model.data import Examples, Resident, Source, Streamed
-from model.features import Feature, FeatureSpec
+from model.features import Feature, FeatureSpec, check_declared
 from model.inference import score
 from model.labels import Labels, LabelSummary, Task, tasks_of
 from model.metrics import TaskMetrics, auc
@@ -69,10 +69,14 @@ def fit(
     """
     made = tasks_of(tasks)
     model, training = model or ModelConfig(), training or TrainConfig()
+    require(isinstance(model, ModelConfig), "model", model, "a ModelConfig")
+    require(isinstance(training, TrainConfig), "training", training, "a TrainConfig")
     if training.stop_on is not None:
         one_of("stop_on", training.stop_on, [task.name for task in made])
     trained_on = _plain_json(trained_on or {})
     device = pick_device(training.device)
+    check_declared(features)
+    _check_no_label_is_a_feature(features, made)
     if isinstance(data, pa.Table):
         prepared = _prepare_table(data, held_out, features, made)
     else:
@@ -222,7 +226,10 @@ def _prepare_dataset(
     tasks: tuple[Task, ...],
 ) -> _Prepared:
     if not isinstance(dataset, pa.dataset.Dataset):
-        raise ValueError(f"data is a {type(dataset).__name__}, not a pyarrow Table or Dataset")
+        kind = type(dataset).__name__
+        raise ValueError(
+            f"data is a {kind}, not a pyarrow Table or Dataset (pyarrow.Table.from_pandas takes a DataFrame)"
+        )
     if held_out is not None and not isinstance(held_out, pa.Table):
         raise ValueError(f"held_out is a {type(held_out).__name__}; beside a streamed data set it is a table of rows")
     rows = dataset.count_rows()
@@ -271,6 +278,14 @@ def _check_held_out(held_out: np.ndarray | None, labels: Labels) -> np.ndarray:
     return held
 
 
+def _check_no_label_is_a_feature(features: Sequence[Feature], tasks: Sequence[Task]) -> None:
+    """What is to be predicted must not be read."""
+    labels = {task.label for task in tasks}
+    for feature in features:
+        if feature.name in labels:
+            raise ValueError(f"feature {feature.name!r} is a label: the model would read what it is to predict")
+
+
 def _check_learnable(summary: LabelSummary, tasks: Sequence[Task], rows: int) -> None:
     for task, known, positives in zip(tasks, summary.rows, summary.positives, strict=True):
         if known == 0:
@@ -280,6 +295,7 @@ def _check_learnable(summary: LabelSummary, tasks: Sequence[Task], rows: int) ->
 
 
 def _plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    require(isinstance(values, Mapping), "trained_on", values, "a mapping of names to JSON values")
     try:
         return json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -74,7 +74,7 @@ def tasks_of(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
     >>> [task.kind for task in tasks_of(["click", Task("spend", kind="regression")])]
     ['binary', 'regression']
     """
-    given = None if isinstance(tasks, str) else tuple(tasks)
+    given = tuple(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str) else ()
     if not given:
         raise ValueError(f"tasks is {tasks!r}, not a sequence of at least one task")
     made = tuple(task if isinstance(task, Task) else Task(task) for task in given)

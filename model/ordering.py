@@ -50,12 +50,12 @@ def order_stages(
 
     They do for every row whose logits fall by at least ``gaps`` (T - 1,) from stage to stage; by default for
     every row whose logits fall at all. ``logits`` are the raw logits of each stage's held-out rows, (n_k,),
-    perhaps none. Calibrators that fall already come back as they are. Others are read off at one grid of up to 200 logits and replaced by the
-    nearest maps that increase with the logit and fall along the stages: least squares in probability, each row
-    counting once. For proportions that is also the most likely ordered set (Robertson, Wright and Dykstra,
-    Order Restricted Statistical Inference, 1988, section 1.5), and the positives expected of all stages
-    together stay about as many as they were. Each keeps the name of the method it was fitted by; beyond the grid
-    they run parallel.
+    perhaps none. Calibrators that fall already come back as they are. Others are read off at one grid of up to
+    200 logits and replaced by the nearest maps that increase with the logit and fall along the stages: least
+    squares in probability, each row counting once. For proportions that is also the most likely ordered set
+    (Robertson, Wright and Dykstra, Order Restricted Statistical Inference, 1988, section 1.5), and the
+    positives expected of all stages together stay as many as they were. Each keeps the name of the method it
+    was fitted by; beyond the grid they run parallel.
 
     Raises ValueError if there are not as many arrays of logits as calibrators.
 
@@ -70,10 +70,10 @@ def order_stages(
         # Moved right by the gaps before it, a stage that falls by more than these falls at all.
         below = np.concatenate([[0.0], np.cumsum(gaps)])
         moved = [_moved(calibrator, by) for calibrator, by in zip(calibrators, below, strict=True)]
-        ordered = order_stages(moved, [stage + by for stage, by in zip(logits, below, strict=True)])
+        fallen = order_stages(moved, [stage + by for stage, by in zip(logits, below, strict=True)])
         return tuple(
             own if after is before else _moved(after, -by)
-            for own, before, after, by in zip(calibrators, moved, ordered, below, strict=True)
+            for own, before, after, by in zip(calibrators, moved, fallen, below, strict=True)
         )
     if _fall_everywhere(calibrators):
         return tuple(calibrators)

@@ -56,6 +56,7 @@ def _time_zone(value: str) -> str:
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Architecture = Literal["shared_bottom", "l2_constrained", "cross_stitch", "omoe", "mmoe", "ple", "aitm", "esmm"]
 
 
 def _low_to_high(value: tuple[float, float]) -> tuple[float, float]:
@@ -191,7 +192,7 @@ class Models(Section):
 
 
 class Training(Section):
-    """`[training]`: how much history teaches, how many later days judge and calibrate, and the network's size."""
+    """`[training]`: how much history teaches, how many later days judge and calibrate, and the network's shape."""
 
     history_days: PositiveInt = 180
     holdout_days: PositiveInt = 14
@@ -202,9 +203,13 @@ class Training(Section):
     patience: PositiveInt = 2
     batch_size: PositiveInt = 4096
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    architecture: Architecture = "mmoe"
+    numeric_embedding: Literal["none", "piecewise_linear", "periodic"] = "none"
     experts: PositiveInt = 6
     expert_units: tuple[PositiveInt, ...] = (64,)
+    gate_units: tuple[PositiveInt, ...] = ()
     tower_units: tuple[PositiveInt, ...] = (32,)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     context_dropout: Share = 0.3
     device: str = "auto"
 

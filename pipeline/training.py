@@ -11,7 +11,6 @@ import torch
 
 from model import (
     Bundle,
-    BundleError,
     Categorical,
     Feature,
     ModelConfig,
@@ -72,7 +71,7 @@ def train(context: Context, as_of: date, *, on_progress: Callable[[Progress], No
                 on_progress=on_progress,
             )
             bundle.save(registry.path / version)
-        except (TrainingError, BundleError) as error:
+        except (TrainingError, ValueError) as error:
             raise FunnelError(str(error)) from error
         rows = int((~np.isnan(_labels(table, settings))).any(axis=1).sum())
         run.by_day = {as_of: Counts(rows_in=table.num_rows, rows_out=rows)}
@@ -204,7 +203,16 @@ def _record_metrics(context: Context, bundle: Bundle, as_of: date) -> None:
 
 def _model_config(settings: Settings) -> ModelConfig:
     options = settings.training
-    return ModelConfig(experts=options.experts, expert_units=options.expert_units, tower_units=options.tower_units)
+    return ModelConfig(
+        architecture=options.architecture,
+        head="chain",  # user_scores promises stages that never rise
+        numeric_embedding=options.numeric_embedding,
+        experts=options.experts,
+        expert_units=options.expert_units,
+        gate_units=options.gate_units,
+        tower_units=options.tower_units,
+        dropout=options.dropout,
+    )
 
 
 def _train_config(settings: Settings) -> TrainConfig:

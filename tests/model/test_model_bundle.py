@@ -65,6 +65,11 @@ def test_a_missing_column_is_named(bundle):
         bundle.predict(draw_funnel(5).table.drop_columns("age"))
 
 
+def test_a_data_frame_is_told_what_to_become(bundle):
+    with pytest.raises(ValueError, match=r"rows are a DataFrame, not a pyarrow Table \(pyarrow.Table.from_pandas"):
+        bundle.predict(draw_funnel(5).table.to_pandas())
+
+
 def test_evaluate_leaves_out_rows_without_a_label(bundle):
     table = draw_funnel(2_000, seed=8).table
     masked = table["label_complete"].to_pylist()[:1_500] + [None] * 500

@@ -208,6 +208,13 @@ def without_label(table):
         (lambda table: table, {"tasks": ["click", "click"]}, "'click' is named more than once"),
         (lambda table: table, {"trained_on": {"when": object()}}, "trained_on is not plain JSON"),
         (lambda table: table, {"training": TrainConfig(device="abacus")}, "device is 'abacus'"),
+        (lambda table: table.to_pandas(), {}, r"data is a DataFrame, not .* \(pyarrow.Table.from_pandas takes"),
+        (lambda table: table, {"features": ["age"]}, "features hold 'age', not a Categorical"),
+        (lambda table: table, {"features": [Numeric("label_click")]}, "feature 'label_click' is a label"),
+        (lambda table: table, {"tasks": 3}, "tasks is 3, not a sequence"),
+        (lambda table: table, {"model": {"experts": 2}}, r"model is \{'experts': 2\}, not a ModelConfig"),
+        (lambda table: table, {"training": {"epochs": 2}}, r"training is \{'epochs': 2\}, not a TrainConfig"),
+        (lambda table: table, {"trained_on": [1]}, r"trained_on is \[1\], not a mapping"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(change, options, words):
@@ -224,6 +231,14 @@ def test_what_cannot_be_trained_is_said_in_one_line(change, options, words):
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"context_dropout": 1.5}, "context_dropout is 1.5"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"clip_norm": 0}, "clip_norm is 0"),
+        ({"warmup": 2}, "warmup is 2"),
+        ({"schedule": "sawtooth"}, "schedule is 'sawtooth', not one of constant, linear, cosine"),
+        ({"loss_weights": "equal"}, "loss_weights is 'equal'"),
+        ({"precision": "float16"}, "precision is 'float16'"),
+        ({"device": 3}, "device is 3"),
+        ({"compile": "yes"}, "compile is 'yes'"),
     ],
 )
 def test_bad_training_options_are_named_with_their_value(options, words):

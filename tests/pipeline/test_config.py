@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from pipeline.config import Settings, load
+from model import ModelConfig
+from model.config import Architecture as ModelArchitecture
+from pipeline.config import Architecture, Settings, load
 from pipeline.errors import ConfigError
 from pipeline.tables import all_tables
 from tests.conftest import Company
@@ -229,3 +232,9 @@ def test_the_demo_s_configuration_is_one_to_start_from(tmp_path: Path) -> None:
     config.write_text(text, encoding="utf-8")
     assert load(config).funnel.stage_names == ("click", "register", "complete")
     assert set(tomllib.loads(text)) <= set(Settings.model_fields)
+
+
+def test_every_architecture_offered_can_be_had_with_stages_that_never_rise() -> None:
+    for architecture in get_args(Architecture):
+        assert ModelConfig(architecture=architecture, head="chain").head == "chain"
+    assert set(get_args(ModelArchitecture)) - set(get_args(Architecture)) == {"single_task"}

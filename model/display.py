@@ -1,0 +1,54 @@
+"""Results as plain text and, where matplotlib is installed, as figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from model.labels import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def score_name(task: Task) -> str:
+    """By what a task's models are compared."""
+    return "AUC" if task.kind == "binary" else "R²"
+
+
+def number(value: float, form: str) -> str:
+    """A number in a cell; a dash where it is NaN.
+
+    >>> number(0.25, "+.1f"), number(math.nan, "+.1f")
+    ('+0.2', '-')
+    """
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first of them to the left and the others to the right; no line at the end.
+
+    >>> print(text_table([["task", "AUC"], ["click", "0.75"]]))
+    task    AUC
+    click  0.75
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, apart from any that a notebook shows.
+
+    Raises ValueError where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("a plot needs matplotlib: pip install matplotlib") from error
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
