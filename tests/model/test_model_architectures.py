@@ -237,7 +237,7 @@ def test_init_std_draws_every_weight():
     model = build_model(spec, [Task("click")], ModelConfig(init_std=1e-4, expert_units=(256,)))
     for name, weight in model.named_parameters():
         if name.endswith("weight") and weight.numel() > 1000:
-            assert float(weight.std()) == pytest.approx(1e-4, rel=0.1), name
+            assert weight.std().item() == pytest.approx(1e-4, rel=0.1), name
 
 
 @pytest.mark.parametrize(
