@@ -90,34 +90,14 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def train(
-    network: MultiTaskModel,
-    spec: FeatureSpec,
-    source: Source,
-    held_out: Examples | None,
-    *,
-    tasks: Sequence[Task],
-    base: Tensor,
-    config: TrainConfig,
-    on_progress: OnProgress | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> None:
-    """Train the network in place, to the epoch with the lowest held-out loss; without held-out rows, to the
-    last.
+class Trainer:
+    """One training of a network, in place: what stays the same over its steps, and its ``state``, which a
+    checkpoint holds.
 
     Batches are on the network's device already, and the host waits for the device only to report. Held-out
     rows are judged without their context, as users are scored; ``base`` (T,) is each task's loss of a
     constant.
-
-    Raises TrainingError when a loss is no longer finite; the network then has the last good weights.
     """
-    Trainer(network, spec, source, held_out, tasks=tasks, base=base, config=config, on_progress=on_progress).run(
-        checkpoint
-    )
-
-
-class Trainer:
-    """One training: what stays the same over its steps, and its ``state``, which a checkpoint holds."""
 
     def __init__(
         self,
@@ -152,10 +132,14 @@ class Trainer:
         self.good: dict[str, Tensor] | None = None
 
     def run(self, checkpoint: Checkpoint | None) -> None:
-        """Train, from the checkpoint if it holds anything, until the last epoch or the end of patience."""
+        """Train, from the checkpoint if it holds anything, until the last epoch or the end of patience; then take
+        up the epoch with the lowest held-out loss, without held-out rows the last.
+
+        Raises TrainingError when a loss is no longer finite; the network then has the last good weights.
+        """
         state, config = self.state, self.config
         if checkpoint is not None and checkpoint.load(state):
-            self.good = state.best_weights
+            self.good = state.best_weights or self._weights()
         try:
             while state.epoch <= config.epochs and state.stale < config.patience:
                 self._epoch(checkpoint)
@@ -227,12 +211,11 @@ class Trainer:
             relative = self._held_out_loss(meter)
         if self.on_progress is not None:
             self.on_progress(meter.read(relative))
-        weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
         if relative is None:
-            self.good = weights
+            self.good = self._weights()
         elif relative < state.best:
             state.best, state.stale = relative, 0
-            self.good = state.best_weights = weights
+            self.good = state.best_weights = self._weights()
         else:
             state.stale += 1
         state.epoch, state.batch = state.epoch + 1, 0
@@ -248,6 +231,10 @@ class Trainer:
         if self.config.stop_on is not None:
             return float(relative[[task.name for task in self.tasks].index(self.config.stop_on)])
         return float(relative[(rows.weight > 0).any(0)].mean())
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the network's weights as they are."""
+        return {name: weight.clone() for name, weight in self.network.state_dict().items()}
 
     def _save(self, checkpoint: Checkpoint) -> None:
         if is_first():
