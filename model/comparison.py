@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
 
 from model.bundle import Bundle
 from model.config import ModelConfig, TrainConfig
@@ -16,6 +16,9 @@ from model.display import score_name, text_table
 from model.features import Feature
 from model.fitting import fit
 from model.labels import Labels, Task, tasks_of
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
 
 CONFIDENCE = 0.95
 

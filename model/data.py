@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
 import torch
 from torch import Tensor
 
 from model.features import Encoded
+
+if TYPE_CHECKING:  # it takes as long to import as pandas, which it brings along, and scoring needs none of it
+    import pyarrow.dataset
 
 SMALL_BATCH = 64
 """A table is cut into up to this many batches of at least this many rows before batches grow to the batch

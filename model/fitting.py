@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
 import torch
 from torch import Tensor
 
@@ -27,6 +26,9 @@ from model.metrics import TaskMetrics, auc
 from model.network import build_model
 from model.ordering import least_gaps, order_stages
 from model.training import OnProgress, Trainer, TrainingError, pick_device, seeded
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
 
 
 def fit(
@@ -225,7 +227,9 @@ def _prepare_dataset(
     features: Sequence[Feature],
     tasks: tuple[Task, ...],
 ) -> _Prepared:
-    if not isinstance(dataset, pa.dataset.Dataset):
+    import pyarrow.dataset
+
+    if not isinstance(dataset, pyarrow.dataset.Dataset):
         kind = type(dataset).__name__
         raise ValueError(
             f"data is a {kind}, not a pyarrow Table or Dataset (pyarrow.Table.from_pandas takes a DataFrame)"
