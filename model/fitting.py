@@ -227,9 +227,9 @@ def _prepare_dataset(
     features: Sequence[Feature],
     tasks: tuple[Task, ...],
 ) -> _Prepared:
-    import pyarrow.dataset
+    from pyarrow.dataset import Dataset
 
-    if not isinstance(dataset, pyarrow.dataset.Dataset):
+    if not isinstance(dataset, Dataset):
         kind = type(dataset).__name__
         raise ValueError(
             f"data is a {kind}, not a pyarrow Table or Dataset (pyarrow.Table.from_pandas takes a DataFrame)"
