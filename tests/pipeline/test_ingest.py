@@ -154,6 +154,7 @@ def test_users_land_once_a_day(loaded: Loaded) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_date_again_gives_the_same_partition_and_touches_no_other(loaded: Loaded) -> None:
     ingest(loaded.company.context(), DateRange(D2, D2))
     for name in ("events", "users", "quarantine"):
@@ -207,6 +208,7 @@ def landed(company: Company, first: date = D1, last: date = D3) -> list[tuple[An
     return [(row["event_id"], row["user_id"], row["event"], row["landed_on"]) for row in company.rows("events")]
 
 
+@pytest.mark.slow
 def test_a_csv_file_with_a_landing_column_a_filter_and_expressions(make_company: Callable[..., Company]) -> None:
     company = make_company(
         LENIENT,

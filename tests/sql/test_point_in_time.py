@@ -156,7 +156,11 @@ def test_features_ignore_what_comes_after_as_of(spark_in: Callable, seed: int, w
 
 @pytest.mark.parametrize(
     ("seed", "world", "attribution"),
-    [(61, WORLDS[0], "last_touch"), (62, WORLDS[1], "last_touch"), (63, WORLDS[2], "any_in_window")],
+    [
+        (61, WORLDS[0], "last_touch"),
+        pytest.param(62, WORLDS[1], "last_touch", marks=pytest.mark.slow),
+        pytest.param(63, WORLDS[2], "any_in_window", marks=pytest.mark.slow),
+    ],
 )
 def test_examples_ignore_what_comes_after_as_of(spark_in: Callable, seed: int, world: World, attribution: str) -> None:
     dice, spark = Dice(seed), spark_in(world.zone)
