@@ -1,0 +1,190 @@
+"""Comparing models at equal budgets: equally many parameters, equally many tried configurations, the same seeds.
+
+What benchmarks share: drawing configurations, sizing networks, running many fits in processes with a file to resume
+from, and intervals over seeds. Each benchmark brings its data, its models and its report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from model import FeatureSpec, ModelConfig, Task
+from model.network import build_model
+
+Job = dict[str, Any]
+"""What tells one fit from all others, in plain JSON values."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """``train`` teaches, ``validation`` stops training and chooses configurations, ``test`` is for final models."""
+
+    train: pa.Table
+    validation: pa.Table
+    test: pa.Table
+
+
+def draw(space: Mapping[str, Sequence[Any]], count: int, *, seed: int) -> list[dict[str, Any]]:
+    """So many different configurations, a value of each option; the same ones for the same seed.
+
+    >>> draw({"dropout": [0.0, 0.1], "dim": [4]}, 2, seed=0)
+    [{'dropout': 0.0, 'dim': 4}, {'dropout': 0.1, 'dim': 4}]
+    """
+    sizes = [len(values) for values in space.values()]
+    picks = np.random.default_rng(seed).permutation(int(np.prod(sizes)))[:count]
+    places = np.stack(np.unravel_index(picks, sizes), 1).tolist()
+    return [{name: values[place] for (name, values), place in zip(space.items(), row, strict=True)} for row in places]
+
+
+def parameters(spec: FeatureSpec, tasks: Sequence[str], config: ModelConfig) -> int:
+    """How many weights the network has, embedding tables and all."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(spec, [Task(name) for name in tasks], config)
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def sized(spec: FeatureSpec, tasks: Sequence[str], config: ModelConfig, *, target: int) -> ModelConfig:
+    """The configuration with ``expert_units`` scaled, all by one factor, to come nearest to ``target`` weights."""
+
+    def at(width: int) -> ModelConfig:
+        units = tuple(max(1, round(unit * width / config.expert_units[0])) for unit in config.expert_units)
+        return replace(config, expert_units=units)
+
+    def size(width: int) -> int:
+        return parameters(spec, tasks, at(width))
+
+    low, high = 1, 2
+    while size(high) < target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < target else (low, middle)
+    return at(min((low, high), key=lambda width: abs(size(width) - target)))
+
+
+def run_all(
+    jobs: Iterable[Job], run: Callable[[Job], dict[str, Any]], *, workers: int, cache: Path | None
+) -> list[dict[str, Any]]:
+    """The result of every job, in order, run in ``workers`` processes of one thread each.
+
+    ``run`` is a function that processes can pickle. Each result is appended to ``cache`` as a line of JSON as soon
+    as it is there; jobs with a line are not run again.
+    """
+    keys = [json.dumps(job, sort_keys=True) for job in jobs]
+    done = {} if cache is None else _finished(cache)
+    waiting = [key for key in dict.fromkeys(keys) if key not in done]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        running = {pool.submit(run, json.loads(key)): key for key in waiting}
+        for number, future in enumerate(as_completed(running), 1):
+            key = running[future]
+            done[key] = future.result()
+            if cache is not None:
+                with cache.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps({"job": json.loads(key), "result": done[key]}) + "\n")
+            print(f"{number}/{len(waiting)} {key} {json.dumps(done[key])}", flush=True)
+    return [done[key] for key in keys]
+
+
+def _start_worker() -> None:
+    """One thread, and no life after the run that started it, should that be killed."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _finished(cache: Path) -> dict[str, dict[str, Any]]:
+    """Results by job. A last line that a kill cut short is removed, so that the next one starts a line."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    text = cache.read_text(encoding="utf-8") if cache.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        cache.write_text(whole, encoding="utf-8")
+    lines = map(json.loads, whole.splitlines())
+    return {json.dumps(line["job"], sort_keys=True): line["result"] for line in lines}
+
+
+class Interval(NamedTuple):
+    """A mean, and half the width of its 95% interval by Student's t; NaN from a single value."""
+
+    mean: float
+    half: float
+
+    @property
+    def above_0(self) -> bool:
+        return self.mean - self.half > 0
+
+    @property
+    def below_0(self) -> bool:
+        return self.mean + self.half < 0
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Of independent values, say a figure's over seeds; of differences by seed it is the paired interval.
+
+    >>> mean, half = interval([1.0, 2.0, 3.0])
+    >>> mean, round(half, 3)
+    (2.0, 2.484)
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return Interval(float(np.mean(values)), float("nan"))
+    return Interval(float(np.mean(values)), float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5))
+
+
+def paired(values: Sequence[float], reference: Sequence[float]) -> Interval:
+    """The interval of ``values`` - ``reference``, seed by seed."""
+    return interval([value - other for value, other in zip(values, reference, strict=True)])
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table.
+
+    >>> print(markdown(["model", "AUC"], [["mmoe", 0.9]]))
+    | model | AUC |
+    |---|---|
+    | mmoe | 0.9 |
+    """
+    lines = [_cells(header), "|" + "---|" * len(header), *map(_cells, rows)]
+    return "\n".join(lines)
+
+
+def _cells(row: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, row)) + " |"
+
+
+def machine() -> str:
+    """This machine and the versions that figures depend on, in words."""
+    packages = ("torch", "lightgbm", "numpy", "pyarrow", "scikit-learn")
+    versions = [f"{name} {found}" for name in packages if (found := _installed(name))]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = f"{os.cpu_count()} cores ({platform.machine()})"
+    return ", ".join([cores, f"{memory:.0f} GiB", f"Python {platform.python_version()}", *versions])
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
