@@ -55,6 +55,11 @@ class Judged:
     def auc(self, model: str) -> Interval:
         return interval(self.aucs(model))
 
+    def averaged(self, model: str) -> float:
+        """AUC of the scores averaged over seeds: less of what training makes of chance."""
+        positives, _ = placements(self.labels, self.scores[model].mean(axis=0))
+        return float(positives.mean())
+
 
 def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each positive the share of negatives below it, for each negative the share of positives above it.
