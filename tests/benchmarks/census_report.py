@@ -137,8 +137,8 @@ def reasons(judged: Sequence[Judged]) -> str:
         )
     return "\n".join(
         [
-            "**Why.** Where all networks fall short alike, however they share, the gap is between networks and trees on",
-            "these columns.\n",
+            "**Why.** Where all networks fall short alike, however they share, the gap is between networks and trees",
+            "on these columns.\n",
             *told,
         ]
     )

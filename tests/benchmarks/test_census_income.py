@@ -31,7 +31,7 @@ from tests.benchmarks.census_models import (
     tree_inputs,
     tuning_jobs,
 )
-from tests.benchmarks.census_report import MARGIN, report, verdicts
+from tests.benchmarks.census_report import MARGIN, reasons, report, verdicts
 from tests.benchmarks.tuning import parameters
 from tests.conftest import SHARED_DATA
 
@@ -252,3 +252,11 @@ def test_the_real_file_has_the_rows_rates_and_correlations_that_its_description_
     assert labels["income"].mean() == pytest.approx(0.0620, abs=5e-5)
     for main, correlation in (("income", -0.18), ("college", -0.24)):
         assert np.corrcoef(labels[main], labels["never_married"])[0, 1] == pytest.approx(correlation, abs=0.005)
+
+
+def test_what_averaging_the_seeds_gains_is_told_of_the_main_task() -> None:
+    judged = judged_with(0.0)
+    own = roc_auc_score(judged.labels, judged.scores[MMOE].mean(axis=0))
+    assert judged.averaged(MMOE) == pytest.approx(own) and own > np.mean(judged.aucs(MMOE))
+    main = Judged("income", "income", judged.labels, judged.scores)
+    assert f"{MMOE} has {own:.4f}" in reasons([main])
