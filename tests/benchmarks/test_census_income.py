@@ -35,6 +35,8 @@ from tests.benchmarks.census_report import MARGIN, reasons, report, verdicts
 from tests.benchmarks.tuning import parameters
 from tests.conftest import SHARED_DATA
 
+pytestmark = pytest.mark.slow
+
 ROWS = 600
 PERSON = dict.fromkeys(COLUMNS, "Not in universe") | dict.fromkeys(
     ("age", "employer_size", "weeks_worked", "wage_per_hour", "capital_gains", "capital_losses", "dividends"), "0"

@@ -30,6 +30,8 @@ from tests.benchmarks.funnel_measures import TRUTH, Judged, Rarest, Spread, auc_
 from tests.benchmarks.funnel_report import report
 from tests.benchmarks.tuning import FeatureSpec, parameters
 
+pytestmark = pytest.mark.slow
+
 STAGES, WINDOWS = ("click", "buy"), (1, 3)
 FIRST, DAYS = date(2026, 1, 1), 60
 DAY = np.timedelta64(1, "D")

@@ -34,6 +34,8 @@ from tests.benchmarks.synthetic_correlation import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("p", CORRELATIONS)
 def test_the_cosine_of_the_two_weight_vectors_is_p_in_every_run(p: float) -> None:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from model import Categorical, FeatureSpec, ModelConfig, Numeric
 from tests.benchmarks.tuning import Job, draw, interval, paired, parameters, run_all, sized
 
+pytestmark = pytest.mark.slow
+
 SPEC = FeatureSpec.fit([Categorical("a"), Numeric("b")], pa.table({"a": ["x", "y", "z"], "b": [1.0, 2.0, 3.0]}))
 TASKS = ("one", "two")
 
