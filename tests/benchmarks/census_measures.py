@@ -91,7 +91,11 @@ def judge(test: pa.Table, kept: Path, jobs: Sequence[Job]) -> list[Judged]:
 def jobs_of(jobs: Sequence[Job], group: str, model: str) -> list[int]:
     """The places of a model's jobs for a group; a task in two groups is fitted once where it is fitted alone."""
     together = [list(tasks) for tasks in fitted(group, model)]
-    return [place for place, job in enumerate(jobs) if job["model"] == model and job["tasks"] in together]
+    found = {}
+    for place, job in enumerate(jobs):
+        if job["model"] == model and job["tasks"] in together:
+            found.setdefault((job["seed"], *job["tasks"]), place)
+    return list(found.values())
 
 
 def _scores(kept: Path, jobs: Sequence[Job], group: str, model: str, task: str) -> np.ndarray:

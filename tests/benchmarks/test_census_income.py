@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from model import FeatureSpec
 from tests.benchmarks.census_data import COLUMNS, FILE, GROUPS, NOT_INPUTS, features, read, split
-from tests.benchmarks.census_measures import Judged, placements
+from tests.benchmarks.census_measures import Judged, jobs_of, placements
 from tests.benchmarks.census_models import (
     MMOE,
     NETWORKS,
@@ -232,6 +232,15 @@ def test_a_fit_of_a_network_and_of_trees_learns_and_leaves_its_scores_of_the_tes
         scores = np.load(scores_path(tmp_path, job))[:, -1]
         assert measured == roc_auc_score(labels, scores)
         assert measured > 0.7
+
+
+def test_a_task_of_both_groups_counts_once_in_what_a_group_took() -> None:
+    tried = tuning_jobs()
+    chosen = choose(tried, [{"auc": dict.fromkeys(job["tasks"], 0.5)} for job in tried])
+    final = final_jobs(chosen, 2)
+    for group, model in product(GROUPS, (*NETWORKS, TREES)):
+        mine = [(final[place]["seed"], *final[place]["tasks"]) for place in jobs_of(final, group, model)]
+        assert sorted(mine) == sorted((seed, *tasks) for seed in (0, 1) for tasks in fitted(group, model))
 
 
 def test_the_report_is_a_page_and_a_plot(tmp_path: Path) -> None:
