@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,12 +90,11 @@ def fit(
     with seeded(training.seed, device):
         network = build_model(prepared.spec, made, model)
         network.start_at(prepared.first_guess())
-        held_examples = prepared.held_examples()
         trainer = Trainer(
             network.to(device),
             prepared.spec,
             prepared.source(training, device),
-            held_examples.to(device) if held_examples is not None else None,
+            prepared.held_examples and prepared.held_examples.to(device),
             tasks=made,
             base=prepared.base_losses().to(device),
             config=training,
@@ -102,8 +102,10 @@ def fit(
         )
         failure: TrainingError | None = None
         try:
-            told = prepared.fingerprint(model, training)
-            trainer.run(None if checkpoint is None else Checkpoint(checkpoint, training=told))
+            kept = None
+            if checkpoint is not None:
+                kept = Checkpoint(checkpoint, training=prepared.fingerprint(model, training))
+            trainer.run(kept)
         except TrainingError as error:
             if not trainer.has_good_weights:
                 raise
@@ -161,7 +163,9 @@ class _Prepared:
             device=device,
         )
 
+    @cached_property
     def held_examples(self) -> Examples | None:
+        """The rows that judge, encoded once for training and for calibration."""
         if self.judging is None or self.judging_labels is None:
             return None
         return self.examples(self.judging, self.judging_labels)
@@ -308,7 +312,7 @@ def _plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _judged(bundle: Bundle, prepared: _Prepared, *, seed: int) -> Bundle:
     """The bundle with its calibration and its figures, from the held-out rows."""
-    held = prepared.held_examples()
+    held = prepared.held_examples
     labels = prepared.judging_labels
     hidden = shown = np.empty((0, len(bundle.tasks)))
     if held is not None:

@@ -98,17 +98,16 @@ def numbered(rows):
     return Examples(Encoded(empty, number, empty), number, torch.ones_like(number))
 
 
+def stream(folder, *, rows, row_group_size, shuffle_rows):
+    """Row numbers in a file of small row groups, streamed in batches of up to 50."""
+    pq.write_table(pa.table({"number": range(rows)}), folder / "rows.parquet", row_group_size=row_group_size)
+    options = {"columns": ["number"], "batch_size": 50, "shuffle_rows": shuffle_rows, "device": CPU}
+    return Streamed(ds.dataset(folder), numbered, **options)
+
+
 @pytest.mark.parametrize("shuffle_rows", [1, 100, 10_000])
 def test_a_stream_gives_every_row_once_an_epoch_in_an_order_of_its_own(tmp_path, shuffle_rows):
-    pq.write_table(pa.table({"number": range(1_003)}), tmp_path / "rows.parquet", row_group_size=37)
-    source = Streamed(
-        ds.dataset(tmp_path),
-        numbered,
-        columns=["number"],
-        batch_size=50,
-        shuffle_rows=shuffle_rows,
-        device=CPU,
-    )
+    source = stream(tmp_path, rows=1_003, row_group_size=37, shuffle_rows=shuffle_rows)
 
     def epoch(seed):
         batches = [batch.targets.flatten().tolist() for batch in source.epoch(seed)]
@@ -124,15 +123,7 @@ def test_a_stream_gives_every_row_once_an_epoch_in_an_order_of_its_own(tmp_path,
 
 
 def test_a_stream_waits_in_bounded_memory(tmp_path, monkeypatch):
-    pq.write_table(pa.table({"number": range(20_000)}), tmp_path / "rows.parquet", row_group_size=100)
-    source = Streamed(
-        ds.dataset(tmp_path),
-        numbered,
-        columns=["number"],
-        batch_size=50,
-        shuffle_rows=1_000,
-        device=CPU,
-    )
+    source = stream(tmp_path, rows=20_000, row_group_size=100, shuffle_rows=1_000)
     held = []
     whole = Examples.cat
     monkeypatch.setattr(Examples, "cat", staticmethod(lambda parts: held.append(sum(map(len, parts))) or whole(parts)))
