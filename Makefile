@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test test-fast check setup format lock clean
+.PHONY: run test test-fast check bench setup format lock clean
 
 run: setup            ## set up, then run the demo: a simulated lender, trained and scored
 	$(BIN)/funnel demo
@@ -20,6 +20,10 @@ check: setup          ## linter, formatter check, type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup          ## the benchmarks of speed, beside their peers; writes tests/benchmarks/results (an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks
 
 format: setup         ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .

@@ -174,10 +174,10 @@ def _cells(row: Sequence[object]) -> str:
     return "| " + " | ".join(map(str, row)) + " |"
 
 
-def machine() -> str:
-    """This machine and the versions that figures depend on, in words."""
-    packages = ("torch", "lightgbm", "numpy", "pyarrow", "scikit-learn")
-    versions = [f"{name} {found}" for name in packages if (found := _installed(name))]
+def machine(packages: Sequence[str] = ()) -> str:
+    """This machine and the versions that figures depend on, in words; ``packages`` are named besides the usual ones."""
+    usual = ("torch", "lightgbm", "numpy", "pyarrow", "scikit-learn")
+    versions = [f"{name} {found}" for name in dict.fromkeys([*usual, *packages]) if (found := _installed(name))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = f"{os.cpu_count()} cores ({platform.machine()})"
     return ", ".join([cores, f"{memory:.0f} GiB", f"Python {platform.python_version()}", *versions])
