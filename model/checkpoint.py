@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+from model.touched_rows import TouchedRows
 
 FILE = "checkpoint.safetensors"
 
@@ -22,6 +25,7 @@ class State:
     weights: nn.Module
     optimiser: torch.optim.Optimizer
     device: torch.device
+    tables: Sequence[TouchedRows] = ()
     epoch: int = 1
     batch: int = 0
     best: float = float("inf")
@@ -34,6 +38,8 @@ class State:
         kept |= {f"best/{name}": each for name, each in (self.best_weights or {}).items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             kept |= {f"optimiser/{index}/{name}": each for name, each in values.items()}
+        for index, table in enumerate(self.tables):
+            kept |= {f"tables/{index}/{name}": each for name, each in table.state().items()}
         kept["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             kept["random/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -52,6 +58,8 @@ class State:
             moments.setdefault(int(index), {})[value] = each
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        for number, table in enumerate(self.tables):
+            table.restore(under(f"tables/{number}/"))
         torch.set_rng_state(kept["random/cpu"])
         if "random/cuda" in kept:
             torch.cuda.set_rng_state(kept["random/cuda"], self.device)

@@ -1,4 +1,4 @@
-"""Several processes, one model: each takes its part of every batch, and gradients are summed.
+"""Several processes, one model: each reads its part of the rows, and gradients are summed.
 
 Started by ``torchrun``, in a process group that the caller has initialised; a lone process is a group of one.
 Losses are divided by the weights of the whole batch, so that the sum over processes is what one process would
@@ -12,8 +12,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed, nn
 
-from model.data import Examples
-
 
 def processes() -> int:
     """How many processes train together."""
@@ -25,13 +23,12 @@ def is_first() -> bool:
     return processes() == 1 or distributed.get_rank() == 0
 
 
-def own_part(batch: Examples) -> Examples:
-    """This process's rows of a batch that all processes drew alike."""
-    if processes() == 1:
-        return batch
-    sizes = torch.arange(len(batch)).tensor_split(processes())[distributed.get_rank()]
-    start = int(sizes[0]) if len(sizes) else 0
-    return batch.rows(slice(start, start + len(sizes)))
+def own_part(rows: int) -> slice:
+    """This process's part of so many rows: every row is one process's, no process has two rows more than another."""
+    number = 0 if processes() == 1 else distributed.get_rank()
+    each, over = divmod(rows, processes())
+    start = number * each + min(number, over)
+    return slice(start, start + each + (number < over))
 
 
 def summed(values: Tensor) -> Tensor:
@@ -40,6 +37,19 @@ def summed(values: Tensor) -> Tensor:
         values = values.clone()
         distributed.all_reduce(values)
     return values
+
+
+def gathered(values: Tensor) -> tuple[Tensor, int]:
+    """The values (n,) of all processes, one process after the other, and where this one's begin."""
+    if processes() == 1:
+        return values, 0
+    sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(processes())]
+    distributed.all_gather(sizes, torch.tensor([len(values)], device=values.device))
+    lengths = [int(size) for size in sizes]
+    padded = [values.new_zeros(max(lengths)) for _ in lengths]
+    distributed.all_gather(padded, nn.functional.pad(values, (0, max(lengths) - len(values))))
+    parts = [part[:length] for part, length in zip(padded, lengths, strict=True)]
+    return torch.cat(parts), sum(lengths[: distributed.get_rank()])
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

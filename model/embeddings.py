@@ -22,6 +22,8 @@ class StackedEmbedding(nn.Module):
 
     **Shape**: ids int64 (n, S), column s in [0, ``sizes[s]``) -> (n, S, dim).
 
+    While ``model.touched_rows`` has taken a batch's rows out of the table, ids are positions among these.
+
     >>> StackedEmbedding([3, 7], 4)(torch.tensor([[2, 6], [0, 0]])).shape
     torch.Size([2, 2, 4])
     """
@@ -34,9 +36,13 @@ class StackedEmbedding(nn.Module):
         self.table = nn.Embedding(int(starts[-1]), dim)
         nn.init.normal_(self.table.weight, std=std)
         self.register_buffer("offsets", starts[:-1], persistent=False)
+        self.taken: Tensor | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.table(ids + self.offsets)
+        if self.taken is None:
+            return self.table(ids + self.offsets)
+        # index_select's gradient is an index_add, a quarter of the time of embedding's.
+        return self.taken.index_select(0, ids.flatten()).unflatten(0, ids.shape)
 
 
 class PooledEmbedding(nn.Module):

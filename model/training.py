@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from model.checkpoint import Checkpoint, State
 from model.config import TrainConfig
 from model.data import Examples, Source
-from model.distributed import is_first, own_part, processes, sum_gradients, summed
+from model.distributed import is_first, processes, sum_gradients, summed
 from model.features import MISSING, PADDING, UNSEEN, Encoded, FeatureSpec
 from model.inference import score
 from model.labels import Task
 from model.losses import TaskWeights, task_losses
 from model.network import MultiTaskModel
+from model.touched_rows import touched_tables
 
 if TYPE_CHECKING:
     from model.bundle import Bundle
@@ -118,17 +119,21 @@ class Trainer:
         binary = [task.kind == "binary" for task in tasks]
         self.binary = None if all(binary) else torch.tensor(binary, device=device)
         self.weigh = TaskWeights(tasks, learned=config.loss_weights == "uncertainty").to(device)
-        self.parameters = [*network.parameters(), *self.weigh.parameters()]
+        # L2 on embeddings has a gradient for every row; without it, a step costs the rows it touches.
+        self.tables = [] if config.l2_embedding else touched_tables(network, config)
+        apart = {id(each.table.table.weight) for each in self.tables}
+        weights = [each for each in network.parameters() if id(each) not in apart]
+        self.parameters = [*weights, *self.weigh.parameters()]
         self.forward: Callable[..., Tensor] = torch.compile(network, dynamic=True) if config.compile else network
         optimiser = torch.optim.AdamW(
             [
-                {"params": list(network.parameters()), "weight_decay": config.weight_decay},
+                {"params": weights, "weight_decay": config.weight_decay},
                 {"params": list(self.weigh.parameters()), "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
             fused=True,
         )
-        self.state = State(network, self.weigh, optimiser, device)
+        self.state = State(network, self.weigh, optimiser, device, self.tables)
         self.good: dict[str, Tensor] | None = None
 
     def run(self, checkpoint: Checkpoint | None) -> None:
@@ -144,6 +149,8 @@ class Trainer:
             while state.epoch <= config.epochs and state.stale < config.patience:
                 self._epoch(checkpoint)
         except TrainingError:
+            for table in self.tables:
+                table.release()
             if self.good is not None:
                 self.network.load_state_dict(self.good)
             raise
@@ -164,7 +171,7 @@ class Trainer:
             if number < state.batch:
                 continue
             self._set_learning_rate((state.epoch - 1) * batches + number)
-            meter.add(self._step(own_part(batch)), len(batch))
+            meter.add(self._step(batch), len(batch) * processes())
             state.batch += 1
             if self.on_progress is not None and meter.is_due():
                 self.on_progress(meter.read(None))
@@ -181,6 +188,8 @@ class Trainer:
         """One step of the optimiser; each task's loss (T,) before it."""
         config, state = self.config, self.state
         inputs = hide_at_random(self.spec, batch.inputs, config)
+        for table in self.tables:
+            inputs = table.take(inputs)
         with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             outputs = self.forward(*inputs.tensors)
         outputs = outputs.float()
@@ -193,10 +202,13 @@ class Trainer:
             loss = loss + share * (config.l2_embedding * tables + config.l2_dense * weights)
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        sum_gradients(self.parameters)
+        parameters = [*self.parameters, *(table.rows for table in self.tables)]
+        sum_gradients(parameters)
         if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         state.optimiser.step()
+        for table in self.tables:
+            table.step(state.optimiser.param_groups[0]["lr"])
         return summed(losses.detach())
 
     def _set_learning_rate(self, step: int) -> None:
@@ -207,6 +219,8 @@ class Trainer:
     def _end_epoch(self, meter: _Meter) -> None:
         """Judge the epoch, keep its weights if they are the best, and count it."""
         state, relative = self.state, None
+        for table in self.tables:
+            table.flush()
         if self.held_out is not None:
             relative = self._held_out_loss(meter)
         if self.on_progress is not None:
