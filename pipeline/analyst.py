@@ -6,19 +6,29 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
-import pyarrow.csv
+import pyarrow as pa
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.config import Settings
 from pipeline.errors import FunnelError
 from pipeline.progress import show
+from pipeline.tables import TIMESTAMP
 from pipeline.warehouse import Pinned, Warehouse
 
 MAX_ROWS_SHOWN = 1000
 _READING = ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN])
 _PLAIN = {"boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "float", "double", "decimal", "varchar"}
 """DuckDB types that CSV shows as they are."""
+_DUCKDB_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.date32(): "DATE",
+    TIMESTAMP: "TIMESTAMPTZ",
+}
 
 
 def connect(settings: Settings, query: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -27,9 +37,11 @@ def connect(settings: Settings, query: str | None = None) -> duckdb.DuckDBPyConn
     Args:
         query: only the tables it names are opened; all of them without one.
     """
-    warehouse = Warehouse.of(settings)
+    warehouse = Warehouse.of(settings, read_only=True)
     connection = duckdb.connect()
     connection.execute(f"SET TimeZone = '{settings.funnel.timezone}'")
+    # Making a view, planning and running a query each look into every file: 93 ms for 120 files, 55 when they remember.
+    connection.execute("SET parquet_metadata_cache = true")
     for name in warehouse.tables:
         # DuckDB can name a query's tables only where it needs no columns of theirs; USING does.
         if query is None or re.search(rf"\b{name}\b", query, re.IGNORECASE):
@@ -67,6 +79,8 @@ def query(
 
 
 def _write_csv(result: duckdb.DuckDBPyRelation, out: Path | None) -> None:
+    import pyarrow.csv
+
     if out is not None:
         result.write_csv(str(out), header=True)
         return
@@ -84,7 +98,7 @@ def _write_csv(result: duckdb.DuckDBPyRelation, out: Path | None) -> None:
 def print_tables(settings: Settings) -> None:
     """Print every table that holds rows."""
     table = Table("table", "rows", "files", "partitions", "newest", "snapshot", "committed", box=SIMPLE_HEAD)
-    for state in Warehouse.of(settings).states():
+    for state in Warehouse.of(settings, read_only=True).states():
         table.add_row(
             state.name,
             f"{state.rows:,}",
@@ -99,17 +113,24 @@ def print_tables(settings: Settings) -> None:
 
 def _create_view(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
     # The configuration's columns: all there is of a table without files, and null where an older file lacks one.
-    connection.register("_empty", pinned.schema.empty_table())
+    declared = ", ".join(f'"{field.name}" {_duckdb_type(field.type)}' for field in pinned.schema)
     if not pinned.files:
-        connection.execute(f'CREATE TABLE "{pinned.table}" AS FROM _empty')
+        connection.execute(f'CREATE TABLE "{pinned.table}" ({declared})')
         return
-    connection.execute(f'CREATE TABLE "_{pinned.table}" AS FROM _empty')
+    connection.execute(f'CREATE TABLE "_{pinned.table}" ({declared})')
     columns = ", ".join(f'"{name}"' for name in pinned.schema.names)
     files = ", ".join("'" + path.removeprefix("file://").replace("'", "''") + "'" for path in pinned.files)
     # The folders are called `_partition=…`; the column itself is in the files.
     scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
     rows = f'(FROM "_{pinned.table}" UNION ALL BY NAME FROM {scan})'
     connection.execute(f'CREATE VIEW "{pinned.table}" AS SELECT {columns} FROM {rows}')
+
+
+def _duckdb_type(kind: pa.DataType) -> str:
+    # By name: an Arrow table that DuckDB scans, be it an empty one, makes it import PyArrow's data sets and pandas.
+    if pa.types.is_map(kind):
+        return f"MAP({_duckdb_type(kind.key_type)}, {_duckdb_type(kind.item_type)})"
+    return _DUCKDB_TYPES[kind]
 
 
 def _print_table(result: duckdb.DuckDBPyRelation) -> None:

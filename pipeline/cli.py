@@ -2,13 +2,15 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.config import Settings, load
 from pipeline.context import Context
 from pipeline.dates import DateRange, parse_date, require_past
+
+if TYPE_CHECKING:
+    from pipeline.config import Settings
 
 app = typer.Typer(
     help="Nightly multi-task propensity scores for SMS campaigns.",
@@ -30,7 +32,7 @@ def nightly(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> Non
     """Every stage of one night: ingest, activity, score."""
     from pipeline.nights import nightly
 
-    settings = load(config)
+    settings = _load(config)
     nightly(Context(settings), _night(ds, "--ds", settings).first, model=model)
 
 
@@ -39,7 +41,7 @@ def ingest(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Land one date of the source: events, users, quarantine."""
     from pipeline.ingest import ingest
 
-    settings = load(config)
+    settings = _load(config)
     ingest(Context(settings), _night(ds, "--ds", settings))
 
 
@@ -48,7 +50,7 @@ def activity(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Rebuild one date's activity tiles from its events."""
     from pipeline.activity import activity
 
-    settings = load(config)
+    settings = _load(config)
     activity(Context(settings), _night(ds, "--ds", settings))
 
 
@@ -57,7 +59,7 @@ def score(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
     """Score every eligible user as of one date and publish the partition."""
     from pipeline.scoring import score
 
-    settings = load(config)
+    settings = _load(config)
     score(Context(settings), _night(ds, "--ds", settings).first, model=model)
 
 
@@ -66,7 +68,7 @@ def backfill(start: Start, end: End, config: Config = DEFAULT_CONFIG, model: Mod
     """Load a range of dates as one job, then score those that a model was trained for."""
     from pipeline.nights import backfill
 
-    settings = load(config)
+    settings = _load(config)
     first, last = _night(start, "--start", settings).first, _night(end, "--end", settings).last
     backfill(Context(settings), DateRange(first, last), model=model)
 
@@ -80,7 +82,7 @@ def train(
     from pipeline.progress import training_progress
     from pipeline.training import train
 
-    settings = load(config)
+    settings = _load(config)
     day = _night(as_of, "--as-of", settings).first
     with training_progress() as on_progress:
         train(Context(settings), day, on_progress=on_progress)
@@ -125,7 +127,7 @@ def sql(
     """Query the tables' current snapshots with DuckDB: no Spark, no JVM."""
     from pipeline.analyst import query as run_query
 
-    run_query(load(config), query, format=format, out=out)
+    run_query(_load(config), query, format=format, out=out)
 
 
 @app.command()
@@ -133,13 +135,13 @@ def tables(config: Config = DEFAULT_CONFIG) -> None:
     """The warehouse's tables: rows, files, partitions, newest date, snapshot."""
     from pipeline.analyst import print_tables
 
-    print_tables(load(config))
+    print_tables(_load(config))
 
 
 @app.command()
 def rollback(table: Annotated[str, typer.Argument(help="A table's name.")], config: Config = DEFAULT_CONFIG) -> None:
     """Make a table's state before its last publish current again."""
-    snapshot = Context(load(config)).warehouse.rollback(table)
+    snapshot = Context(_load(config)).warehouse.rollback(table)
     print(f"{table} is at snapshot {snapshot} again")
 
 
@@ -151,6 +153,12 @@ def doctor(config: Config = DEFAULT_CONFIG) -> None:
     doctor(config)
 
 
-def _night(text: str, name: str, settings: Settings) -> DateRange:
+def _load(config: Path) -> "Settings":
+    from pipeline.config import load
+
+    return load(config)
+
+
+def _night(text: str, name: str, settings: "Settings") -> DateRange:
     day: date = require_past(parse_date(text, name=name), settings.zone, name=name)
     return DateRange(day, day)

@@ -1,19 +1,16 @@
 """What every stage needs: the configuration, the warehouse and Spark, each opened once and only when used."""
 
-import subprocess
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pipeline.config import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from pipeline.config import Settings
     from pipeline.warehouse import Warehouse
 
 
@@ -27,7 +24,7 @@ class Context:
         notify: takes one line at a time for the person or log that watches.
     """
 
-    settings: Settings
+    settings: "Settings"
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     notify: Callable[[str], None] = print
 
@@ -47,6 +44,9 @@ class Context:
 @cache
 def code_version() -> str:
     """The package's version, with the commit when it runs from a checkout."""
+    import subprocess
+    from importlib.metadata import version
+
     here = Path(__file__).resolve().parent.parent
     if not (here / ".git").exists():
         return version("funnelcast")

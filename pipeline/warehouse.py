@@ -6,6 +6,7 @@ Readers see the old rows or the new, never neither.
 """
 
 import re
+import sqlite3
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,23 +25,30 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.table import FileScanTask
+from pyiceberg.expressions import BooleanExpression
+from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import StringType
-from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipeline.config import Settings
 from pipeline.errors import FunnelError
+from pipeline.local_catalog import LocalReader
 from pipeline.tables import Table, all_tables
 
+CATALOG = "funnelcast"
+DATABASE = "catalog.db"
+MANIFESTS = {"commit.manifest-merge.enabled": "true", "commit.manifest.min-count-to-merge": "10"}
+"""Table properties. Each commit adds a manifest and readers open every one, so a commit that finds ten merges them."""
 PUBLISH_KEY = "funnel.publish"
 """Snapshot property shared by all snapshots of one publish (a swap writes two: the delete and the append)."""
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether trying again can help: another writer was faster, or SQLite is busy."""
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
     if isinstance(error, OperationalError) and re.search("unable to open|readonly|disk is full", str(error.orig)):
         return False
     return isinstance(error, CommitFailedException | OperationalError | IntegrityError)
@@ -57,6 +65,8 @@ _lost_race = retry(
 @contextmanager
 def _told_in_one_line() -> Iterator[None]:
     """Turn what a person has to mend outside, or try again later, into a line of the command's."""
+    from sqlalchemy.exc import OperationalError
+
     try:
         yield
     except (OSError, CommitFailedException, OperationalError) as error:
@@ -95,17 +105,29 @@ class Warehouse:
         catalog: PyIceberg catalog properties, for any other catalog; empty for the default.
         namespace: the Iceberg namespace of the tables.
         tables: the tables' columns and partitions.
+        read_only: for `pin`, `row_counts` and `states`; a default catalog then opens in a fraction of the time.
     """
 
     def __init__(
-        self, *, location: str, catalog: Mapping[str, str], namespace: str, tables: Mapping[str, Table]
+        self,
+        *,
+        location: str,
+        catalog: Mapping[str, str],
+        namespace: str,
+        tables: Mapping[str, Table],
+        read_only: bool = False,
     ) -> None:
         self.namespace = namespace
         self.tables = tables
-        self._catalog = _open(location, catalog, namespace)
+        self._location = location
+        self._catalog: Catalog
+        if read_only and not catalog:
+            self._catalog = LocalReader(CATALOG, Path(location) / DATABASE)
+        else:
+            self._catalog = _open(location, catalog, namespace)
 
     @classmethod
-    def of(cls, settings: Settings) -> "Warehouse":
+    def of(cls, settings: Settings, *, read_only: bool = False) -> "Warehouse":
         """The warehouse that a configuration names.
 
         Raises:
@@ -117,6 +139,7 @@ class Warehouse:
             catalog=options.catalog,
             namespace=options.namespace,
             tables=all_tables(settings),
+            read_only=read_only,
         )
 
     def pin(self, name: str, *, first: date | None = None, last: date | None = None) -> Pinned:
@@ -233,6 +256,8 @@ class Warehouse:
             return self._catalog.load_table((self.namespace, name))
         except NoSuchTableError:
             return None
+        except sqlite3.Error as error:
+            raise _cannot_be_opened(self._location, error) from None
 
     @_lost_race
     def _ensure(self, name: str) -> IcebergTable:
@@ -242,7 +267,9 @@ class Warehouse:
         if table is None:
             with (
                 suppress(TableAlreadyExistsError),
-                self._catalog.create_table_transaction((self.namespace, name), schema=wanted.schema) as creation,
+                self._catalog.create_table_transaction(
+                    (self.namespace, name), schema=wanted.schema, properties=MANIFESTS
+                ) as creation,
                 creation.update_spec() as spec,
             ):
                 spec.add_identity(wanted.partition)
@@ -261,7 +288,10 @@ class Warehouse:
             table.refresh()
         return table
 
-    def _between(self, name: str, first: date | None, last: date | None) -> str:
+    def _between(self, name: str, first: date | None, last: date | None) -> str | BooleanExpression:
+        if first is None and last is None:
+            # A filter that all files pass is still asked about each: 120 took 40 ms, 13 without.
+            return ALWAYS_TRUE
         column = self.tables[name].partition
         return f"{column} >= '{first or date.min}' AND {column} <= '{last or date.max}'"
 
@@ -270,6 +300,8 @@ class Warehouse:
 
 
 def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catalog:
+    from sqlalchemy.exc import OperationalError
+
     # A swap without rows to delete is normal here, and PyIceberg warns of it on every first load.
     warnings.filterwarnings("ignore", message="Delete operation did not match any records")
     try:
@@ -277,19 +309,23 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
             Path(location).mkdir(parents=True, exist_ok=True)
             properties = {
                 "type": "sql",
-                "uri": f"sqlite:///{quote(location)}/catalog.db?timeout=30",
+                "uri": f"sqlite:///{quote(location)}/{DATABASE}?timeout=30",
                 # Not escaped as a URI: PyIceberg, Spark and DuckDB all take a location's characters as they are.
                 "warehouse": f"file://{location}",
             }
         return _with_namespace(properties, namespace)
     except (OSError, OperationalError, ValueError) as error:
-        reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-        raise FunnelError(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]") from None
+        raise _cannot_be_opened(location, error) from None
+
+
+def _cannot_be_opened(location: str, error: Exception) -> FunnelError:
+    reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
+    return FunnelError(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
 
 
 @_lost_race
 def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
-    catalog = load_catalog("funnelcast", **properties)
+    catalog = load_catalog(CATALOG, **properties)
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)
     return catalog

@@ -1,9 +1,6 @@
 """The analysts' SQL and the command line's start: quick, without Spark, one line when something is wrong."""
 
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -148,35 +145,3 @@ def test_rollback_from_the_command_line(
     assert snapshot != before
     assert ended.out == f"events is at snapshot {snapshot} again\n"
     assert sorted({row["user_id"] for row in company.rows("events")}) == ["ann", "bob"]
-
-
-def modules_after(*arguments: object) -> set[str]:
-    """Run `funnel` in a process of its own; the names of the modules that it imported."""
-    code = (
-        "import sys, pipeline.__main__ as entry\n"
-        "try: entry.main()\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-    )
-    return set(ended.stderr.split())
-
-
-def test_a_query_starts_no_jvm(sql: Callable[..., Ended], company: Company) -> None:
-    for arguments in (("sql", "SELECT * FROM events"), ("tables",)):
-        loaded = modules_after(*arguments, "-c", company.config)
-        assert "pipeline.analyst" in loaded
-        assert not loaded & {"pyspark", "py4j", "torch", "great_expectations"}
-
-
-def test_help_imports_nothing_heavy() -> None:
-    loaded = modules_after("--help")
-    assert "pipeline.cli" in loaded
-    assert not loaded & {"pyspark", "torch", "great_expectations", "duckdb", "sklearn", "pandas"}

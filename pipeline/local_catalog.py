@@ -1,0 +1,87 @@
+"""The default catalog for those who only read: its SQLite file and the tables' metadata, nothing written or made.
+
+PyIceberg's own SQL catalog imports SQLAlchemy's object mapper, and its file access PyArrow's data sets and, with them,
+pandas. Seconds of a processor to import PyIceberg: 0.80 with the one, 0.96 with the other, 0.48 with neither.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from pyiceberg.catalog.noop import NoopCatalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.io import FileIO, InputFile, OutputFile
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import Table
+from pyiceberg.typedef import Identifier
+
+_CURRENT_METADATA = """
+SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?
+"""
+
+
+class LocalReader(NoopCatalog):
+    """The tables of a PyIceberg catalog in a SQLite file, with local data. All that it can do is load a table."""
+
+    def __init__(self, name: str, database: Path) -> None:
+        super().__init__(name)
+        self._database = database
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """The table as its last commit left it.
+
+        Raises:
+            NoSuchTableError: there is no such table, or no catalog yet.
+            sqlite3.Error: the catalog cannot be read.
+        """
+        namespace, name = self.identifier_to_tuple(identifier)
+        location = self._metadata_location(namespace, name)
+        files = LocalFiles()
+        metadata = FromInputFile.table_metadata(files.new_input(location))
+        return Table((namespace, name), metadata, location, files, self)
+
+    def _metadata_location(self, namespace: str, name: str) -> str:
+        if not self._database.exists():
+            raise NoSuchTableError(f"no catalog at {self._database}")
+        # Not `ro`: SQLite could then not undo what a writer that was killed left half done.
+        uri = f"file:{quote(str(self._database))}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as database:
+            found = database.execute(_CURRENT_METADATA, (self.name, namespace, name)).fetchone()
+        if found is None:
+            raise NoSuchTableError(f"no table {namespace}.{name}")
+        return str(found[0])
+
+
+class LocalFiles(FileIO):
+    """Metadata files, opened by Python itself."""
+
+    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+        super().__init__(dict(properties or {}))
+
+    def new_input(self, location: str) -> InputFile:
+        return _LocalFile(location)
+
+    def new_output(self, location: str) -> OutputFile:
+        raise NotImplementedError(f"opened to read only: {location}")
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        raise NotImplementedError(f"opened to read only: {location}")
+
+
+class _LocalFile(InputFile):
+    @property
+    def _path(self) -> Path:
+        # Locations are not escaped as URIs: what follows the scheme is the path.
+        return Path(self.location.removeprefix("file://"))
+
+    def __len__(self) -> int:
+        return self._path.stat().st_size
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    def open(self, seekable: bool = True) -> BinaryIO:
+        return self._path.open("rb")

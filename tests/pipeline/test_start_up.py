@@ -1,0 +1,177 @@
+"""What a command pays for: the modules that it imports, the files that it opens, the Java processes that it starts."""
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.io import InputFile
+
+from pipeline.config import load
+from pipeline.dates import DateRange
+from pipeline.errors import FunnelError
+from pipeline.ingest import ingest
+from pipeline.local_catalog import LocalFiles
+from pipeline.warehouse import Warehouse
+from tests.conftest import Company
+from tests.pipeline.conftest import Ended
+from tests.pipeline.funnels import sms
+
+D1 = date(2026, 3, 1)
+ROOT = Path(__file__).parents[2]
+HEAVY = {"airflow", "great_expectations", "matplotlib", "pandas", "py4j", "pyspark", "scipy", "sklearn", "torch"}
+OF_QUERIES = {"duckdb", "numpy", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy"}
+
+
+def modules_after(code: str, *arguments: object) -> set[str]:
+    """Run code in a process of its own; the names of the modules that it imported."""
+    code += "\nprint(*sys.modules, file=sys.stderr)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    return set(ended.stderr.split())
+
+
+def modules_of(*arguments: object) -> set[str]:
+    """The modules that `funnel` with these arguments imports."""
+    code = (
+        "import sys, pipeline.__main__ as entry\n"
+        "try: entry.main()\n"
+        "except SystemExit as end: assert not end.code, end.code"
+    )
+    return modules_after(code, *arguments)
+
+
+def publish(warehouse: Warehouse, day: date, users: Iterable[str]) -> None:
+    """A day of `user_scores` by hand, with null where these tests do not look."""
+    schema = warehouse.tables["user_scores"].schema
+    rows = pa.Table.from_pylist([{"user_id": user, "ds": day} for user in users], schema=schema)
+    folder = Path(warehouse.staging("user_scores").removeprefix("file://"))
+    folder.mkdir(parents=True)
+    path = folder / f"{uuid.uuid4().hex}.parquet"
+    pq.write_table(rows, path)
+    warehouse.publish("user_scores", [f"file://{path}"], first=day, last=day, summary={})
+
+
+def test_help_imports_nothing_of_what_commands_need() -> None:
+    loaded = modules_of("--help")
+    assert "pipeline.cli" in loaded
+    assert not loaded & (HEAVY | OF_QUERIES | {"pipeline.config", "pydantic_settings"})
+
+
+def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
+    publish(company.context().warehouse, D1, ["ann"])
+    # PyIceberg and DuckDB would import the latter by themselves, were they asked in another way.
+    for arguments in (("sql", "SELECT * FROM user_scores"), ("tables",)):
+        loaded = modules_of(*arguments, "-c", company.config)
+        assert {"pipeline.analyst", "duckdb", "pyiceberg.table"} <= loaded
+        assert not loaded & (HEAVY | {"sqlalchemy", "pyarrow.dataset", "pyiceberg.io.pyarrow"})
+
+
+def test_a_query_opens_only_the_tables_it_names(company: Company, funnel: Callable[..., Ended]) -> None:
+    warehouse = company.context().warehouse
+    publish(warehouse, D1, ["ann"])
+    warehouse.staging("events")
+    (metadata,) = (company.folder / "warehouse" / "funnel" / "events" / "metadata").glob("*.json")
+    metadata.unlink()
+    ended = funnel("sql", "SELECT user_id FROM user_scores", "--format", "csv", "-c", company.config)
+    assert (ended.out.split(), ended.err) == (['"user_id"', '"ann"'], "")
+    with pytest.raises(FileNotFoundError):
+        funnel("sql", "SELECT user_id FROM events", "-c", company.config)
+
+
+def test_readers_see_what_writers_do(company: Company) -> None:
+    settings = company.settings
+    writer, reader = Warehouse.of(settings), Warehouse.of(settings, read_only=True)
+    assert reader.pin("user_scores") == writer.pin("user_scores")
+    assert reader.states() == []
+    for day, users in ((D1, "ab"), (D1 + timedelta(days=1), "abc"), (D1, "d")):
+        publish(writer, day, users)
+        assert reader.pin("user_scores") == writer.pin("user_scores")
+        assert reader.pin("user_scores", first=D1, last=D1) == writer.pin("user_scores", first=D1, last=D1)
+        assert reader.states() == writer.states()
+    assert [(state.rows, state.partitions) for state in reader.states()] == [(4, 2)]
+    writer.rollback("user_scores")
+    assert reader.row_counts("user_scores", first=D1, last=date.max) == {D1: 2, D1 + timedelta(days=1): 3}
+
+
+def test_a_reader_makes_nothing(company: Company) -> None:
+    reader = Warehouse.of(company.settings, read_only=True)
+    assert reader.pin("user_scores").files == ()
+    assert not (company.folder / "warehouse").exists()
+
+
+def test_a_catalog_that_a_reader_cannot_read_is_one_line(company: Company) -> None:
+    (company.folder / "warehouse").mkdir()
+    (company.folder / "warehouse" / "catalog.db").write_text("a text, and longer than a header of SQLite's " * 9)
+    with pytest.raises(FunnelError, match=r"the warehouse at .* cannot be opened: file is not a database") as raised:
+        Warehouse.of(company.settings, read_only=True).pin("user_scores")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_reader_opens_few_manifests_of_many_nights(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse, days = Warehouse.of(load(company.config)), [D1 + timedelta(days=n) for n in range(12)]
+    for n, day in enumerate(days):
+        publish(warehouse, day, [f"u{n}"])
+    publish(warehouse, days[3], ["again"])
+    manifests = sorted((company.folder / "warehouse").rglob("*-m*.avro"))
+    assert len(manifests) > len(days), "each commit writes one; of these the table holds on to few"
+    opened: list[str] = []
+    new_input = LocalFiles.new_input
+
+    def noted(files: LocalFiles, location: str) -> InputFile:
+        opened.append(location)
+        return new_input(files, location)
+
+    monkeypatch.setattr(LocalFiles, "new_input", noted)
+    pinned = Warehouse.of(company.settings, read_only=True).pin("user_scores")
+    assert 1 <= len(set(opened) & {f"file://{path}" for path in manifests}) < 10
+    users = pq.ParquetDataset([path.removeprefix("file://") for path in pinned.files]).read()["user_id"].to_pylist()
+    assert sorted(users) == sorted(["again", *(f"u{n}" for n in range(12) if n != 3)])
+
+
+def test_runs_of_one_process_share_one_jvm(company: Company) -> None:
+    company.land(D1, [sms("1", "ann", f"{D1} 10:00:00")])
+    stage, another = company.context(), company.context()
+    ingest(stage, DateRange(D1, D1))
+    assert stage.spark.sparkContext.applicationId == another.spark.sparkContext.applicationId
+    assert [child.name() for child in psutil.Process().children(recursive=True)].count("java") == 1
+
+
+@pytest.mark.slow
+def test_a_whole_night_starts_one_jvm(tmp_path: Path) -> None:
+    java = shutil.which("java", path=f"{os.environ.get('JAVA_HOME', '')}/bin:{os.environ['PATH']}")
+    assert java is not None
+    starts, wrapper = tmp_path / "starts", tmp_path / "home" / "bin" / "java"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.write_text(f'#!/bin/sh\necho "$*" >> "{starts}"\nexec "{Path(java).resolve()}" "$@"\n', encoding="utf-8")
+    wrapper.chmod(0o755)
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path / "home")}
+
+    def spark_starts(*arguments: object) -> int:
+        """Run `funnel`; how many JVMs with Spark it started, not counting those that only made up its command line."""
+        starts.write_text("", encoding="utf-8")
+        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=600)
+        started = starts.read_text(encoding="utf-8").splitlines()
+        return sum("deploy.SparkSubmit" in line and "launcher.Main" not in line for line in started)
+
+    company = tmp_path / "demo"
+    assert spark_starts("demo", "--out", company, "--users", 1_000, "--days", 60, "--nights", 1) == 1
+    config = company / "funnel.toml"
+    night = max(Warehouse.of(load(config)).row_counts("user_scores", first=date.min, last=date.max))
+    assert spark_starts("nightly", "--ds", night, "-c", config) == 1
+    assert spark_starts("sql", "SELECT * FROM user_scores", "-c", config) == 0
