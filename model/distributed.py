@@ -52,7 +52,7 @@ def gathered(values: Tensor) -> tuple[Tensor, int]:
     return torch.cat(parts), sum(lengths[: distributed.get_rank()])
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
     """Add up the gradients of all processes, in one exchange."""
     if processes() == 1:
         return

