@@ -3,7 +3,7 @@
 Measures rows a second on tensors in memory: training at batches of 1,024, inference at 8,192; on CUDA at 65,536. The
 limit is the time of the network's products alone, at the rate of one large float32 product timed in the same run: 6.45
 MFLOP a trained row (three times the forward pass), 2.15 MFLOP a scored one. bfloat16 runs where the processor has it,
-with its change in AUC on held-out rows after equal training.
+with its change in AUC on held-out rows after equal training. A profile says where a step's time goes.
 
     python -m tests.benchmarks.training_step [--device cuda]
 """
@@ -11,95 +11,161 @@ with its change in AUC on held-out rows after equal training.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from model.data import Examples
 from model.metrics import auc
 from tests.benchmarks.harness import Timing, in_turns, rates_table, write_report
-from tests.benchmarks.peers import TASKS, Contender, DeepCTR, Ours, Rechub, examples_of, flop_per_row, spec_of
+from tests.benchmarks.peers import (
+    DIM,
+    SPARSE,
+    TASKS,
+    Contender,
+    DeepCTR,
+    Ours,
+    Rechub,
+    examples_of,
+    flop_per_row,
+    spec_of,
+)
 from tests.benchmarks.tuning import Interval, markdown, paired
 
 VOCABULARY = 10_000
-PRODUCT = 4096
-"""Rows and columns of the large product."""
+PRODUCT, COPY = 4096, 2**26
+"""Rows and columns of the large product, numbers of the large copy."""
+PEERS = ("DeepCTR-Torch", "torch-rechub")
+ROUNDS = 7
+
+
+class Sizes(NamedTuple):
+    """Rows of a batch to train and to infer, and batches in a round."""
+
+    train_batch: int
+    train_batches: int
+    infer_batch: int
+    infer_batches: int
+
+
+SIZES = {"cpu": Sizes(1024, 64, 8192, 2), "cuda": Sizes(65_536, 64, 65_536, 16)}
 
 
 def main(device: str = "cpu") -> None:
-    """Run both comparisons and write results/training_step.md, on CUDA training_step_cuda.md."""
-    on_gpu = device != "cpu"
-    train_batch, infer_batch, rounds = (65_536, 65_536, 7) if on_gpu else (1024, 8192, 7)
-    rows = examples_of((64 if on_gpu else 32) * train_batch, VOCABULARY, device=device)
-    some = rows.rows(slice(0, (16 if on_gpu else 2) * infer_batch))
-    contenders: dict[str, Contender] = {"funnelcast": Ours(spec_of(VOCABULARY), device=device)}
-    contenders["funnelcast, bfloat16"] = Ours(spec_of(VOCABULARY), device=device, precision="bfloat16")
-    contenders |= {
-        "DeepCTR-Torch": DeepCTR(VOCABULARY, device=device),
-        "torch-rechub": Rechub(VOCABULARY, device=device),
-    }
-
-    def trains(contender: Contender) -> Callable[[], object]:
-        return _synchronised(lambda: contender.train(rows, train_batch), device)
-
-    def infers(contender: Contender) -> Callable[[], object]:
-        return _synchronised(lambda: contender.infer(some, infer_batch), device)
-
-    product = _product(device)
-    limits = {"one large product": _synchronised(product, device)}
-    units = {name: float(len(rows)) for name in contenders} | {"one large product": 2.0 * PRODUCT**3}
-    trained = in_turns({name: trains(each) for name, each in contenders.items()} | limits, rounds=rounds, units=units)
-    for name in contenders:
-        units[name] = float(len(some))
-    inferred = in_turns({name: infers(each) for name, each in contenders.items()} | limits, rounds=rounds, units=units)
-    change = auc_of_bfloat16(device)
+    """Run all comparisons and write results/training_step.md, on CUDA training_step_cuda.md."""
+    sizes = SIZES[device]
+    rows = examples_of(sizes.train_batches * sizes.train_batch, VOCABULARY, device=device)
+    some = rows.rows(slice(0, sizes.infer_batches * sizes.infer_batch))
+    contenders = contenders_on(device)
+    trained = _timed(
+        {name: lambda each=each: each.train(rows, sizes.train_batch) for name, each in contenders.items()},
+        len(rows),
+        device,
+    )
+    inferred = _timed(
+        {name: lambda each=each: each.infer(some, sizes.infer_batch) for name, each in contenders.items()},
+        len(some),
+        device,
+    )
     sections = [
-        f"# The training step and inference, on {torch.cuda.get_device_name() if on_gpu else 'the CPU'}",
-        f"Training, batches of {train_batch:,}:",
+        f"# The training step and inference, on {'the CPU' if device == 'cpu' else torch.cuda.get_device_name()}",
+        f"20 sparse features of {VOCABULARY:,} ids, 30 dense ones, three tasks. Training, batches of "
+        f"{sizes.train_batch:,}:",
         _table(trained, 3.0),
-        f"Inference, batches of {infer_batch:,}:",
+        f"Inference, batches of {sizes.infer_batch:,}:",
         _table(inferred, 1.0),
         "The limit is what the network's products alone would take at the rate of one large float32 product, "
-        f"{PRODUCT:,} rows and columns, timed in turns with the others: "
-        f"{trained['one large product'].rate / 1e9:,.0f} and {inferred['one large product'].rate / 1e9:,.0f} GFLOP/s.",
+        f"{PRODUCT:,} rows and columns, timed in turns with the others: {trained.product.rate / 1e9:,.0f} and "
+        f"{inferred.product.rate / 1e9:,.0f} GFLOP/s. A large copy moved {trained.copy.rate / 1e9:,.1f} GB/s; the "
+        f"embedding rows of a trained row and their moments, read and written once, are {_embedding_bytes():,} bytes.",
         "bfloat16 against float32, AUC on held-out rows after three epochs (difference, mean and 95% over 5 seeds):",
-        markdown(["task", "AUC, float32", "change"], change),
+        markdown(["task", "AUC, float32", "change"], auc_of_bfloat16(device)),
+        "Where a training step's time goes (float32, by operation):",
+        profile_of(contenders["funnelcast"], rows, sizes.train_batch, device),
     ]
-    command = "python -m tests.benchmarks.training_step" + (f" --device {device}" if on_gpu else "")
-    name = "training_step_cuda" if on_gpu else "training_step"
+    command = "python -m tests.benchmarks.training_step" + ("" if device == "cpu" else f" --device {device}")
+    name = "training_step" if device == "cpu" else f"training_step_{device}"
     write_report(name, *sections, command=command, packages=("deepctr-torch", "torch-rechub"))
 
 
-def _table(timings: dict[str, Timing], passes: float) -> str:
+def contenders_on(device: str) -> dict[str, Contender]:
+    """Ours, with its options, and the peers that are installed."""
+    spec = spec_of(VOCABULARY)
+    contenders: dict[str, Contender] = {
+        "funnelcast": Ours(spec, device=device),
+        "funnelcast, bfloat16": Ours(spec, device=device, precision="bfloat16"),
+    }
+    if device != "cpu":
+        contenders["funnelcast, bfloat16, compiled"] = Ours(spec, device=device, precision="bfloat16", compile=True)
+    for name, peer in zip(PEERS, (DeepCTR, Rechub), strict=True):
+        try:
+            contenders[name] = peer(VOCABULARY, device=device)
+        except ImportError as error:
+            print(f"without {name}: {error}")
+    return contenders
+
+
+class Timings(NamedTuple):
+    contenders: dict[str, Timing]
+    product: Timing
+    copy: Timing
+
+
+def _timed(runs: Mapping[str, Callable[[], object]], rows: int, device: str) -> Timings:
+    """Every contender, a large product and a large copy in turns."""
+    left, right, product = torch.randn(3, PRODUCT, PRODUCT, device=device)
+    source = torch.zeros(COPY, device=device)
+    target = torch.empty_like(source)
+    limits = {"product": lambda: torch.mm(left, right, out=product), "copy": lambda: target.copy_(source)}
+    units = dict.fromkeys(runs, float(rows)) | {"product": 2.0 * PRODUCT**3, "copy": 2.0 * 4 * COPY}
+
+    def awaited(run: Callable[[], object]) -> Callable[[], object]:
+        def whole() -> None:
+            run()
+            if device != "cpu":
+                torch.cuda.synchronize()
+
+        return whole
+
+    timings = in_turns({name: awaited(run) for name, run in {**runs, **limits}.items()}, rounds=ROUNDS, units=units)
+    return Timings({name: timings[name] for name in runs}, timings["product"], timings["copy"])
+
+
+def _table(timings: Timings, passes: float) -> str:
     """Rates, ratios to the better peer, and the share of the limit."""
-    limit = timings.pop("one large product")
-    peers = [timings["DeepCTR-Torch"], timings["torch-rechub"]]
-    better = "DeepCTR-Torch" if peers[0].rate > peers[1].rate else "torch-rechub"
-    lines = rates_table(timings, unit="rows", against=better).splitlines()
-    # In units of arithmetic, so that the ratio is taken round by round, as all others are.
-    shares = [
-        Timing(each.seconds, each.units * passes * flop_per_row()).times_as_fast_as(limit) for each in timings.values()
+    each = timings.contenders
+    better = max((name for name in PEERS if name in each), key=lambda name: each[name].rate, default="funnelcast")
+    header, rule, *lines = rates_table(each, unit="rows", against=better).splitlines()
+    # In units of arithmetic: the ratio is then taken round by round, as all others are.
+    shares = [Timing(one.seconds, one.units * passes * flop_per_row()) for one in each.values()]
+    shown = [
+        f"{line} {share.times_as_fast_as(timings.product):.0%} |" for line, share in zip(lines, shares, strict=True)
     ]
-    timings["one large product"] = limit
-    cells = ["of the limit |", "---|", *(f"{share:.0%} |" for share in shares)]
-    return "\n".join(
-        f"{line} {cell}" if "---" not in line else line + cell for line, cell in zip(lines, cells, strict=True)
+    return "\n".join([f"{header} of the limit |", f"{rule}---|", *shown])
+
+
+def _embedding_bytes() -> int:
+    return SPARSE * DIM * 4 * 3 * 2
+
+
+def profile_of(contender: Contender, rows: Examples, batch: int, device: str, *, most: int = 12) -> str:
+    """A row an operation: its share of the time of all, the largest first."""
+    some = rows.rows(slice(0, 16 * batch))
+    contender.train(some, batch)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device != "cpu" else [])
+    with profile(activities=activities) as run:
+        contender.train(some, batch)
+
+    def own(event: object) -> float:
+        return float(getattr(event, "self_cpu_time_total" if device == "cpu" else "self_device_time_total"))
+
+    events = sorted(run.key_averages(), key=own, reverse=True)
+    total = sum(map(own, events))
+    return markdown(
+        ["operation", "share"], [[f"`{event.key}`", f"{own(event) / total:.1%}"] for event in events[:most]]
     )
-
-
-def _synchronised(run: Callable[[], object], device: str) -> Callable[[], object]:
-    def timed() -> None:
-        run()
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    return timed
-
-
-def _product(device: str) -> Callable[[], object]:
-    left, right = torch.randn(PRODUCT, PRODUCT, device=device), torch.randn(PRODUCT, PRODUCT, device=device)
-    out = torch.empty(PRODUCT, PRODUCT, device=device)
-    return lambda: torch.mm(left, right, out=out)
 
 
 def auc_of_bfloat16(device: str, seeds: int = 5) -> list[list[str]]:
@@ -108,7 +174,7 @@ def auc_of_bfloat16(device: str, seeds: int = 5) -> list[list[str]]:
     held = examples_of(50_000, 100, seed=1000)
     found: dict[str, list[list[float]]] = {"float32": [], "bfloat16": []}
     for seed in range(seeds):
-        rows = examples_of(60_000, 100, seed=seed, device=device)
+        rows = examples_of(65_536, 100, seed=seed, device=device)
         for precision, scores in found.items():
             ours = Ours(small, device=device, precision=precision, seed=seed)
             for _ in range(3):
@@ -131,5 +197,5 @@ def aucs_of(ours: Ours, held: Examples) -> list[float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=SIZES)
     main(parser.parse_args().device)
