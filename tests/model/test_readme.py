@@ -1,13 +1,18 @@
 """The README's page for data scientists, run as it is printed."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from model import Bundle
 from model.config import Architecture
 from tests.model.funnels import draw_funnel
 
@@ -31,6 +36,22 @@ def test_the_page_for_data_scientists_runs_as_it_is_printed(tmp_path, monkeypatc
     printed = capsys.readouterr().out
     for piece in ("auc=", "expert", "entropy", "tags", "offer"):
         assert piece in printed
+
+
+@pytest.mark.slow
+def test_the_script_for_several_gpus_runs_in_two_processes(tmp_path):
+    page = README.read_text(encoding="utf-8").split("### Several GPUs")[1]
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert code is not None
+    (tmp_path / "several.py").write_text(code[1].replace("epochs=20", "epochs=1"), encoding="utf-8")
+    table = draw_funnel(1_000).table
+    (tmp_path / "exposures").mkdir()
+    pq.write_table(table, tmp_path / "exposures" / "part-0.parquet", row_group_size=150)
+    pq.write_table(table, tmp_path / "later.parquet")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "several.py"]
+    environment = {**os.environ, "PYTHONPATH": str(README.parent), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert Bundle.load(tmp_path / "complete-model").metrics["click"].held_out_rows > 0
 
 
 def test_every_architecture_has_a_row():
