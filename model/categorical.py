@@ -11,13 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.columns import Column, as_lists, as_strings, check_name, chunks_of, column_of
+from model.columns import Column, as_lists, as_strings, check_name, column_of
+from model.lookup import MISSING, SPECIAL_IDS, Lookup
 
-MISSING = 0
-"""The id of a categorical value that is null."""
-UNSEEN = 1
-"""The id of a categorical value outside the vocabulary."""
-SPECIAL_IDS = 2
 PADDING = -1
 """What fills a row of list ids after its last element."""
 
@@ -82,9 +78,8 @@ class _Values:
         return SPECIAL_IDS + len(self.values)
 
     @cached_property
-    def _lookup(self) -> pa.Array:
-        """A null at ``MISSING``, another at ``UNSEEN`` that is never found, then the values: position is id."""
-        return pa.array([None, None, *self.values], pa.string())
+    def _lookup(self) -> Lookup:
+        return Lookup(self.values)
 
     def to_dict(self) -> dict[str, Any]:
         return {"feature": asdict(self.feature), "values": list(self.values)}
@@ -98,7 +93,7 @@ class Vocabulary(_Values):
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
         """Ids, int32 (n,)."""
-        return _ids(column_of(table, self.feature.name), self.feature.name, self._lookup)
+        return self._lookup.ids(column_of(table, self.feature.name), self.feature.name)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Vocabulary:
@@ -112,14 +107,14 @@ class ListVocabulary(_Values):
     feature: CategoricalList
 
     def encode_into(self, ids: np.ndarray, table: pa.Table | pa.RecordBatch) -> None:
-        """Write ids and padding to all of ``ids``, int64 (n, ``max_length``)."""
+        """Write ids and padding to all of ``ids``, int32 (n, ``max_length``)."""
         name, most = self.feature.name, self.feature.max_length
         row = 0
         for lists in as_lists(column_of(table, name), name):
             block = ids[row : row + len(lists)]
             lengths, elements = _kept(lists, most)
             block[...] = PADDING
-            block[np.arange(most) < lengths[:, None]] = _ids(elements, name, self._lookup)
+            block[np.arange(most) < lengths[:, None]] = self._lookup.ids(elements, name)
             if lists.null_count:
                 block[np.asarray(lists.is_null()), 0] = MISSING
             row += len(lists)
@@ -179,17 +174,6 @@ class VocabularyFit:
 def _check_at_least_1(kind: str, name: str, setting: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{kind} {name!r}: {setting} is {value!r}, not 1 or more")
-
-
-def _ids(column: Column, name: str, lookup: pa.Array) -> np.ndarray:
-    """Ids, int32 (n,). Of a dictionary smaller than its column, each entry is looked up once."""
-    if isinstance(column, pa.ChunkedArray):
-        chunks = [_ids(chunk, name, lookup) for chunk in chunks_of(column)]
-        return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
-    if pa.types.is_dictionary(column.type) and len(column.dictionary) < len(column):
-        of_entry = pa.array(_ids(column.dictionary, name, lookup))
-        return np.asarray(pc.fill_null(of_entry.take(column.indices), MISSING))
-    return np.asarray(pc.fill_null(pc.index_in(as_strings(column, name), value_set=lookup), UNSEEN))
 
 
 def _kept(lists: pa.Array, max_length: int) -> tuple[np.ndarray, pa.Array]:

@@ -27,10 +27,11 @@ def check_table(table: object) -> None:
 
 def column_of(table: pa.Table | pa.RecordBatch, name: str) -> Column:
     """The column of that name. Raises ValueError that says which columns there are."""
-    if table.schema.names.count(name) != 1:
+    position = table.schema.get_field_index(name)
+    if position < 0:  # not there, or there twice
         times = "not" if name not in table.schema.names else "more than once"
         raise ValueError(f"column {name!r} is {times} in the table; it has {', '.join(table.schema.names)}")
-    return table.column(name)
+    return table.column(position)
 
 
 def chunks_of(column: Column) -> list[pa.Array]:
@@ -46,7 +47,7 @@ def as_strings(column: Column, name: str) -> Column:
             column = pc.cast(column, kind.value_type)
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        return pc.cast(column, pa.string())
+        return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
     except pa.ArrowException as error:
         raise ValueError(f"column {name!r} of type {kind} cannot be read as strings: {error}") from error
 
@@ -57,8 +58,13 @@ def as_numbers(column: Column, name: str) -> np.ndarray:
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (is_number or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise ValueError(f"column {name!r} is of type {kind}, not numeric")
-    values = np.asarray(pc.cast(column, pa.float64(), safe=False), dtype=np.float64)
-    return np.where(np.abs(values) <= _FLOAT32_MAX, values, np.nan)
+    if not (pa.types.is_float32(kind) or pa.types.is_float64(kind)):
+        column = pc.cast(column, pa.float64(), safe=False)
+    values = np.asarray(column).astype(np.float64)
+    # The least and the greatest value tell that none is missing; a NaN among them is either.
+    if not (len(values) and np.minimum.reduce(values) >= -_FLOAT32_MAX and np.maximum.reduce(values) <= _FLOAT32_MAX):
+        values[~(np.abs(values) <= _FLOAT32_MAX)] = np.nan
+    return values
 
 
 def as_lists(column: Column, name: str) -> list[pa.Array]:

@@ -20,7 +20,7 @@ FREQUENCY_SCALE = 0.1
 class StackedEmbedding(nn.Module):
     """The embedding tables of all columns, stacked into one: one lookup serves every column.
 
-    **Shape**: ids int64 (n, S), column s in [0, ``sizes[s]``) -> (n, S, dim).
+    **Shape**: ids int32 or int64 (n, S), column s in [0, ``sizes[s]``) -> (n, S, dim).
 
     While ``model.touched_rows`` has taken a batch's rows out of the table, ids are positions among these.
 
@@ -51,7 +51,7 @@ class PooledEmbedding(nn.Module):
     ``poolings`` are "mean", "sum" or "max" per list. Columns hold the lists side by side, ``lengths`` wide,
     padded with ``PADDING``, which counts for nothing; an empty list is a vector of zeros.
 
-    **Shape**: ids int64 (n, sum of ``lengths``) -> (n, L, dim).
+    **Shape**: ids int32 or int64 (n, sum of ``lengths``) -> (n, L, dim).
 
     >>> pooled = PooledEmbedding([5], [3], ["sum"], 2)
     >>> _ = pooled.lookup.table.weight.data.copy_(torch.arange(10.0).reshape(5, 2))

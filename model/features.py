@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 
 from model.categorical import (
-    MISSING,
     PADDING,
-    SPECIAL_IDS,
-    UNSEEN,
     Categorical,
     CategoricalList,
     ListVocabulary,
@@ -26,6 +23,7 @@ from model.categorical import (
     VocabularyFit,
 )
 from model.columns import check_table, column_of
+from model.lookup import MISSING, SPECIAL_IDS, UNSEEN
 from model.numeric import FittedNumeric, Numeric, NumericFit
 
 __all__ = [
@@ -45,6 +43,9 @@ __all__ = [
 
 Feature = Categorical | CategoricalList | Numeric
 
+BLOCK_ROWS = 2**15
+"""Rows are written so many at a time: columns become rows while both still lie in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -52,9 +53,9 @@ class Encoded:
 
     **Shape**:
 
-    - ``sparse`` int64 (n, S): one id per categorical.
+    - ``sparse`` int32 (n, S): one id per categorical.
     - ``dense`` float32 (n, D): a value per numeric, then an indicator per numeric that can be missing.
-    - ``lists`` int64 (n, P): the ids of every categorical list side by side, each padded at its end with
+    - ``lists`` int32 (n, P): the ids of every categorical list side by side, each padded at its end with
       ``PADDING`` to its ``max_length`` columns.
     """
 
@@ -225,25 +226,26 @@ class FeatureSpec:
         column, or for what is no table."""
         check_table(table)
         rows = table.num_rows
-        sparse = np.empty((rows, len(self.categoricals)), np.int64)
-        for column, vocabulary in enumerate(self.categoricals):
-            sparse[:, column] = vocabulary.encode(table)
-        lists = np.empty((rows, sum(self.list_lengths)), np.int64)
+        sparse = np.empty((rows, len(self.categoricals)), np.int32)
+        lists = np.empty((rows, sum(self.list_lengths)), np.int32)
+        dense = np.empty((rows, self.dense_width), np.float32)
+        ids = [vocabulary.encode(table) for vocabulary in self.categoricals]
         start = 0
         for each in self.lists:
             each.encode_into(lists[:, start : start + each.feature.max_length], table)
             start += each.feature.max_length
-        dense = np.empty((rows, self.dense_width), np.float32)
+        for start in range(0, max(rows, 1), BLOCK_ROWS):  # of no rows, too, the columns are looked at
+            block = slice(start, start + BLOCK_ROWS)
+            for column, values in enumerate(ids):
+                sparse[block, column] = values[block]
+            self._encode_numbers(dense[block], table.slice(start, BLOCK_ROWS))
+        return Encoded(torch.from_numpy(sparse), torch.from_numpy(dense), torch.from_numpy(lists))
+
+    def _encode_numbers(self, dense: np.ndarray, table: pa.Table | pa.RecordBatch) -> None:
         indicator = len(self.numerics)
         for column, numeric in enumerate(self.numerics):
-            values = numeric.encode(table)
-            missing = np.isnan(values)
-            values[missing] = 0.0
-            dense[:, column] = values
-            if numeric.indicator:
-                dense[:, indicator] = missing
-                indicator += 1
-        return Encoded(torch.from_numpy(sparse), torch.from_numpy(dense), torch.from_numpy(lists))
+            numeric.encode_into(dense[:, column], dense[:, indicator] if numeric.indicator else None, table)
+            indicator += numeric.indicator
 
     def hide_context(self, encoded: Encoded, rows: Tensor | None = None) -> Encoded:
         """A copy in which the context features of ``rows`` (bool (n,); default: every row) are missing.
@@ -276,7 +278,7 @@ class FeatureSpec:
                 dense=torch.tensor(values + indicators, dtype=torch.bool, device=device),
                 dense_hidden=torch.tensor([0.0] * len(values) + [1.0] * len(indicators), device=device),
                 lists=torch.tensor(lists, dtype=torch.bool, device=device),
-                lists_hidden=torch.tensor(hidden, dtype=torch.int64, device=device),
+                lists_hidden=torch.tensor(hidden, dtype=torch.int32, device=device),
             )
         return self._contexts[device]
 

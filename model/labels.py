@@ -59,13 +59,17 @@ class Labels:
     @classmethod
     def read(cls, table: pa.Table | pa.RecordBatch, tasks: Sequence[Task]) -> Labels:
         """Raises ValueError that names a column which is missing or holds what it must not."""
-        values = np.stack([_label_column(table, task) for task in tasks], axis=1)
+        values = np.empty((table.num_rows, len(tasks)))
+        for column, task in enumerate(tasks):
+            values[:, column] = _label_column(table, task)
         known = ~np.isnan(values)
+        if not known.all():
+            values[~known] = 0.0
         weight = known.astype(np.float32)
         for column, task in enumerate(tasks):
             if task.sample_weight is not None:
                 weight[:, column] *= _weight_column(table, task.sample_weight)
-        return cls(np.where(known, values, 0.0), weight, known)
+        return cls(values, weight, known)
 
 
 def tasks_of(tasks: Iterable[str | Task]) -> tuple[Task, ...]:

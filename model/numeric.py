@@ -118,9 +118,18 @@ class FittedNumeric:
     indicator: bool
     edges: tuple[float, ...]
 
-    def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
-        """Scaled values, float64 (n,), NaN where missing."""
-        return self.scaler(_read(table, self.feature))
+    def encode_into(self, values: np.ndarray, missing: np.ndarray | None, table: pa.Table | pa.RecordBatch) -> None:
+        """Write the scaled column, 0 where missing, to ``values`` and its indicator to ``missing``, float32 (n,)
+        both. Scales are applied in float64."""
+        scaled = self.scaler(_read(table, self.feature))
+        if missing is not None:
+            missing[...] = 0.0
+        if np.isnan(np.add.reduce(scaled)):  # scaled values are at most 10: only a missing one makes the sum NaN
+            unknown = np.isnan(scaled)
+            scaled[unknown] = 0.0
+            if missing is not None:
+                missing[...] = unknown
+        values[...] = scaled
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from model.categorical import MERGE_AT, VocabularyFit
 from model.features import MISSING, PADDING, SPECIAL_IDS, UNSEEN, Categorical, CategoricalList, FeatureSpec
+from model.lookup import Lookup
 
 
 def fitted(column, feature):
@@ -85,6 +86,64 @@ def test_a_dictionary_reads_as_its_values_do():
     assert ids(spec, encoded.slice(1, 8)) == ids(spec, values)[1:9]
     assert ids(spec, encoded.slice(4, 1)) == [UNSEEN]  # fewer rows than entries
     assert fitted(encoded, Categorical("c")).categoricals == fitted(values, Categorical("c")).categoricals
+
+
+INTEGER_TYPES = [pa.int8(), pa.int16(), pa.int64(), pa.uint8(), pa.uint32(), pa.uint64()]
+
+
+@settings(deadline=None)
+@given(
+    values=st.lists(st.integers(-(2**63), 2**64 - 1) | st.integers(-300, 300), unique=True, max_size=40),
+    odd=st.lists(st.sampled_from(["007", "-0", "+1", "1.0", "", "x", "99999999999999999999"]), unique=True),
+    kind=st.sampled_from(INTEGER_TYPES),
+    data=st.data(),
+)
+def test_integers_have_the_ids_of_their_decimal_strings(values, odd, kind, data):
+    vocabulary = [str(value) for value in values] + odd
+    bits, signed = kind.bit_width, pa.types.is_signed_integer(kind)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    near = st.sampled_from([value for value in values if low <= value <= high] or [0])
+    column = pa.array(data.draw(st.lists(st.none() | st.integers(low, high) | near, max_size=30)), kind)
+    ids = {value: id for id, value in enumerate(vocabulary, SPECIAL_IDS)}
+    expected = [MISSING if each is None else ids.get(str(each), UNSEEN) for each in column.to_pylist()]
+    lookup = Lookup(vocabulary)
+    assert lookup.ids(column, "c").tolist() == expected
+    assert lookup.ids(column.slice(1), "c").tolist() == expected[1:]
+    assert lookup.ids(column.dictionary_encode(), "c").tolist() == expected
+    assert lookup.ids(column.cast(pa.string()), "c").tolist() == expected
+
+
+@pytest.mark.parametrize("step", [1, 3, 2**32, 2**44 + 1], ids=["dense", "close", "far", "farther"])
+def test_every_integer_of_a_large_vocabulary_is_found(step):
+    values = np.arange(-5_000, 5_000) * step
+    lookup = Lookup([str(value) for value in values])
+    np.testing.assert_array_equal(lookup.ids(pa.array(values), "c"), np.arange(10_000) + SPECIAL_IDS)
+    between = pa.array(np.setdiff1d(np.concatenate([values + 1, values - 1, [2**63 - 1, -(2**63)]]), values))
+    assert set(lookup.ids(between, "c")) == {UNSEEN}
+
+
+def test_dictionaries_that_follow_each_other_are_told_apart():
+    lookup = Lookup(["a", "b", "c"])
+    column = pa.array(["a", "b", "b", None]).dictionary_encode()
+    other = pa.DictionaryArray.from_arrays(column.indices, pa.array(["c", "a"]))
+    for _ in range(2):
+        assert lookup.ids(column, "c").tolist() == [2, 3, 3, MISSING]
+        assert lookup.ids(other, "c").tolist() == [4, 2, 2, MISSING]
+        assert lookup.ids(other.slice(1, 2), "c").tolist() == [2, 2]
+    entries = pa.array(["a", "b", "c"])
+    parts = [pa.DictionaryArray.from_arrays(pa.array([0, 1]), entries.slice(start, 2)) for start in (0, 1)]
+    assert lookup.ids(pa.chunked_array(parts), "c").tolist() == [2, 3, 3, 4]
+
+
+def test_few_strings_and_many_have_the_same_ids():
+    vocabulary = [f"v{number}" for number in range(1_000)]
+    column = [None, "v0", "v999", "x", *vocabulary]
+    lookup = Lookup(vocabulary)
+    whole = lookup.ids(pa.array(column), "c").tolist()
+    assert [lookup.ids(pa.array([value], pa.string()), "c").tolist() for value in column[:50]] == [
+        [id] for id in whole[:50]
+    ]
+    assert whole[:5] == [MISSING, 2, 1_001, UNSEEN, 2]
 
 
 def test_a_list_becomes_its_first_ids_and_padding():

@@ -48,7 +48,7 @@ def test_any_values_encode_to_finite_numbers_and_valid_ids_and_survive_json(rows
         encoded = spec.encode(each)
         assert encoded.dense.dtype == torch.float32 and encoded.dense.shape == (each.num_rows, spec.dense_width)
         assert bool(encoded.dense.isfinite().all()) and float(encoded.dense.abs().max()) <= 10.0
-        assert encoded.sparse.dtype == encoded.lists.dtype == torch.int64
+        assert encoded.sparse.dtype == encoded.lists.dtype == torch.int32
         assert int(encoded.sparse.min()) >= 0 and int(encoded.sparse.max()) < spec.vocabulary_sizes[0]
         assert int(encoded.lists.min()) >= PADDING and int(encoded.lists.max()) < spec.list_sizes[0]
         assert same(restored.encode(each), encoded)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model import numeric
 from model.features import FeatureSpec, Numeric
-from model.numeric import Moments, NormalScores, NumericFit, Sample
+from model.numeric import FittedNumeric, Moments, NormalScores, NumericFit, Sample, Standardiser
 
 
 def fitted(column, feature):
@@ -59,6 +59,24 @@ def test_encoding_does_not_change_the_table():
         values = np.array([1.0, np.inf, np.nan])
         dense(fitted([1.0, 2.0], Numeric("x", transform=transform)), values)
         np.testing.assert_array_equal(values, [1.0, np.inf, np.nan])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.none() | st.floats() | st.sampled_from([3.4028235e38, 3.5e38, -0.0, 1e-320]), max_size=30),
+    st.sampled_from([pa.float32(), pa.float64()]),
+    st.floats(-1e30, 1e30),
+    st.floats(1e-30, 3e38),
+)
+def test_a_standardised_value_is_the_rounded_one_of_float64(values, kind, mean, scale):
+    column = pa.array(values, pa.float64()).cast(kind, safe=False)
+    numeric_ = FittedNumeric(Numeric("x"), Standardiser(mean, scale), indicator=True, edges=(0.0, 1.0))
+    expected = []
+    for value in column.to_pylist():
+        missing = value is None or not abs(value) <= float(np.finfo(np.float32).max)
+        expected.append([0.0, 1.0] if missing else [min(max((value - mean) / scale, -10.0), 10.0), 0.0])
+    encoded = FeatureSpec((), (), (numeric_,)).encode(pa.table({"x": column})).dense.numpy()
+    np.testing.assert_array_equal(encoded, np.array(expected, np.float32).reshape(-1, 2))
 
 
 def test_quantiles_become_those_of_a_standard_normal():
