@@ -35,6 +35,10 @@ RESERVED_COLUMNS = {
     "event_id",
     "exposure_id",
     "exposure_time",
+    "profile_on",
+    "seen_on",
+    "completed_on",
+    "made_from",
     "exposure_date",
     "feature_as_of",
 }

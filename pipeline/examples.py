@@ -33,24 +33,27 @@ def examples(context: Context, as_of: date) -> None:
             rows = exposed.join(known.withColumnRenamed("as_of", "feature_as_of"), ["user_id", "feature_as_of"])
             check = partial(_audit, context)
             stage_audit_publish(context, run, "examples", rows, check)
-            count = exposed.count()
+            count = _record_implied(context, exposed, as_of)
             run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
-            _record_implied(context, exposed, as_of)
         finally:
-            exposed.unpersist()
+            context.spark.catalog.clearCache()
 
 
 def exposures(context: Context, run: StageRun, as_of: date) -> DataFrame:
     """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/exposures.sql`."""
     settings = context.settings
     first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
-    events = run.read(context.warehouse.pin("events", first=first, last=as_of))
+    events = read(context.spark, run.read(context.warehouse.pin("events", first=first, last=as_of)))
+    end_of_as_of = epoch_micros(end_of_day(as_of, settings.zone))
+    seen = {"as_of": as_of, "end_of_as_of": end_of_as_of}
+    # Cached and counted, so that Spark knows its size: broadcast while it is small, as it is, nothing need be sorted.
+    landed_again = run_sql(context.spark, "landed_again", {"events": events}, **seen).persist()
+    landed_again.count()
     return run_sql(
         context.spark,
         "exposures",
-        {"events": read(context.spark, events)},
-        as_of=as_of,
-        end_of_as_of=epoch_micros(end_of_day(as_of, settings.zone)),
+        {"events": events, "landed_again": landed_again},
+        **seen,
         history_days=settings.training.history_days,
         attribution=settings.funnel.attribution,
         stages=settings.funnel.stages,
@@ -69,11 +72,14 @@ def _audit(context: Context, written: DataFrame) -> list[str]:
     return audit(written, of_examples(table, context.settings), what="examples", keys=("exposure_id", "user_id"))
 
 
-def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> None:
+def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> int:
+    """Write how many labels of each stage were implied into `metrics`; returns the number of exposures."""
     stages = context.settings.funnel.stage_names
     sums = [f"sum(label_{stage} - observed_{stage}) AS {stage}" for stage in stages]
-    implied = exposed.selectExpr(*sums).collect()[0]
+    *implied, count = exposed.selectExpr(*sums, "count(*)").collect()[0]
     rows = [
-        {"ds": as_of, "name": "implied_labels", "stage": stage, "value": float(implied[stage] or 0)} for stage in stages
+        {"ds": as_of, "name": "implied_labels", "stage": stage, "value": float(number or 0)}
+        for stage, number in zip(stages, implied, strict=True)
     ]
     context.warehouse.append("metrics", [row | {"run_id": context.run_id} for row in rows])
+    return int(count)

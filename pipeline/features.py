@@ -15,7 +15,8 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
     """The features of each (user_id, as_of), by `sql/features.sql`.
 
     Args:
-        spine: distinct `user_id`, `as_of` with first <= as_of <= last.
+        spine: distinct `user_id`, `as_of` with first <= as_of <= last. One that brings the users' attributes, as of
+            `as_of`, spares reading every profile ever landed.
 
     Returns: the spine with the columns of `tables.feature_columns`.
     """
@@ -23,7 +24,8 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
     tiles = warehouse.pin("activity", first=first - activity_reach(settings), last=last)
     views = {"spine": spine, "activity": read(context.spark, run.read(tiles))}
     attributes = list(profile_columns(settings))
-    if attributes:
+    spine_has_attributes = set(attributes) <= set(spine.columns)
+    if not spine_has_attributes:
         views["users"] = read(context.spark, run.read(warehouse.pin("users", last=last)))
     return run_sql(
         context.spark,
@@ -32,6 +34,7 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
         events=event_kinds(settings),
         windows_days=settings.features.windows_days,
         attributes=attributes,
+        spine_has_attributes=spine_has_attributes,
     )
 
 

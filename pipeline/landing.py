@@ -53,7 +53,7 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Landing:
         spark,
         "classify",
         {
-            "source": _no_events(context) if rows is None else _mapped_events(rows, settings, dates),
+            "source": _no_events(context) if rows is None else mapped_events(rows, settings, dates),
             "known": read(spark, run.read(known)).select("event_id", "landed_on"),
         },
         event_names=settings.funnel.event_names,
@@ -93,11 +93,10 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
     reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
     one_a_day = Window.partitionBy("user_id", "landed_on", "reason").orderBy(F.to_json(F.struct(*columns)))
     repeats = F.row_number().over(one_a_day) > 1
-    return _counted(
-        users.withColumn("reason", reason).withColumn(
-            "fate", F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
-        )
-    )
+    # The raw content is kept only where it is needed, as of events.
+    users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
+    fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
+    return _counted(users.withColumn("fate", fate))
 
 
 def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
@@ -108,7 +107,7 @@ def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
     return F.coalesce(given, F.when(F.trim(said) != "", F.lit(False)))
 
 
-def _mapped_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
+def mapped_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
     source = settings.source.events
     key = "source.events.columns"
     columns = mapped(rows, source.columns, ("event_id", "user_id", "campaign_id"), "string", key=key)
@@ -155,8 +154,7 @@ def _no_events(context: Context) -> DataFrame:
 
 
 def _counted(classified: DataFrame) -> Landing:
-    # The raw content is kept only where it is needed, so that the cache holds little more than the table will.
-    landing = Landing(classified.withColumn("raw", F.when(F.col("fate") == "quarantined", F.col("raw"))).persist())
+    landing = Landing(classified.persist())
     for landed_on, fate, reason, number in landing.rows.groupBy("landed_on", "fate", "reason").count().collect():
         day = landing.counts[landed_on]
         day.rows_in += number

@@ -1,9 +1,11 @@
 """The champion inside Spark's Python workers: loaded once a worker, Arrow batches in and out."""
 
-from collections.abc import Callable, Iterable, Iterator
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pyspark import SparkFiles
 
@@ -11,25 +13,55 @@ from model import Bundle
 
 Batches = Iterator[pa.RecordBatch]
 
+FARTHEST = 1_000_000
+"""Thousandths of log-odds of a score that is exactly 0 or 1: farther out than any other float64 has."""
 
-def predictor(bundle_name: str) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """A function for `mapInArrow`: user_id and features in; user_id, `raw_<stage>` and `p_<stage>` out.
+
+def predictor(bundle_name: str, constants: Mapping[str, str | None]) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """A function for `mapInArrow` that scores one partition.
+
+    In: `user_id` and features. Out, in the order of `user_id`: `user_id`, and of each stage `raw_<stage>`,
+    `p_<stage>` and `log_odds_<stage>`, the raw score's log-odds in whole thousandths.
+
+    The rows of a partition are sorted before they are scored: the last bits of a matrix product depend on the place
+    of a row in it, so that equal partitions in an equal order repeat every score. A partition is held in memory for
+    that: Arrow sorts a million rows, 65,536 a partition, in 0.3 s, where Spark took about 1.7 s (two busy cores).
 
     Args:
         bundle_name: the bundle's folder as given to `SparkContext.addFile`.
+        constants: text columns that are the same in every row; they need not come through Spark.
     """
 
     def predict(batches: Iterable[pa.RecordBatch]) -> Batches:
+        parts = list(batches)
+        if not parts:
+            return
         bundle = _load(SparkFiles.get(bundle_name))
-        for batch in batches:
-            scores = bundle.predict(batch)
-            columns = {"user_id": batch.column("user_id")}
-            for position, stage in enumerate(bundle.task_names):
-                columns[f"raw_{stage}"] = pa.array(scores.raw[:, position])
-                columns[f"p_{stage}"] = pa.array(scores.calibrated[:, position])
-            yield pa.RecordBatch.from_pydict(columns)
+        rows = pa.Table.from_batches(parts).combine_chunks().sort_by("user_id")
+        for name, value in constants.items():
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(rows)))
+        scores = bundle.predict(rows)
+        columns = {"user_id": rows.column("user_id")}
+        for position, stage in enumerate(bundle.task_names):
+            columns[f"raw_{stage}"] = pa.array(scores.raw[:, position])
+            columns[f"p_{stage}"] = pa.array(scores.calibrated[:, position])
+            columns[f"log_odds_{stage}"] = pa.array(thousandths_of_log_odds(scores.raw[:, position]))
+        yield from pa.table(columns).to_batches(max_chunksize=parts[0].num_rows)
 
     return predict
+
+
+def thousandths_of_log_odds(p: np.ndarray) -> np.ndarray:
+    """Log-odds of probabilities, float64 (n,), in whole thousandths, int32 (n,).
+
+    NaN has no log-odds and reads as 0: the audit stops it, not the ranking.
+
+    >>> thousandths_of_log_odds(np.array([0.0, 0.5, 0.75, 1.0])).tolist()
+    [-1000000, 0, 1099, 1000000]
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_odds = np.log(p / (1.0 - p))
+    return np.nan_to_num(np.rint(1000 * log_odds), nan=0, posinf=FARTHEST, neginf=-FARTHEST).astype(np.int32)
 
 
 @lru_cache(maxsize=1)
@@ -38,4 +70,8 @@ def _load(path: str) -> Bundle:
 
     # Spark runs one worker a core: more threads in each would only wait for one another.
     torch.set_num_threads(1)
-    return Bundle.load(Path(path))
+    pa.set_cpu_count(1)
+    bundle = Bundle.load(Path(path))
+    # Spark's worker collects garbage after every task, and looks at each of torch's objects again: 0.08 s a task.
+    gc.freeze()
+    return bundle

@@ -1,5 +1,6 @@
 """A night's scores: one row for every user who may still be texted, from the champion as of that night."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,19 @@ from pipeline.audit import audit
 from pipeline.config import Settings
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
+from pipeline.eligible import eligible
 from pipeline.errors import FunnelError
 from pipeline.expectations import BASELINE_NIGHTS, of_scores
 from pipeline.features import features
 from pipeline.predict import predictor
-from pipeline.publish import stage_audit_publish
+from pipeline.publish import audit_publish
 from pipeline.registry import Registry
 from pipeline.runs import Counts, StageRun, recorded
-from pipeline.spark import read, run_sql
+from pipeline.spark import stage_one_partition
 
 BANDS = 10
+PARTITION_USERS = 65_536
+"""At most about so many users are scored in one go: enough to outweigh a task, few enough for its memory."""
 
 
 def score(context: Context, ds: date, *, model: str | None = None) -> None:
@@ -46,70 +50,82 @@ def score(context: Context, ds: date, *, model: str | None = None) -> None:
             count = spine.count()
             if not count:
                 raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
-            scored = _scored(context, features(context, run, spine, first=ds, last=ds), path).persist()
-            rows = with_bands(scored, settings.funnel.stage_names).select(
-                "*",
-                F.lit(ds).alias("ds"),
-                F.lit(ds).alias("feature_as_of"),
-                F.lit(run.model_version).alias("model_version"),
-                F.lit(context.run_id).alias("run_id"),
-                F.lit(code_version()).alias("code_version"),
-                F.lit(datetime.now(UTC)).alias("scored_at"),
-            )
-            stage_audit_publish(context, run, "user_scores", rows, partial(_audit, context, ds, count))
+            publish_scores(context, run, features(context, run, spine, first=ds, last=ds), path, users=count)
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
         finally:
             context.spark.catalog.clearCache()
 
 
-def _scored(context: Context, inputs: DataFrame, bundle: Path) -> DataFrame:
-    """`user_id`, `raw_<stage>` and `p_<stage>` of each row of features, in the planned campaign's context."""
+def publish_scores(context: Context, run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> None:
+    """Score rows of features and publish them as the run's one date.
+
+    Args:
+        inputs: `user_id`, once each, and the columns of `tables.feature_columns`.
+        bundle: the folder of the model `run.model_version`.
+        users: how many rows there must be.
+
+    Raises:
+        AuditError: a critical expectation failed; the table is as it was.
+    """
+    ds = run.dates.first
+    partitions = -(-users // PARTITION_USERS)
+    scored = _scored(context, inputs, bundle, partitions).persist()
+    try:
+        rows = with_bands(scored, context.settings.funnel.stage_names).select(
+            "*",
+            F.lit(ds).alias("ds"),
+            F.lit(ds).alias("feature_as_of"),
+            F.lit(run.model_version).alias("model_version"),
+            F.lit(context.run_id).alias("run_id"),
+            F.lit(code_version()).alias("code_version"),
+            F.lit(datetime.now(UTC)).alias("scored_at"),
+        )
+        # A file a core, until files hold half a million users.
+        cores = context.spark.sparkContext.defaultParallelism
+        files = max(min(partitions, cores), -(-partitions // 8))
+        staged = stage_one_partition(rows, context.warehouse, "user_scores", ds, files=files)
+        audit_publish(context, run, staged, partial(_audit, context, ds, users))
+    finally:
+        scored.unpersist()
+
+
+def _scored(context: Context, inputs: DataFrame, bundle: Path, partitions: int) -> DataFrame:
+    """What `predict.predictor` makes of each row of features, in the planned campaign's context.
+
+    Which users share a partition depends on their ids and number alone, so that a rerun, on however many cores,
+    repeats every score to the last bit.
+    """
     settings = context.settings
     planned = {f"context_{name}": settings.scoring.context.get(name) for name in settings.features.context}
-    known = inputs.withColumns({name: F.lit(value).cast("string") for name, value in planned.items()})
-    # A fixed order makes equal batches, so that a rerun repeats every score to the last bit.
-    ordered = known.repartition("user_id").sortWithinPartitions("user_id").drop("as_of")
     context.spark.sparkContext.addFile(str(bundle), recursive=True)
-    return ordered.mapInArrow(predictor(bundle.name), _score_schema(settings))
-
-
-def eligible(context: Context, run: StageRun, ds: date) -> DataFrame:
-    """`user_id` of everyone known by `ds`, not completed, consent not withdrawn."""
-    settings, warehouse = context.settings, context.warehouse
-    views = {"activity": read(context.spark, run.read(warehouse.pin("activity", last=ds)))}
-    if settings.source.users:
-        views["users"] = read(context.spark, run.read(warehouse.pin("users", last=ds)))
-    return run_sql(
-        context.spark,
-        "eligible",
-        views,
-        ds=ds,
-        has_users="users" in views,
-        last_stage=settings.funnel.stage_names[-1],
-    )
+    spread = inputs.drop("as_of").repartition(partitions, "user_id")
+    return spread.mapInArrow(predictor(bundle.name, planned), _score_schema(settings))
 
 
 def with_bands(scored: DataFrame, stages: tuple[str, ...]) -> DataFrame:
-    """Add `band_<stage>`, 1 to 10 by the rank of `raw_<stage>` among the night's users, 10 the best.
+    """Replace `log_odds_<stage>` by `band_<stage>`, 1 to 10 by its rank among the night's users, 10 the best.
 
-    Ranks are taken over scores rounded to a thousandth of log-odds: few enough to rank on the driver whatever the
-    number of users. Equal scores share a band, by their middle rank.
+    Thousandths of log-odds are few enough to rank on the driver whatever the number of users. Equal ones share a
+    band, by their middle rank.
     """
-    log_odds = {stage: f"round(ln(raw_{stage} / (1 - raw_{stage})), 3)" for stage in stages}
-    pairs = ", ".join(f"'{stage}', {expression}" for stage, expression in log_odds.items())
-    counted = (
-        scored.selectExpr(f"stack({len(stages)}, {pairs}) AS (stage, rounded)").groupBy("stage", "rounded").count()
-    )
-    counts = pd.DataFrame(counted.toPandas()).sort_values(["stage", "rounded"])
+    pairs = ", ".join(f"{position}, log_odds_{stage}" for position, stage in enumerate(stages))
+    counted = scored.selectExpr(f"stack({len(stages)}, {pairs}) AS (stage, log_odds)").groupBy("stage", "log_odds")
+    counts = pd.DataFrame(counted.count().toPandas()).sort_values(["stage", "log_odds"])
     by_stage = counts.groupby("stage")["count"]
     middle = by_stage.cumsum() - counts["count"] / 2
-    counts["band"] = (1 + BANDS * middle // by_stage.transform("sum")).astype("int32")
-    banded = scored
-    for stage, expression in log_odds.items():
-        bands = counts.loc[counts["stage"] == stage, ["rounded", "band"]]
-        bands = scored.sparkSession.createDataFrame(bands.set_axis([f"_{stage}", f"band_{stage}"], axis=1))
-        banded = banded.join(F.broadcast(bands), F.expr(expression) == F.col(f"_{stage}"), "left").drop(f"_{stage}")
-    return banded
+    counts["band"] = 1 + (BANDS * middle // by_stage.transform("sum")).astype(int)
+    lowest = counts.groupby(["stage", "band"])["log_odds"].min()
+    bands = {
+        f"band_{stage}": F.expr(_band(f"log_odds_{stage}", lowest[position].to_dict()))
+        for position, stage in enumerate(stages)
+    }
+    return scored.withColumns(bands).drop(*(f"log_odds_{stage}" for stage in stages))
+
+
+def _band(column: str, lowest: Mapping[int, int]) -> str:
+    """SQL for the band of a column's value, from the lowest value of each band that has any."""
+    cases = (f"WHEN {column} >= {lowest[band]} THEN {band}" for band in sorted(lowest, reverse=True))
+    return f"CASE {' '.join(cases)} END"
 
 
 def _champion(settings: Settings, ds: date) -> str:
@@ -136,7 +152,8 @@ def _require_same_stages(bundle: Path, settings: Settings) -> None:
 
 def _score_schema(settings: Settings) -> str:
     stages = settings.funnel.stage_names
-    return ", ".join(["user_id string", *(f"{kind}_{stage} double" for stage in stages for kind in ("raw", "p"))])
+    of_stage = "raw_{0} double, p_{0} double, log_odds_{0} int"
+    return ", ".join(["user_id string", *(of_stage.format(stage) for stage in stages)])
 
 
 def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[str]:

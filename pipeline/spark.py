@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pipeline.config import Settings
 from pipeline.errors import FunnelError
 from pipeline.sql_files import render
+from pipeline.tables import Table
 from pipeline.warehouse import Pinned, Warehouse
 
 PARTITION = "_partition"
@@ -82,12 +84,24 @@ def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[s
     """
     table = warehouse.tables[name]
     directory = warehouse.staging(name)
-    columns = [F.col(field.name).cast(field.dataType) for field in from_arrow_schema(table.schema).fields]
-    rows = frame.select(*columns).withColumn(PARTITION, F.col(table.partition))
+    rows = _as_in(table, frame).withColumn(PARTITION, F.col(table.partition))
     # Rebalancing keeps a small day in one file and cuts a large one into several.
     spread = rows.hint("rebalance", PARTITION).sortWithinPartitions(PARTITION, *sort)
     spread.write.partitionBy(PARTITION).parquet(directory)
     return Pinned(name, None, _staged_files(frame.sparkSession, directory), table.schema)
+
+
+def stage_one_partition(frame: DataFrame, warehouse: Warehouse, name: str, day: date, *, files: int) -> Pinned:
+    """Write a frame of one date as at most `files` files, its rows in the order they have: nothing is shuffled."""
+    table = warehouse.tables[name]
+    directory = warehouse.staging(name)
+    _as_in(table, frame).coalesce(files).write.parquet(f"{directory}/{PARTITION}={day}")
+    return Pinned(name, None, _staged_files(frame.sparkSession, directory), table.schema)
+
+
+def _as_in(table: Table, frame: DataFrame) -> DataFrame:
+    """The frame's columns in the table's order and types."""
+    return frame.select(*(F.col(field.name).cast(field.dataType) for field in from_arrow_schema(table.schema).fields))
 
 
 def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:

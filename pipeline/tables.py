@@ -49,6 +49,17 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
             last_time=TIMESTAMP,
         ),
         _table(
+            "known_users",
+            "as_of",
+            user_id=pa.string(),
+            profile_on=pa.date32(),
+            consent=pa.bool_(),
+            **profile_columns(settings),
+            seen_on=pa.date32(),
+            completed_on=pa.date32(),
+            made_from=pa.string(),
+        ),
+        _table(
             "examples",
             "as_of",
             exposure_id=pa.string(),

@@ -2,7 +2,7 @@
 --
 -- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw)
 --      known(event_id, landed_on): what landed in the look-back before the first day read
--- out  the source's rows with our event name, an event_id, fate and reason
+-- out  the source's rows with our event name, an event_id, fate and reason; `raw` of the quarantined alone
 --
 -- A key that lands on several days is kept on the first of them, and again only when more than the look-back has
 -- passed since it was last kept: what a night-by-night ingest, which sees only that many days, would have done.
@@ -26,7 +26,9 @@ WITH checked AS (
 ),
 keyed AS (
   SELECT
-    landed_on, user_id, event, event_time, campaign_id, context, raw, reason,
+    landed_on, user_id, event, event_time, campaign_id, context, reason,
+    -- Only a rejected row keeps its raw content: the others' is neither made nor sorted.
+    CASE WHEN reason IS NOT NULL THEN raw END AS raw,
     coalesce(
       nullif(trim(event_id), ''),
       sha2(to_json(struct(user_id, event, unix_micros(event_time) AS at, campaign_id, context)), 256)

@@ -1,23 +1,19 @@
 -- Every exposure known at as_of with its labels, as far as their windows have passed.
 --
 -- in   events(landed_on, event_id, user_id, event, event_time, campaign_id, context)
+--      landed_again(event_id, first_landed_on), by sql/landed_again.sql
 -- out  exposure_id, user_id, exposure_time, exposure_date, feature_as_of, context_*, and for each stage
 --      observed_<stage>  1 if the stage's own event follows within its window (null while immature)
 --      mature_<stage>    whether the whole window has passed by the end of as_of
 --      label_<stage>     observed, or implied by a later mature stage (null while immature)
 --
 -- Delays are counted in microseconds of absolute time: a day of 24 h stays 24 h when clocks change.
-WITH landed AS (
-  SELECT
-    *,
-    unix_micros(event_time) AS at,
-    -- An event that landed again after the look-back had passed still counts once.
-    row_number() OVER (PARTITION BY event_id ORDER BY landed_on) AS landing
-  FROM events
-  WHERE landed_on <= DATE'{{ as_of }}' AND unix_micros(event_time) < {{ end_of_as_of }}
-),
-seen AS (
-  SELECT * FROM landed WHERE landing = 1
+WITH seen AS (
+  SELECT e.*, unix_micros(e.event_time) AS at
+  FROM events AS e
+  -- An event that landed again after the look-back had passed still counts once.
+  LEFT ANTI JOIN landed_again AS again ON again.event_id = e.event_id AND again.first_landed_on < e.landed_on
+  WHERE e.landed_on <= DATE'{{ as_of }}' AND unix_micros(e.event_time) < {{ end_of_as_of }}
 ),
 exposure AS (
   SELECT *

@@ -11,30 +11,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
-import pandas as pd
 import psutil
 
 from pipeline.config import load
 from pipeline.warehouse import Warehouse
+from tests.benchmarks.harness import PeakMemory
 
 INTERVAL = 1.0
 
 
 def main(folder: Path) -> None:
     """Run the demo into a folder and print the table."""
-    started = datetime.now(UTC)
+    clock = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "pipeline", "demo", "--out", str(folder)])
-    samples = []
-    while process.poll() is None:
-        samples.append((datetime.now(UTC), _memory(psutil.Process(process.pid))))
-        time.sleep(INTERVAL)
+    with PeakMemory(psutil.Process(process.pid), interval=INTERVAL) as memory:
+        process.wait()
     if process.returncode:
         sys.exit(process.returncode)
-    memory = pd.DataFrame(samples, columns=["at", "bytes"])
-    total = (datetime.now(UTC) - started).total_seconds()
+    total = time.perf_counter() - clock
 
     runs = Warehouse.of(load(folder / "funnel.toml")).arrow("runs", first=date.min, last=date.max).to_pandas()
     stages = runs.groupby(["run_id", "stage", "started_at"], as_index=False).agg(
@@ -42,25 +39,12 @@ def main(folder: Path) -> None:
     )
     print("\n| stage | dates | rows | seconds | peak GiB |\n|---|---|---|---|---|")
     for each in stages.sort_values("started_at").to_dict("records"):
-        end = each["started_at"] + pd.Timedelta(seconds=each["seconds"])
-        during = memory[(memory["at"] >= each["started_at"]) & (memory["at"] <= end)]["bytes"].max()
+        begin = each["started_at"].timestamp()
+        during = memory.peak_between(begin, begin + each["seconds"])
         print(
             f"| {each['stage']} | {each['dates']} | {each['rows']:,} | {each['seconds']:.1f} | {during / 2**30:.2f} |"
         )
-    print(f"| whole demo | | | {total:.1f} | {memory['bytes'].max() / 2**30:.2f} |")
-
-
-def _memory(process: psutil.Process) -> int:
-    used = 0
-    try:
-        for each in [process, *process.children(recursive=True)]:
-            try:
-                used += each.memory_full_info().pss
-            except psutil.Error:
-                continue
-    except psutil.Error:
-        pass
-    return used
+    print(f"| whole demo | | | {total:.1f} | {memory.peak / 2**30:.2f} |")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from pipeline.context import Context
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.nights import load as load_history
+from pipeline.predict import thousandths_of_log_odds
 from pipeline.registry import Registry
-from pipeline.scoring import score
+from pipeline.scoring import score, with_bands
 from pipeline.simulate import Simulation, simulate
 from pipeline.training import train
 from tests.conftest import Company
@@ -124,6 +125,24 @@ class TestLender:
         assert after[NEXT_NIGHT] == before[NEXT_NIGHT]
         assert after[NIGHT] != before[NIGHT]
 
+    def test_how_spark_cuts_its_work_changes_no_bit_of_a_score(self, lender: Lender) -> None:
+        config = lender.company.folder / "cut.toml"
+        cut = '"spark.sql.shuffle.partitions" = "7", "spark.sql.execution.arrow.maxRecordsPerBatch" = "100"'
+        text = DEMO + SPARK.replace('"spark.sql.shuffle.partitions" = "2"', cut)
+        config.write_text(text, encoding="utf-8")
+        kept = [key.split(" = ") for key in cut.replace('"', "").split(", ")]
+        spark = lender.company.context().spark
+        before = {key: spark.conf.get(key) for key, _ in kept}
+        try:
+            again = lender.score(NIGHT, config)
+            assert {key: spark.conf.get(key) for key, _ in kept} == dict(kept)
+        finally:
+            for key, value in before.items():
+                spark.conf.set(key, value)
+        pd.testing.assert_frame_equal(
+            again.drop(columns=list(OF_A_RUN)), lender.scores[NIGHT].drop(columns=list(OF_A_RUN)), check_exact=True
+        )
+
     def test_a_row_says_what_it_came_from(self, lender: Lender) -> None:
         scores = lender.scores[NEXT_NIGHT]
         assert set(scores["ds"]) == set(scores["feature_as_of"]) == {NEXT_NIGHT}
@@ -225,6 +244,33 @@ class TestLender:
         assert set(scores["user_id"]) == set(events["user_id"]) - visited
         assert scores["p_visit"].between(0, 1).all()
         assert "p_click" not in scores
+
+
+def test_log_odds_are_whole_thousandths_and_finite() -> None:
+    p = np.array([0.0, 1e-12, 0.25, 0.5, 0.75, 1.0 - 1e-12, 1.0, np.nan])
+    assert thousandths_of_log_odds(p).tolist() == [-1_000_000, -27_631, -1_099, 0, 1_099, 27_631, 1_000_000, 0]
+
+
+def test_bands_are_by_middle_rank(company: Company) -> None:
+    rng = np.random.default_rng(0)
+    # Many ties, a value that more than a tenth of the users share, and one value alone.
+    drawn = {
+        "click": rng.integers(-40, 40, 997),
+        "register": np.where(rng.random(997) < 0.35, 7, rng.integers(0, 99, 997)),
+    }
+    drawn["complete"] = np.full(997, -3)
+    stages = tuple(drawn)
+    frame = pd.DataFrame({f"log_odds_{stage}": values.astype("int32") for stage, values in drawn.items()})
+    frame["user_id"] = [f"u{number}" for number in range(len(frame))]
+    banded = with_bands(company.context().spark.createDataFrame(frame), stages).toPandas()
+    assert set(banded.columns) == {"user_id", *(f"band_{stage}" for stage in stages)}
+    banded = frame.merge(banded, on="user_id", validate="one_to_one")
+    for stage in stages:
+        middle = banded[f"log_odds_{stage}"].rank(method="average") - 0.5
+        expected = 1 + np.floor(10 * middle / len(banded)).astype(int)
+        assert banded[f"band_{stage}"].tolist() == expected.tolist()
+    assert set(banded["band_click"]) == set(range(1, 11))
+    assert set(banded["band_complete"]) == {6}
 
 
 def test_the_champion_of_a_night_is_the_last_promoted_of_the_newest_data_it_may_know(company: Company) -> None:

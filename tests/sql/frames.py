@@ -85,18 +85,59 @@ def features(
     views = {"spine": spine, "activity": tiles(spark, events)}
     if attributes:
         views["users"] = frame(spark, profiles, USERS)
-    return run_sql(spark, "features", views, events=kinds, windows_days=windows_days, attributes=attributes)
+    return run_sql(
+        spark,
+        "features",
+        views,
+        events=kinds,
+        windows_days=windows_days,
+        attributes=attributes,
+        spine_has_attributes=set(attributes) <= set(spine.columns),
+    )
+
+
+def known_users(
+    spark: SparkSession,
+    events: Iterable[Event],
+    profiles: Iterable[Profile] | None,
+    ds: date,
+    *,
+    last_stage: str,
+    earlier: DataFrame | None = None,
+) -> DataFrame:
+    """Everyone known by `ds`; of a source without users where `profiles` is None."""
+    views = {"activity": tiles(spark, events)}
+    if profiles is not None:
+        views["users"] = frame(spark, profiles, USERS)
+    if earlier is not None:
+        views["earlier"] = earlier
+    return run_sql(
+        spark,
+        "known_users",
+        views,
+        ds=ds,
+        has_users=profiles is not None,
+        has_earlier=earlier is not None,
+        attributes=ATTRIBUTES if profiles is not None else (),
+        last_stage=last_stage,
+    )
+
+
+def eligible(spark: SparkSession, known: DataFrame, ds: date, *, has_users: bool) -> DataFrame:
+    attributes = ATTRIBUTES if has_users else ()
+    return run_sql(spark, "eligible", {"known_users": known}, ds=ds, has_users=has_users, attributes=attributes)
 
 
 def exposures(
     spark: SparkSession, events: Iterable[Event], as_of: date, world: World, *, attribution: str, history_days: int
 ) -> DataFrame:
+    views = {"events": frame(spark, events, EVENTS)}
+    seen = {"as_of": as_of, "end_of_as_of": epoch_micros(end_of_day(as_of, world.zone))}
     return run_sql(
         spark,
         "exposures",
-        {"events": frame(spark, events, EVENTS)},
-        as_of=as_of,
-        end_of_as_of=epoch_micros(end_of_day(as_of, world.zone)),
+        views | {"landed_again": run_sql(spark, "landed_again", views, **seen)},
+        **seen,
         history_days=history_days,
         attribution=attribution,
         stages=[Stage(name=name, event=name, window_days=days) for name, days in world.windows.items()],

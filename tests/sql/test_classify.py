@@ -44,7 +44,27 @@ def classify(
         tolerance_hours=tolerance_hours,
         lookback_days=lookback_days,
     )
-    return frames.collected(found)
+    return with_raw(frames.collected(found), list(rows))
+
+
+def with_raw(found: list[Row], rows: list[SourceRow]) -> list[Row]:
+    """Give rows that are not quarantined, which keep no raw content, that of a source row of the same content."""
+    given = {row["raw"] for row in found if row["fate"] == "quarantined"}
+    waiting: dict[str, list[str]] = {}
+    for row in rows:
+        if row.raw not in given:
+            event_id = (row.event_id or "").strip() and row.event_id
+            event = EVENT_NAMES.get(row.source_event or "")
+            same = (row.landed_on, event_id, row.user_id, event, row.event_time, row.campaign_id, row.context or {})
+            waiting.setdefault(repr(same), []).append(row.raw)
+    for row in found:
+        if row["fate"] != "quarantined":
+            assert row["raw"] is None
+            event_id = "" if len(row["event_id"]) == 64 else row["event_id"]
+            names = ("user_id", "event", "event_time", "campaign_id")
+            same = (row["landed_on"], event_id, *(row[name] for name in names), dict(row["context"] or ()))
+            row["raw"] = waiting[repr(same)].pop()
+    return found
 
 
 def random_rows(dice: Dice, *, events: int, tolerance_hours: int = 0) -> list[SourceRow]:

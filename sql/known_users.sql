@@ -1,0 +1,63 @@
+-- Everyone the source has told of by ds, one row a user: all that a night needs of history but the last windows' tiles.
+--
+-- in   users(landed_on, user_id, consent, attributes), if the source has users
+--      activity(landed_on, user_id, event, event_date)
+--      earlier: what this file gave as of an earlier date, if it did; users and activity then hold what landed since
+-- out  user_id, once each
+--      profile_on   when the newest profile landed; null: none has
+--      consent      the last word on it: a later profile that says nothing takes no withdrawal back
+--      attributes   the newest profile's
+--      seen_on      the first local date of an event that has landed; where the source has users, of one that completes
+--      completed_on the first local date of an event of the last stage that has landed
+--
+-- Both dates may lie after ds, where the source is ahead of its landing day: the night of that date will need them.
+WITH told AS (
+  {% if has_users %}
+  SELECT
+    user_id,
+    landed_on AS profile_on,
+    consent,
+    {% for name in attributes %}
+    {{ name }},
+    {% endfor %}
+    CAST(NULL AS DATE) AS seen_on,
+    CAST(NULL AS DATE) AS completed_on
+  FROM users
+  WHERE landed_on <= DATE'{{ ds }}'
+  UNION ALL
+  {% endif %}
+  SELECT
+    user_id,
+    CAST(NULL AS DATE) AS profile_on,
+    CAST(NULL AS BOOLEAN) AS consent,
+    {% for name in attributes %}
+    NULL AS {{ name }},
+    {% endfor %}
+    event_date AS seen_on,
+    CASE WHEN event = '{{ last_stage }}' THEN event_date END AS completed_on
+  FROM activity
+  WHERE landed_on <= DATE'{{ ds }}'{% if has_users %} AND event = '{{ last_stage }}'{% endif %}
+
+  {% if has_earlier %}
+  -- All of it is older than what landed since, so that its profile reads like any other.
+  UNION ALL
+  SELECT user_id, profile_on, consent, {% for name in attributes %}{{ name }}, {% endfor %}seen_on, completed_on
+  FROM earlier
+  {% endif %}
+),
+latest AS (
+  SELECT
+    user_id,
+    max(profile_on) AS profile_on,
+    max_by(consent, profile_on) FILTER (WHERE consent IS NOT NULL) AS consent,
+    {% if attributes %}
+    max_by(struct({{ attributes | join(', ') }}), profile_on) AS profile,
+    {% endif %}
+    min(seen_on) AS seen_on,
+    min(completed_on) AS completed_on
+  FROM told
+  GROUP BY user_id
+)
+SELECT
+  user_id, profile_on, consent, {% for name in attributes %}profile.{{ name }}, {% endfor %}seen_on, completed_on
+FROM latest

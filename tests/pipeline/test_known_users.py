@@ -1,0 +1,86 @@
+"""A night starts from an earlier night's state only while that is what reading everything would give."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame
+
+from pipeline.context import Context
+from pipeline.dates import DateRange
+from pipeline.known_users import STATE_NIGHTS, _known_since, known_users
+from pipeline.nights import load
+from pipeline.runs import StageRun
+from tests.conftest import Company
+from tests.pipeline.funnels import sms
+
+D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))
+Row = dict[str, Any]
+
+
+def user(uid: str, consent: bool | None, tier: str) -> Row:
+    return {"uid": uid, "sms_consent": consent, "city_tier": tier, "age": 30.0}
+
+
+def completed(uid: str, day: date) -> dict[str, str | None]:
+    return sms(f"{uid}-{day}", uid, f"{day}T10:00:00+08:00", type="complete_application")
+
+
+def rows(frame: DataFrame) -> list[Row]:
+    return sorted((row.asDict() for row in frame.collect()), key=repr)
+
+
+def known(company: Company, ds: date) -> dict[str, Row]:
+    """Everyone known by a night, by user, as the night finds it; that is what reading everything gives."""
+    context: Context = company.context()
+    run = StageRun("score", DateRange(ds, ds))
+    found = rows(known_users(context, run, ds))
+    assert found == rows(_known_since(context, run, None, ds))
+    return {row["user_id"]: row for row in found}
+
+
+def states(company: Company) -> set[date]:
+    return set(company.context().warehouse.row_counts("known_users", first=date.min, last=date.max))
+
+
+@pytest.mark.slow
+def test_a_state_is_used_until_what_it_was_made_from_changes(make_company: Callable[..., Company]) -> None:
+    company = make_company()
+    company.land(D1, [completed("ann", D1)], [user("ann", True, "1"), user("bob", True, "1"), user("cat", False, "2")])
+    company.land(D2, [completed("dan", D2)], [user("bob", None, "2")])
+    company.land(D3, [completed("bob", D3)], [user("cat", None, "3"), user("dan", True, "3")])
+    load(company.context(), DateRange(D1, D3))
+
+    assert {name: (row["profile_on"], row["completed_on"]) for name, row in known(company, D2).items()} == {
+        "ann": (D1, D1),
+        "bob": (D2, None),
+        "cat": (D1, None),
+        "dan": (None, D2),
+    }
+    assert states(company) == {D2}
+    by_d3 = known(company, D3)
+    assert by_d3["cat"]["consent"] is False and by_d3["cat"]["city_tier"] == "3", "silence is no consent"
+    assert (by_d3["dan"]["profile_on"], by_d3["dan"]["completed_on"]) == (D3, D2), "no profile yet"
+    assert by_d3["bob"]["completed_on"] == D3
+    assert states(company) == {D2}, "the state of D2 was good for D3 too"
+
+    # A backfill of the first day: ann withdraws, and a user comes to light.
+    company.land(D1, [completed("ann", D1)], [user("ann", False, "1"), user("bob", True, "1"), user("eve", True, "1")])
+    load(company.context(), DateRange(D1, D1))
+    again = known(company, D3)
+    assert again["ann"]["consent"] is False and "eve" in again and again["cat"]["consent"] is None
+    assert states(company) == {D2, D3}
+    assert "eve" in known(company, D2), "a night for an old date makes its state anew"
+
+
+def test_a_state_that_has_grown_old_is_followed_by_one_that_starts_from_it(
+    make_company: Callable[..., Company],
+) -> None:
+    company = make_company()
+    company.land(D1, [completed("ann", D1)], [user("ann", True, "1"), user("bob", False, "1")])
+    load(company.context(), DateRange(D1, D1))
+    last_use = D1 + timedelta(days=STATE_NIGHTS - 1)
+    for ds, has in ((D1, {D1}), (last_use, {D1}), (last_use + timedelta(days=1), {D1, last_use + timedelta(days=1)})):
+        assert known(company, ds).keys() == {"ann", "bob"}
+        assert states(company) == has
