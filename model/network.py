@@ -38,7 +38,7 @@ class Towers(nn.Module):
 class MultiTaskModel(nn.Module):
     """Embed, one representation per task, one score per task, one logit or value per task.
 
-    **Shape**: ``sparse`` int32 or int64 (n, S), ``dense`` (n, D), ``lists`` of the same (n, P) -> float32 (n, T): the logit
+    **Shape**: integer ``sparse`` (n, S), ``dense`` (n, D), integer ``lists`` (n, P) -> float32 (n, T): the logit
     of each binary task's probability, the standardised value of each regression.
 
     >>> import pyarrow as pa
