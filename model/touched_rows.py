@@ -18,6 +18,8 @@ from model.network import MultiTaskModel
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 TINY = 1e-30
+FLUSH_EVERY = 4096
+"""A table is brought up to date after so many steps at the latest: what is kept per step stays small."""
 REACH = 256
 """Momentum older than this many steps has faded to 2e-12 of itself, and is left out."""
 
@@ -48,7 +50,8 @@ class TouchedRows:
         self.compact = self.device.type == "cpu"
         """Whether a row that occurs many times in a batch is taken once. That asks how many there are, for which the
         host would have to wait; without it, copies go along."""
-        self.mean, self.square = torch.zeros_like(weight), torch.zeros_like(weight)
+        self.moments = torch.zeros(len(weight), 2, weight.shape[1], device=self.device)
+        """Each row's moments side by side: they are always read and written together."""
         self.last = torch.zeros(len(weight), dtype=torch.int32, device=self.device)
         """How many of the steps since the last flush each row has made."""
         self._owner = torch.zeros_like(self.last)
@@ -77,28 +80,32 @@ class TouchedRows:
             stands = owner == order
             ids, owner = ids[stands], (stands.cumsum(0) - 1)[owner]
         self._ids, self._owners = ids, owner.long()
-        last, weight, mean, square = (
-            each.index_select(0, ids) for each in (self.last, self.table.table.weight.detach(), self.mean, self.square)
+        last, weight, moments = (
+            each.index_select(0, ids) for each in (self.last, self.table.table.weight.detach(), self.moments)
         )
-        self._moments = mean, square
-        self._make_up(weight, mean, square, last)
+        self._make_up(weight, moments, last)
+        self._moments = moments
         self.rows = self.table.taken = weight.requires_grad_()
         return self._owners[start : start + len(own)]
 
-    def _make_up(self, weight: Tensor, mean: Tensor, square: Tensor, last: Tensor) -> None:
+    def _make_up(self, weight: Tensor, moments: Tensor, last: Tensor) -> None:
         """Make the moves that rows (n, dim) have missed since their ``last`` one (n,), in place."""
-        product, total, weighted = self.kept.index_select(1, last)
-        sums = self.product / product, self.product * total, weighted / total.clamp(min=TINY)
-        decay, shift, eps = (each.float().unsqueeze(1) for each in sums)
-        weight.mul_(decay).sub_(shift * mean / (square.sqrt() + eps).clamp_(min=TINY))
-        missed = (self.since - last).unsqueeze(1).float()
-        mean.mul_(BETAS[0] ** missed)
-        square.mul_(BETAS[1] ** missed)
+        product, total, weighted = self.kept[:, : self.since + 1]
+        missed = torch.arange(self.since, -1, -1, device=self.device).double()
+        fading = [torch.as_tensor(beta) ** missed for beta in BETAS]
+        sums = [self.product / product, self.product * total, weighted / total.clamp(min=TINY), *fading]
+        # Worked out per step, of which there are few, and looked up per row.
+        decay, shift, eps, first, second = torch.stack(sums, 1).float().index_select(0, last).unsqueeze(2).unbind(1)
+        mean, square = moments.unbind(1)
+        weight.mul_(decay).addcdiv_(mean * shift, square.sqrt().add_(eps).clamp_(min=TINY), value=-1.0)
+        mean.mul_(first)
+        square.mul_(second)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move the rows taken by their gradient and put them back."""
-        gradient, (mean, square), rows = self.rows.grad, self._moments, self.rows.detach()
+        gradient, moments, rows = self.rows.grad, self._moments, self.rows.detach()
+        mean, square = moments.unbind(1)
         assert gradient is not None
         self.steps += 1
         self.since += 1
@@ -106,19 +113,21 @@ class TouchedRows:
         mean.lerp_(gradient, 1.0 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
         rows.mul_(1.0 - rate * self.decay)
-        rows.addcdiv_(mean, (square.sqrt() / unbias[1]).add_(EPS), value=-rate / unbias[0])
+        rows.addcdiv_(mean, square.sqrt().div_(unbias[1]).add_(EPS), value=-rate / unbias[0])
         if not self.compact:  # then copies of a row hold the same values, and any of them may be written
-            rows, mean, square = (each.index_select(0, self._owners) for each in (rows, mean, square))
-        for kept, new in ((self.table.table.weight, rows), (self.mean, mean), (self.square, square)):
-            kept.index_copy_(0, self._ids, new)
+            rows, moments = (each.index_select(0, self._owners) for each in (rows, moments))
+        self.table.table.weight.index_copy_(0, self._ids, rows)
+        self.moments.index_copy_(0, self._ids, moments)
         self.last[self._ids] = self.since
         self.product *= 1.0 - rate * self.decay
         first = max(self.since - REACH, 0)
         newest = self._fading[:, first - self.since :] * (rate * unbias[1] / unbias[0] / self.product)
         newest[1] *= unbias[1]
         self.kept[1:, first : self.since] += newest
-        self._begin_sums()
         self.release()
+        self.kept[0, self.since] = self.product  # the sums over the steps that follow begin
+        if self.since == FLUSH_EVERY:
+            self.flush()
 
     def release(self) -> None:
         """Let the table look up ids again."""
@@ -129,33 +138,26 @@ class TouchedRows:
         """Bring every row up to date, in the table itself."""
         for part in torch.arange(len(self.last), device=self.device).split(2**16) if self.since else ():
             rows = slice(int(part[0]), int(part[-1]) + 1)
-            self._make_up(self.table.table.weight[rows], self.mean[rows], self.square[rows], self.last[rows])
+            self._make_up(self.table.table.weight[rows], self.moments[rows], self.last[rows])
         self.last.zero_()
         self._start()
 
     def _start(self) -> None:
         """Count steps anew: no row has any to make up for."""
         self.since, self.product = 0, 1.0
-        self.kept = torch.zeros(3, 2 * REACH, dtype=torch.float64, device=self.device)
+        self.kept = torch.zeros(3, FLUSH_EVERY + 1, dtype=torch.float64, device=self.device)
         """Per step s since the last flush: D_s, and the sums up to now of c_j and of c_j e_j."""
-        self._begin_sums()
-
-    def _begin_sums(self) -> None:
-        """Begin the sums over the steps that follow this one."""
-        if self.since == self.kept.shape[1]:
-            self.kept = torch.cat([self.kept, torch.zeros_like(self.kept)], 1)
-        self.kept[0, self.since] = self.product
+        self.kept[0, 0] = self.product
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, beside the table's weights."""
         counts = torch.tensor([self.steps, self.since, self.product], dtype=torch.float64)
-        return {"mean": self.mean, "square": self.square, "last": self.last, "kept": self.kept, "counts": counts}
+        return {"moments": self.moments, "last": self.last, "kept": self.kept, "counts": counts}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up what ``state`` gave."""
-        for name in ("mean", "square", "last"):
+        for name in ("moments", "last", "kept"):
             getattr(self, name).copy_(state[name])
-        self.kept = state["kept"].to(self.device)
         steps, since, self.product = state["counts"].tolist()
         self.steps, self.since = int(steps), int(since)
 

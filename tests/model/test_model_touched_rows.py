@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model import touched_rows
 from model.embeddings import PooledEmbedding, StackedEmbedding
 from model.features import PADDING, Encoded
 from model.touched_rows import REACH, TouchedRows
@@ -56,6 +57,11 @@ def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), comp
 @pytest.mark.parametrize("flush_at", [(), (0, 7, 300)])
 def test_the_weights_are_those_of_dense_adamw(compact, flush_at):
     assert train_both(700, scale=1.0, flush_at=flush_at, compact=compact) < 1e-5
+
+
+def test_a_table_is_brought_up_to_date_every_so_many_steps(monkeypatch):
+    monkeypatch.setattr(touched_rows, "FLUSH_EVERY", 100)
+    assert train_both(350, scale=1.0) < 1e-5
 
 
 def test_gradients_as_small_as_eps_differ_by_a_fraction_of_a_step():
