@@ -234,7 +234,8 @@ class _Company:
             completed_at=complete_time[completed],
         )
         week = (today - self._first_monday).days // 7
-        return self._events(EVENT_TYPES[0], users, sent, week * len(OFFERS) + offer, offer), response
+        campaign = week * len(OFFERS) + offer.astype(np.int32)
+        return self._events(EVENT_TYPES[0], users, sent, campaign, offer), response
 
     def _stage_events(self, exposures: NDArray[np.void], response: Response) -> list[NDArray[np.void]]:
         events = []

@@ -282,6 +282,13 @@ def test_one_exposure_a_user_and_day_and_a_user_and_campaign(company: Company) -
     assert (truth.sent_on == truth.sent_at.dt.tz_convert(NOISY.timezone).dt.date).all()
 
 
+def test_campaigns_of_more_weeks_than_fit_eight_bits(tmp_path: Path) -> None:
+    truth = Company.simulated(Simulation(users=100, days=200), tmp_path / "out").truth
+    iso = pd.to_datetime(truth.sent_on).dt.isocalendar()
+    week = iso.year.astype(str) + "-w" + iso.week.astype(str).str.zfill(2)
+    assert (truth.campaign_id == week + "-" + truth.offer).all() and iso.week.max() > 26
+
+
 @pytest.mark.parametrize("per_week", [0.5, 4.0])
 def test_texts_a_week(tmp_path: Path, per_week: float) -> None:
     monday = date(2026, 2, 2)
