@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         keep = options.keep or Path(scratch)
         companies = [prepare(keep, users=users, days=days) for users, days in sizes]
         nights = [row for each in companies for row in measure(each, options.nights)]
-        warmth = [row for each in (companies[0], companies[-1])[: len(companies)] for row in cold_and_warm(each)]
+        warmth = cold_and_warm(companies[0])
         loads = [
             [f"{each.users:,}", len(each.history), f"{each.load_seconds:.0f}", f"{each.load_peak / 2**30:.2f}"]
             for each in companies
