@@ -25,7 +25,6 @@ from typing import Any
 
 import duckdb
 import psutil
-import sqlglot
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Settings
@@ -242,6 +241,8 @@ class Bench:
 
 def transpiled(text: str) -> str:
     """Spark SQL as DuckDB's."""
+    import sqlglot  # of the bench extra
+
     (found,) = sqlglot.transpile(text, read="spark", write="duckdb")
     return found
 
