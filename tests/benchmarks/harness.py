@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from tests.benchmarks.tuning import machine, markdown
+
+if TYPE_CHECKING:  # a GPU machine may be without it, and no benchmark of the model asks for memory
+    import psutil
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -87,6 +89,8 @@ class PeakMemory:
     """
 
     def __init__(self, process: psutil.Process | None = None, *, interval: float = 0.5) -> None:
+        import psutil
+
         self.process = process or psutil.Process()
         self.interval = interval
         self.samples: list[tuple[float, int]] = []
@@ -119,6 +123,8 @@ class PeakMemory:
 
 def memory_of(process: psutil.Process) -> int:
     """Bytes of a process and all it started, shared pages once; 0 if it has ended."""
+    import psutil
+
     used = 0
     try:
         for each in [process, *process.children(recursive=True)]:
