@@ -35,7 +35,7 @@ class LocalReader(NoopCatalog):
 
         Raises:
             NoSuchTableError: there is no such table, or no catalog yet.
-            sqlite3.Error: the catalog cannot be read.
+            sqlite3.Error, NotADirectoryError, PermissionError: the catalog cannot be read.
         """
         namespace, name = self.identifier_to_tuple(identifier)
         location = self._metadata_location(namespace, name)
@@ -44,8 +44,10 @@ class LocalReader(NoopCatalog):
         return Table((namespace, name), metadata, location, files, self)
 
     def _metadata_location(self, namespace: str, name: str) -> str:
-        if not self._database.exists():
-            raise NoSuchTableError(f"no catalog at {self._database}")
+        try:
+            self._database.stat()
+        except FileNotFoundError:
+            raise NoSuchTableError(f"no catalog at {self._database}") from None
         # Not `ro`: SQLite could then not undo what a writer that was killed left half done.
         uri = f"file:{quote(str(self._database))}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=30)) as database:

@@ -256,7 +256,7 @@ class Warehouse:
             return self._catalog.load_table((self.namespace, name))
         except NoSuchTableError:
             return None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NotADirectoryError, PermissionError) as error:
             raise _cannot_be_opened(self._location, error) from None
 
     @_lost_race
