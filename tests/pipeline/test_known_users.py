@@ -74,6 +74,7 @@ def test_a_state_is_used_until_what_it_was_made_from_changes(make_company: Calla
     assert "eve" in known(company, D2), "a night for an old date makes its state anew"
 
 
+@pytest.mark.slow
 def test_a_state_that_has_grown_old_is_followed_by_one_that_starts_from_it(
     make_company: Callable[..., Company],
 ) -> None:
