@@ -21,7 +21,7 @@ check: setup          ## linter, formatter check, type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup          ## the benchmarks of speed, beside their peers; writes tests/benchmarks/results (an hour)
+bench: setup          ## the benchmarks of speed, beside their peers; writes tests/benchmarks/results; takes long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from model.touched_rows import TouchedRows
 
 FILE = "checkpoint.safetensors"
+FORMAT = 2
+"""Raised when a state holds other tensors than before: a checkpoint of older code is refused, not half read."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, *, training: str) -> None:
         self.path = Path(folder) / FILE
-        self.training = training
+        self.training = f"{FORMAT} {training}"
 
     def save(self, state: State) -> None:
         """Write the state in the place of the last one, whole or not at all."""
@@ -97,7 +99,7 @@ class Checkpoint:
             raise ValueError(f"{self.path} is damaged ({error}): delete it to train from the start") from error
         if metadata.get("training") != self.training:
             raise ValueError(
-                f"{self.path} is of a training with other data or options: delete it, or name another folder"
+                f"{self.path} is of a training with other data, options or code: delete it, or name another folder"
             )
         for name, value in json.loads(metadata["standing"]).items():
             setattr(state, name, value)

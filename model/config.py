@@ -12,7 +12,6 @@ Architecture = Literal[
 ]
 Head = Literal["chain", "independent"]
 NumericEmbedding = Literal["none", "piecewise_linear", "periodic"]
-Precision = Literal["float32", "bfloat16"]
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu"]
 
 UNTIED = ("single_task", "aitm")
@@ -124,7 +123,7 @@ class TrainConfig:
     context_dropout: float = 0.3
     unseen_share: float = 0.01
     device: str = "auto"
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     shuffle_rows: int = 1_000_000
 
@@ -141,7 +140,7 @@ class TrainConfig:
             require(is_number(share) and 0 <= share <= 1, name, share, "a share from 0 to 1")
         one_of("schedule", self.schedule, ("constant", "linear", "cosine"))
         one_of("loss_weights", self.loss_weights, ("fixed", "uncertainty"))
-        one_of("precision", self.precision, get_args(Precision))
+        one_of("precision", self.precision, ("float32", "bfloat16"))
         require(isinstance(self.compile, bool), "compile", self.compile, "True or False")
         require(isinstance(self.device, str), "device", self.device, "a device's name")
         require(self.stop_on is None or isinstance(self.stop_on, str), "stop_on", self.stop_on, "None or a task's name")

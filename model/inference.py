@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from model.config import Precision
 from model.features import PADDING, Encoded
 from model.network import MultiTaskModel
 
@@ -16,12 +15,11 @@ SCORING_ROWS = 2048
 
 
 @torch.inference_mode()
-def score(network: MultiTaskModel, inputs: Encoded, *, precision: Precision = "float32") -> Tensor:
-    """Outputs float32 (n, T) in evaluation mode: the logit of each binary task, the standardised value of each
-    regression. ``precision`` "bfloat16" runs the network's products in it."""
+def score(network: MultiTaskModel, inputs: Encoded) -> Tensor:
+    """Outputs (n, T) in evaluation mode: the logit of each binary task, the standardised value of each
+    regression."""
     network.eval()
-    with torch.autocast(inputs.dense.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return in_pieces(network, inputs).float()
+    return in_pieces(network, inputs)
 
 
 def in_pieces(function: Callable[..., Tensor], inputs: Encoded) -> Tensor:

@@ -75,7 +75,7 @@ class TouchedRows:
         ids, start = gathered(own)
         order = torch.arange(len(ids), dtype=torch.int32, device=self.device)
         self._owner[ids] = order
-        owner = self._owner[ids]  # one occurrence of an id stands for all: four times as fast as torch.unique
+        owner = self._owner[ids]  # one occurrence of an id stands for all: in half the time of torch.unique
         if self.compact:
             stands = owner == order
             ids, owner = ids[stands], (stands.cumsum(0) - 1)[owner]
@@ -124,14 +124,10 @@ class TouchedRows:
         newest = self._fading[:, first - self.since :] * (rate * unbias[1] / unbias[0] / self.product)
         newest[1] *= unbias[1]
         self.kept[1:, first : self.since] += newest
-        self.release()
+        self.table.taken = None
         self.kept[0, self.since] = self.product  # the sums over the steps that follow begin
         if self.since == FLUSH_EVERY:
             self.flush()
-
-    def release(self) -> None:
-        """Let the table look up ids again."""
-        self.table.taken = None
 
     @torch.no_grad()
     def flush(self) -> None:

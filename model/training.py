@@ -149,8 +149,6 @@ class Trainer:
             while state.epoch <= config.epochs and state.stale < config.patience:
                 self._epoch(checkpoint)
         except TrainingError:
-            for table in self.tables:
-                table.release()
             if self.good is not None:
                 self.network.load_state_dict(self.good)
             raise

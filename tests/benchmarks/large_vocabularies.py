@@ -17,7 +17,7 @@ from model.losses import task_losses
 from tests.benchmarks.harness import in_turns, rates_table, write_report
 from tests.benchmarks.peers import TASKS, DeepCTR, Ours, examples_of, spec_of
 from tests.benchmarks.training_step import aucs_of
-from tests.benchmarks.tuning import Interval, markdown, paired
+from tests.benchmarks.tuning import changes, markdown
 
 SMALL, LARGE = 10_000, 1_000_000
 BATCH, STEPS = 1024, 64
@@ -93,12 +93,7 @@ def compare_with_dense(seeds: int = 5, epochs: int = 3) -> list[list[str]]:
                 losses.append(float(task_losses(outputs, held.targets, held.weight).mean()))
             figures.append([*losses, *aucs_of(ours, held)])
     names = [f"loss after epoch {each + 1}" for each in range(epochs)] + [f"AUC of {task}" for task in TASKS]
-    table = []
-    for column, name in enumerate(names):
-        dense, touched = ([each[column] for each in figures] for figures in found.values())
-        change: Interval = paired(touched, dense)
-        table.append([name, f"{sum(dense) / seeds:.5f}", f"{change.mean:+.6f} ± {change.half:.6f}"])
-    return table
+    return changes(names, found[0.0], found[NEXT_TO_NOTHING], digits=6)
 
 
 if __name__ == "__main__":

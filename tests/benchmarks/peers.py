@@ -118,9 +118,10 @@ class Ours:
         self.trainer.run(None)
 
     def infer(self, rows: Examples, batch: int) -> Tensor:
-        precision: Any = self.training.get("precision", "float32")
         pieces = (rows.inputs.rows(piece) for piece in _pieces(len(rows), batch))
-        return torch.cat([score(self.network, piece, precision=precision) for piece in pieces]).sigmoid()
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.training.get("precision") == "bfloat16"):
+            scores = [score(self.network, piece) for piece in pieces]
+        return torch.cat(scores).float().sigmoid()
 
 
 class DeepCTR:

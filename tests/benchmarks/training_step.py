@@ -32,7 +32,7 @@ from tests.benchmarks.peers import (
     flop_per_row,
     spec_of,
 )
-from tests.benchmarks.tuning import Interval, markdown, paired
+from tests.benchmarks.tuning import changes, markdown
 
 VOCABULARY = 10_000
 PRODUCT, COPY = 4096, 2**26
@@ -180,12 +180,7 @@ def auc_of_bfloat16(device: str, seeds: int = 5) -> list[list[str]]:
             for _ in range(3):
                 ours.train(rows, 1024)
             scores.append(aucs_of(ours, held))
-    table = []
-    for column, task in enumerate(TASKS):
-        float32, bfloat16 = ([each[column] for each in scores] for scores in found.values())
-        change: Interval = paired(bfloat16, float32)
-        table.append([task, f"{sum(float32) / seeds:.4f}", f"{change.mean:+.4f} ± {change.half:.4f}"])
-    return table
+    return changes(TASKS, found["bfloat16"], found["float32"], digits=4)
 
 
 def aucs_of(ours: Ours, held: Examples) -> list[float]:

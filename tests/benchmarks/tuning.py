@@ -158,6 +158,21 @@ def paired(values: Sequence[float], reference: Sequence[float]) -> Interval:
     return interval([value - other for value, other in zip(values, reference, strict=True)])
 
 
+def changes(
+    names: Sequence[str], values: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], *, digits: int
+) -> list[list[str]]:
+    """A row a figure: its mean in ``reference`` (seeds x figures), and how ``values`` differ, by seed.
+
+    >>> changes(["AUC"], [[0.7], [0.9]], [[0.6], [0.8]], digits=2)
+    [['AUC', '0.70', '+0.10 ± 0.00']]
+    """
+    rows = []
+    for name, ours, theirs in zip(names, zip(*values, strict=True), zip(*reference, strict=True), strict=True):
+        change = paired(ours, theirs)
+        rows.append([name, f"{np.mean(theirs):.{digits}f}", f"{change.mean:+.{digits}f} ± {change.half:.{digits}f}"])
+    return rows
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table.
 

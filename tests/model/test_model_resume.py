@@ -71,11 +71,14 @@ def test_a_finished_checkpoint_gives_the_bundle_at_once(table, tmp_path):
     np.testing.assert_array_equal(first.predict(table).raw, again.predict(table).raw)
 
 
-def test_a_checkpoint_of_another_training_is_refused(table, tmp_path):
+def test_a_checkpoint_of_another_training_is_refused(table, tmp_path, monkeypatch):
     fit_table(table, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="is of a training with other data or options"):
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="other data, options or code"):
+        patch.setattr("model.checkpoint.FORMAT", 1)
+        fit_table(table, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="is of a training with other data, options or code"):
         fit_table(table, checkpoint=tmp_path, training=TrainConfig(epochs=3, device="cpu", seed=1))
-    with pytest.raises(ValueError, match="is of a training with other data or options"):
+    with pytest.raises(ValueError, match="is of a training with other data, options or code"):
         fit_table(replace(table, label_click=[1] * 1_500), checkpoint=tmp_path)
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-100])
