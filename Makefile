@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 lock: setup           ## write what is installed to constraints.txt
 	( echo "# The versions everything is tested with. Written by: make lock"; \
-	  $(BIN)/pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' | grep -vE '^(nvidia-|triton)' ) > $(VENV)/lock
+	  $(BIN)/pip list --format=freeze --exclude-editable --exclude pip | sed 's/+cpu$$//' | grep -vE '^(nvidia-|triton)' ) > $(VENV)/lock
 	mv $(VENV)/lock constraints.txt
 
 clean:                ## remove the environment and what the demo made

@@ -120,6 +120,8 @@ class Reader(Section):
     format: str = "parquet"
     path: str | None = None
     options: dict[str, str] = {}
+    ready: str | None = None
+    """A path that is there once the night's partition is whole, such as `landing/{ds}/_SUCCESS`; else `path` itself."""
     where: str | None = None
     """Spark SQL condition on the source's rows; rows outside it are not this funnel's and are never read in."""
     columns: dict[str, str] = {}
@@ -192,7 +194,13 @@ class Warehouse(Section):
 
 
 class Models(Section):
+    """`[models]`: the MLflow registry. The default is SQLite and local files under `path`."""
+
     path: str = "models"
+    tracking_uri: str | None = None
+    """An MLflow server's address; without one, a SQLite file and folders under `path`."""
+    name: Identifier = "funnel"
+    """The registered model's name."""
 
 
 class Training(Section):
@@ -216,6 +224,51 @@ class Training(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     context_dropout: Share = 0.3
     device: str = "auto"
+
+
+class Promotion(Section):
+    """`[promotion]`: what a challenger must show, on the later days held out from both, to become champion."""
+
+    stage: Identifier | None = None
+    """The stage that must get better; the last one unless named. No other stage may get worse."""
+    min_positives: PositiveInt = 10
+    """Held-out positives that each stage needs before a comparison means anything."""
+    max_calibration_gap: Annotated[float, Field(gt=0)] = 0.2
+    """How far expected positives may lie from observed ones, as a share of these, beyond what chance explains."""
+
+
+class Maintenance(Section):
+    """`[maintenance]`: what may be cleared away, never what a reader or a rollback still needs."""
+
+    keep_days: PositiveInt = 7
+    """Snapshots of so many days stay, and with them all that a reader pinned or a rollback returns to."""
+    keep_publishes: Annotated[int, Field(ge=2)] = 5
+    """At least so many of a table's last publishes stay, however old."""
+    orphan_hours: Annotated[int, Field(ge=24)] = 72
+    """A staged file that no snapshot names is removed at this age: longer than any run takes to publish."""
+    compact_files: Annotated[int, Field(ge=2)] = 8
+    """A partition of more small files than this is written anew as one."""
+
+
+class Reports(Section):
+    path: str = "reports"
+
+
+class Operations(Section):
+    """`[operations]`: what the DAGs wait for, when scores are late, and who is told."""
+
+    source_wait_hours: PositiveInt = 6
+    """How long after the night's midnight the source's partition may still come."""
+    scores_due_hours: PositiveInt = 8
+    """Scores later than this after the night's midnight are late: the webhook is told."""
+    poke_seconds: PositiveInt = 60
+    """Pause between two looks at the source."""
+    retry_minutes: Annotated[float, Field(gt=0)] = 5
+    """Pause before the first retry; each further one is twice as long."""
+    training_schedule: str = "0 6 * * 1"
+    """Cron expression, in the funnel's time zone, of the weekly training."""
+    webhook_connection: str | None = None
+    """The Airflow connection whose address is told of failures and late scores; nobody is told without one."""
 
 
 class Scoring(Section):
@@ -256,8 +309,12 @@ class Settings(BaseSettings):
     warehouse: Warehouse = Warehouse()
     models: Models = Models()
     training: Training = Training()
+    promotion: Promotion = Promotion()
     scoring: Scoring = Scoring()
     audit: Audit = Audit()
+    maintenance: Maintenance = Maintenance()
+    reports: Reports = Reports()
+    operations: Operations = Operations()
     spark: Spark = Spark()
     base: Path = Path()
 
@@ -282,6 +339,10 @@ class Settings(BaseSettings):
             if name not in events.context and name not in BUILT_IN_CONTEXT:
                 known = ", ".join([*events.context, *BUILT_IN_CONTEXT])
                 raise ValueError(f"features.context names {name!r}; source.events.context declares only: {known}")
+        if self.promotion.stage not in (None, *self.funnel.stage_names):
+            raise ValueError(
+                f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(self.funnel.stage_names)}"
+            )
         for name in self.scoring.context:
             if name not in features.context:
                 raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")
