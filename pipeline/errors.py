@@ -13,6 +13,10 @@ class AuditError(FunnelError):
     """A critical expectation failed on staged files; the table was left as it was."""
 
 
+class TransientError(FunnelError):
+    """What may pass by itself, such as a lost race or a host that is away: worth trying again later."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, without its trace; of one that came from Java, what Java says, and of what cause."""
     java = getattr(error, "java_exception", None)

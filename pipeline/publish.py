@@ -30,17 +30,26 @@ def stage_audit_publish(
 def audit_publish(context: Context, run: StageRun, staged: Pinned, check: Check | None = None) -> Pinned:
     """The second half of `stage_audit_publish`, for files that are staged already."""
     if check:
-        # Cached: the checks of a million scores took 3.5 s of the cores' time then, and 6.1 s from the files.
-        written = read_as_written(context.spark, staged).persist()
-        try:
-            run.warnings += check(written)
-        except Exception:
-            context.warehouse.discard(staged.table, staged.files)
-            raise
-        finally:
-            written.unpersist()
+        audit_staged(context, run, staged, check)
     run.output_snapshot = publish(context, staged, run.dates, run.stage)
     return staged
+
+
+def audit_staged(context: Context, run: StageRun, staged: Pinned, check: Check) -> None:
+    """Check exactly the files that are staged; warnings go into the run's record.
+
+    Raises:
+        AuditError: a critical expectation failed; the staged files are removed.
+    """
+    # Cached: the checks of a million scores took 3.5 s of the cores' time then, and 6.1 s from the files.
+    written = read_as_written(context.spark, staged).persist()
+    try:
+        run.warnings += check(written)
+    except Exception:
+        context.warehouse.discard(staged.table, staged.files)
+        raise
+    finally:
+        written.unpersist()
 
 
 def publish(context: Context, staged: Pinned, dates: DateRange, stage_name: str) -> int | None:

@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException, PythonException
+from pyspark.errors import AnalysisException, PySparkException, PythonException
 
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError, first_line
+from pipeline.errors import FunnelError, TransientError, first_line
 from pipeline.warehouse import Pinned
 
 
@@ -72,7 +72,8 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
             raise type(error)(f"{stage} {dates}: {error}") from error
         # A file that cannot be read, a disk that is full. What our own Python code in a worker raises is a bug's trace.
         if isinstance(error, PySparkException | Py4JJavaError) and not isinstance(error, PythonException):
-            raise FunnelError(f"{stage} {dates}: Spark: {message}") from error
+            kind = FunnelError if isinstance(error, AnalysisException) else TransientError
+            raise kind(f"{stage} {dates}: Spark: {message}") from error
         raise
     seconds = time.monotonic() - clock
     _write(context, run, started, seconds, status="ok", message="")

@@ -1,6 +1,6 @@
 """A night's scores: one row for every user who may still be texted, from the champion as of that night."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,11 @@ from pipeline.errors import FunnelError
 from pipeline.expectations import BASELINE_NIGHTS, of_scores
 from pipeline.features import features
 from pipeline.predict import predictor
-from pipeline.publish import audit_publish
+from pipeline.publish import audit_staged, publish
 from pipeline.registry import Registry
 from pipeline.runs import Counts, StageRun, recorded
 from pipeline.spark import stage_one_partition
+from pipeline.warehouse import Pinned
 
 BANDS = 10
 PARTITION_USERS = 65_536
@@ -31,14 +32,21 @@ PARTITION_USERS = 65_536
 
 
 def score(context: Context, ds: date, *, model: str | None = None) -> None:
-    """Publish the partition `ds` of `user_scores`.
+    """Publish the partition `ds` of `user_scores`: `stage_scores`, then `publish_scores`."""
+    publish_scores(context, ds, stage_scores(context, ds, model=model))
+
+
+def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tuple[str, ...]:
+    """Score every user who is eligible on `ds` into files that no reader sees, and audit them.
 
     Args:
         model: a version to use instead of the champion as of `ds`.
 
+    Returns: the files, for `publish_scores`; nothing else is needed to publish them.
+
     Raises:
         FunnelError: no model was trained by `ds`, no user is eligible, or the bundle does not fit the funnel.
-        AuditError: a critical expectation failed; the table is as it was.
+        AuditError: a critical expectation failed; the files are removed.
     """
     settings = context.settings
     with recorded(context, "score", DateRange(ds, ds)) as run:
@@ -50,14 +58,30 @@ def score(context: Context, ds: date, *, model: str | None = None) -> None:
             count = spine.count()
             if not count:
                 raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
-            publish_scores(context, run, features(context, run, spine, first=ds, last=ds), path, users=count)
+            inputs = features(context, run, spine, first=ds, last=ds)
+            staged = stage_predictions(context, run, inputs, path, users=count)
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
         finally:
             context.spark.catalog.clearCache()
+    return staged.files
 
 
-def publish_scores(context: Context, run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> None:
-    """Score rows of features and publish them as the run's one date.
+def publish_scores(context: Context, ds: date, files: Sequence[str]) -> None:
+    """Make audited files the partition `ds` of `user_scores`, in one commit and without Spark; again is the same.
+
+    Raises:
+        FunnelError: the files are no longer there, or the warehouse cannot be written.
+    """
+    night = DateRange(ds, ds)
+    with recorded(context, "publish", night) as run:
+        staged = Pinned("user_scores", None, tuple(files), context.warehouse.tables["user_scores"].schema)
+        run.output_snapshot = publish(context, staged, night, run.stage)
+        rows = context.warehouse.row_counts("user_scores", first=ds, last=ds).get(ds, 0)
+        run.by_day = {ds: Counts(rows_in=rows, rows_out=rows)}
+
+
+def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> Pinned:
+    """Score rows of features into audited files of the run's one date.
 
     Args:
         inputs: `user_id`, once each, and the columns of `tables.feature_columns`.
@@ -65,7 +89,7 @@ def publish_scores(context: Context, run: StageRun, inputs: DataFrame, bundle: P
         users: how many rows there must be.
 
     Raises:
-        AuditError: a critical expectation failed; the table is as it was.
+        AuditError: a critical expectation failed; the files are removed.
     """
     ds = run.dates.first
     partitions = -(-users // PARTITION_USERS)
@@ -84,7 +108,8 @@ def publish_scores(context: Context, run: StageRun, inputs: DataFrame, bundle: P
         cores = context.spark.sparkContext.defaultParallelism
         files = max(min(partitions, cores), -(-partitions // 8))
         staged = stage_one_partition(rows, context.warehouse, "user_scores", ds, files=files)
-        audit_publish(context, run, staged, partial(_audit, context, ds, users))
+        audit_staged(context, run, staged, partial(_audit, context, ds, users))
+        return staged
     finally:
         scored.unpersist()
 

@@ -33,7 +33,7 @@ from pyiceberg.types import StringType
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipeline.config import Settings
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, TransientError
 from pipeline.local_catalog import LocalReader
 from pipeline.tables import Table, all_tables
 
@@ -43,6 +43,13 @@ MANIFESTS = {"commit.manifest-merge.enabled": "true", "commit.manifest.min-count
 """Table properties. Each commit adds a manifest and readers open every one, so a commit that finds ten merges them."""
 PUBLISH_KEY = "funnel.publish"
 """Snapshot property shared by all snapshots of one publish (a swap writes two: the delete and the append)."""
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a host did not answer, which may pass in minutes, not seconds."""
+    from requests import ConnectionError, Timeout
+
+    return isinstance(error, ConnectionError | Timeout)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -71,7 +78,8 @@ def _told_in_one_line() -> Iterator[None]:
         yield
     except (OSError, CommitFailedException, OperationalError) as error:
         reason = getattr(error, "orig", None) or str(error).splitlines()[0]
-        raise FunnelError(f"the warehouse cannot be written: {reason}") from error
+        kind = TransientError if _may_pass(error) or _is_away(error) else FunnelError
+        raise kind(f"the warehouse cannot be written: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -320,7 +328,8 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
 
 def _cannot_be_opened(location: str, error: Exception) -> FunnelError:
     reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-    return FunnelError(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
+    kind = TransientError if _is_away(error) else FunnelError
+    return kind(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
 
 
 @_lost_race

@@ -55,7 +55,7 @@ STEPS: Mapping[str, str] = {
     "score and rank": "pipeline.scoring.with_bands",
     "stage": "pipeline.scoring.stage_one_partition",
     "audit": "pipeline.scoring._audit",
-    "commit": "pipeline.publish.publish",
+    "commit": "pipeline.scoring.publish",
 }
 """Functions of the pass that run Spark jobs or commit: with the first of them, the network's outputs are there."""
 
@@ -135,11 +135,12 @@ class Company:
     def publish(self, features: Path, model: Path, users: int) -> None:
         """What a night does once its features are there."""
         from pipeline.runs import StageRun
-        from pipeline.scoring import publish_scores
+        from pipeline.scoring import publish_scores, stage_predictions
 
         run = StageRun("score", DateRange(NIGHT, NIGHT), model_version=model.name)
         inputs = self.context.spark.read.parquet(str(features))
-        publish_scores(self.context, run, inputs, model, users=users)
+        staged = stage_predictions(self.context, run, inputs, model, users=users)
+        publish_scores(self.context, NIGHT, staged.files)
 
 
 class InProcess:
