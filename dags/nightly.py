@@ -1,126 +1,205 @@
 """
-Scores one **night**: lands the day's events and users, rebuilds the day's activity tiles, and publishes the night's
-partition of `user_scores`. The tasks are the stages of `funnel nightly`.
+Scores one **night**: waits for the day's source, lands it, rebuilds the day's activity tiles, publishes the night's
+partition of `user_scores`, monitors it, announces it, and writes its report. The tasks are the stages of
+`funnel nightly`.
 
 - **Which date.** A run belongs to the day its data interval starts on, in the funnel's time zone. It starts at the
-  midnight that ends this day.
+  midnight that ends this day, and `wait` gives its slot back until the source's partition is there.
 - **By hand.** *Trigger* runs the newest day that had ended by the logical date: now means yesterday.
-- **Another date, or several.** Start a backfill; its first and last date are both run. Missed nights are caught up
-  this way alone. Airflow reads bare dates in `AIRFLOW__CORE__DEFAULT_TIMEZONE`, which should be the funnel's.
+- **Another date, or several.** Start a backfill (*Trigger*, then *Backfill*); its first and last date are both run.
+  Missed nights are caught up this way alone. Airflow reads bare dates in `AIRFLOW__CORE__DEFAULT_TIMEZONE`, which
+  should be the funnel's. Several dates may run at once: each lands its day after the dates before it have landed
+  theirs, and scores when a slot of the pool `funnel_spark` is free. Run it forwards.
+- **Which model.** The champion as of the date, so that a night of last month gives what it gave or would have given.
+  The parameter `model` names another; each row of `user_scores` says which one scored it.
 - **Again.** Clear a task or a run: it gives its partition anew, whole, and touches no other. A day whose events
   changed needs the nights after it cleared as well, since their features look back on it.
 - **Failed.** The failed task's log ends with one line that says what is wrong and where. Bad data and bad configuration
-  fail at once; anything else is tried three times. No table shows half a night in either case.
-
-The configuration is the file that `FUNNEL_CONFIG` names, else `funnel.toml` beside this folder.
+  fail at once; what may pass by itself is tried three times. No table shows half a night in either case. `report`
+  is written all the same: *Report* in the run's tabs.
+- **Campaigns.** A DAG with `schedule=[Asset("user_scores")]` starts when `announce` has succeeded; the event's
+  extra holds `ds`. A backfill announces nothing: nobody should be texted by old scores.
 """
 
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, dag, task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Asset, CronDataIntervalTimetable, Metadata, Param, dag, get_current_context, task
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.exceptions import AirflowSkipException
+from funnel_tasks import PUBLISH, SPARK, context_of, log, night_of, of_every_task, one_line, settings
 
-# Only what is light: this file is read again and again. Each task imports its stage when it runs.
-from pipeline.config import load
 from pipeline.dates import DateRange, parse_date, require_past
-from pipeline.errors import FunnelError
 
-if TYPE_CHECKING:
-    from pipeline.context import Context
-
-log = logging.getLogger("funnel")
-# A task's log shows what is said at level INFO, where these two would bury a night's few lines under hundreds.
-for chatty in ("great_expectations", "py4j"):
-    logging.getLogger(chatty).setLevel(logging.WARNING)
-
-CONFIG = Path(os.environ.get("FUNNEL_CONFIG", Path(__file__).resolve().parents[1] / "funnel.toml"))
-# A configuration that is missing or wrong is this file's import error, in the one line of ConfigError.
-SETTINGS = load(CONFIG)
+SETTINGS = settings()
+OPERATIONS = SETTINGS.operations
+USER_SCORES = Asset("user_scores", uri=f"funnelcast://{SETTINGS.warehouse.namespace}/user_scores")
 
 NIGHT = "{{ night_of(dag_run.data_interval_start) }}"
 RUN = "{{ dag_run.run_id }}"
+MODEL = "{{ params.model or '' }}"
+LOADING = ("ingest", "activity")
+DONE = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
-def night_of(data_interval_start: datetime | None, zone: ZoneInfo) -> str:
-    """The ISO date of the night that a run is for: its data interval's first day in the funnel's time zone."""
-    if data_interval_start is None:
-        raise AirflowFailException("the run has no data interval, so no date: trigger it with a logical date")
-    return data_interval_start.astimezone(zone).date().isoformat()
+def _day(night: str) -> date:
+    return require_past(parse_date(night, name="night"), SETTINGS.zone, name="night")
 
 
-@contextmanager
-def stage_of(night: str, run: str) -> Iterator[tuple["Context", DateRange]]:
-    """What a stage works on; its records carry Airflow's run id.
+@task.sensor(mode="reschedule", poke_interval=OPERATIONS.poke_seconds, timeout=timedelta(days=7).total_seconds())
+def wait(night: str, run: str) -> bool:
+    """Waits for the source's partition of the day, and for earlier nights that are still landing theirs."""
+    from pipeline.arrivals import days_delivered, missing
+    from pipeline.errors import FunnelError
+    from pipeline.runs import recorded
 
-    Raises:
-        AirflowFailException: with the line of a FunnelError, which no retry would mend.
-    """
-    from pipeline.context import Context
+    context = get_current_context()
+    with one_line(f"wait {night}"):
+        day = _day(night)
+        if OPERATIONS.webhook_connection:
+            from funnel_alerts import webhook
 
-    try:
-        day = require_past(parse_date(night, name="night"), SETTINGS.zone, name="night")
-        yield Context(SETTINGS, run_id=run, notify=log.info), DateRange(day, day)
-    except FunnelError as error:
-        raise AirflowFailException(str(error)) from None
+            webhook(OPERATIONS.webhook_connection)
+        absent = missing(SETTINGS, day)
+        until = datetime.combine(day + timedelta(days=1), time(), SETTINGS.zone)
+        until += timedelta(hours=OPERATIONS.source_wait_hours)
+        if absent and datetime.now(SETTINGS.zone) > until:
+            delivered = days_delivered(SETTINGS)
+            first = f"; the first day there is {delivered[0]}" if delivered and day < delivered[0] else ""
+            with recorded(context_of(SETTINGS, run), "wait", DateRange(day, day)):
+                raise FunnelError(f"{absent}; waited until {until:%Y-%m-%d %H:%M}{first}")
+    if absent:
+        log.info("%s; waiting until %s", absent, f"{until:%Y-%m-%d %H:%M}")
+        return False
+    landing = _still_landing(context, day)
+    if landing:
+        log.info("waiting for an earlier night that is landing its day: %s", ", ".join(landing))
+    return not landing
 
 
-@task
+def _still_landing(context: Any, day: date) -> list[str]:
+    """Running runs of earlier nights whose days this night looks back on and that have not landed theirs."""
+    scheduled = context["dag_run"].run_type == "scheduled"
+    # Tonight is not held up by a backfill of months, but for the days among which it looks for repeated events.
+    reach = SETTINGS.source.events.lookback_days if scheduled else SETTINGS.features.max_window
+    earlier = [datetime.combine(day - timedelta(days=back), time(), SETTINGS.zone) for back in range(1, reach + 1)]
+    if not earlier:
+        return []
+    instance, dag_id = context["ti"], context["dag_run"].dag_id
+    states = instance.get_task_states(dag_id=dag_id, task_ids=list(LOADING), logical_dates=earlier)
+    unfinished = [run for run, tasks in states.items() if not set(tasks.values()) <= DONE]
+    # A queued run waits for its turn, so it is not waited for: a backwards backfill would never end.
+    return [run for run in unfinished if instance.get_dr_count(dag_id=dag_id, run_ids=[run], states=["running"])]
+
+
+@task(pool=SPARK, execution_timeout=timedelta(hours=3))
 def ingest(night: str, run: str) -> None:
     """Lands the day's source: `events`, `users` and `quarantine`."""
     from pipeline.ingest import ingest
 
-    with stage_of(night, run) as (context, dates):
-        ingest(context, dates)
+    with one_line(f"ingest {night}"):
+        day = _day(night)
+        ingest(context_of(SETTINGS, run), DateRange(day, day))
 
 
-@task
+@task(pool=SPARK, execution_timeout=timedelta(hours=1))
 def activity(night: str, run: str) -> None:
     """Rebuilds the day's tiles, `activity`, from its events."""
     from pipeline.activity import activity
 
-    with stage_of(night, run) as (context, dates):
-        activity(context, dates)
+    with one_line(f"activity {night}"):
+        day = _day(night)
+        activity(context_of(SETTINGS, run), DateRange(day, day))
 
 
-@task
-def score(night: str, run: str) -> None:
-    """Scores every eligible user by the champion as of the night and publishes `user_scores`."""
-    from pipeline.scoring import score
+@task(pool=SPARK, execution_timeout=timedelta(hours=3))
+def score(night: str, run: str, model: str) -> list[str]:
+    """Scores every eligible user by the champion as of the night, or `model`, into audited files that nobody sees."""
+    from pipeline.scoring import stage_scores
 
-    with stage_of(night, run) as (context, dates):
-        score(context, dates.first)
+    with one_line(f"score {night}"):
+        return list(stage_scores(context_of(SETTINGS, run), _day(night), model=model or None))
+
+
+@task(pool=PUBLISH, execution_timeout=timedelta(minutes=30))
+def publish(night: str, run: str, files: list[str]) -> None:
+    """Makes the audited files the night's partition of `user_scores`, in one commit."""
+    from pipeline.scoring import publish_scores
+
+    with one_line(f"publish {night}"):
+        publish_scores(context_of(SETTINGS, run), _day(night), files)
+
+
+@task(execution_timeout=timedelta(minutes=30))
+def monitor(night: str, run: str) -> None:
+    """Writes the night's figures into `metrics` and compares them with the night before."""
+    from pipeline.monitor import monitor
+
+    with one_line(f"monitor {night}"):
+        monitor(context_of(SETTINGS, run), _day(night))
+
+
+@task(outlets=[USER_SCORES])
+def announce(night: str, run: str) -> Any:
+    """Tells DAGs that wait for `user_scores` that the night's are there; a backfill is skipped."""
+    if get_current_context()["dag_run"].run_type == "backfill":
+        raise AirflowSkipException("a backfill announces nothing: no campaign should start on old scores")
+    yield Metadata(USER_SCORES, extra={"ds": night, "run_id": run})
+
+
+@task(execution_timeout=timedelta(minutes=30))
+def report(night: str, run: str) -> None:
+    """Writes the night's report, whatever became of the night."""
+    from pipeline.report import report
+
+    with one_line(f"report {night}"):
+        log.info("report: %s", report(context_of(SETTINGS, run), _day(night)))
 
 
 @dag(
     dag_id="funnel_nightly",
-    description="One night: ingest, activity, score",
+    description="One night: wait, ingest, activity, score, publish, monitor, announce, report",
     doc_md=__doc__,
     tags=["funnelcast", "nightly"],
     # An interval, not a trigger: it starts at the night's own midnight and makes a backfill's end date included.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone=SETTINGS.funnel.timezone),
     catchup=False,
     max_active_runs=1,
-    user_defined_macros={"night_of": partial(night_of, zone=SETTINGS.zone)},
-    default_args={
-        "owner": "funnelcast",
-        "retries": 2,
-        "retry_delay": timedelta(minutes=5),
-        "retry_exponential_backoff": 2.0,
-        # Holds for a backfill too, whose runs `max_active_runs` does not limit: a stage takes its dates one by one
-        # and oldest first, as nights do, because ingest compares a day with those before it.
-        "max_active_tis_per_dag": 1,
+    params={
+        "model": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[0-9]{8}-[0-9a-f]{8}$",
+            title="Model version",
+            description="Score by this version instead of the champion as of the date, e.g. 20260415-1a2b3c4d; "
+            "`funnel models` lists them. Each row of user_scores names the version that scored it.",
+        )
     },
+    user_defined_macros={"night_of": partial(night_of, zone=SETTINGS.zone)},
+    deadline=DeadlineAlert(
+        # From the date itself, so that a run that starts late is late; its day is over 24 h after it began.
+        reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
+        interval=timedelta(hours=24 + OPERATIONS.scores_due_hours),
+        callback=SyncCallback("funnel_alerts.tell_late"),
+    ),
+    default_args=of_every_task(SETTINGS),
 )
 def funnel_nightly() -> None:
-    ingest(night=NIGHT, run=RUN) >> activity(night=NIGHT, run=RUN) >> score(night=NIGHT, run=RUN)
+    files = score(night=NIGHT, run=RUN, model=MODEL)
+    (
+        wait(night=NIGHT, run=RUN)
+        >> ingest(night=NIGHT, run=RUN)
+        >> activity(night=NIGHT, run=RUN)
+        >> files
+        # While a DAG is made, what a task gives is a promise of it.
+        >> publish(night=NIGHT, run=RUN, files=files)  # type: ignore[arg-type]
+        >> monitor(night=NIGHT, run=RUN)
+        >> announce(night=NIGHT, run=RUN)
+        # Runs whatever became of the others, and leaves it to them whether the run has failed.
+        >> report(night=NIGHT, run=RUN).as_teardown()
+    )
 
 
 funnel_nightly()

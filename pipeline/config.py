@@ -197,10 +197,25 @@ class Models(Section):
     """`[models]`: the MLflow registry. The default is SQLite and local files under `path`."""
 
     path: str = "models"
+    """A local folder: the default store, and copies of bundles that an MLflow server holds."""
     tracking_uri: str | None = None
-    """An MLflow server's address; without one, a SQLite file and folders under `path`."""
+    """An MLflow server's address, or a database's; without one, a SQLite file and folders under `path`."""
     name: Identifier = "funnel"
     """The registered model's name."""
+
+    @field_validator("path")
+    @classmethod
+    def _local(cls, path: str) -> str:
+        if "://" in path:
+            raise ValueError("a local folder; bundles go to an object store by an MLflow server, models.tracking_uri")
+        return path
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _server_or_database(cls, uri: str | None) -> str | None:
+        if uri is not None and not re.match(r"(https?|(postgresql|mysql|mssql|sqlite)(\+\w+)?)://", uri):
+            raise ValueError("an MLflow server's or a database's address, such as 'http://mlflow:5000'")
+        return uri
 
 
 class Training(Section):
@@ -210,7 +225,7 @@ class Training(Section):
     holdout_days: PositiveInt = 14
     min_positives: PositiveInt = 10
     """Mature positives a stage needs before a model of it is worth fitting."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     epochs: PositiveInt = 12
     patience: PositiveInt = 2
     batch_size: PositiveInt = 4096
@@ -267,6 +282,10 @@ class Operations(Section):
     """Pause before the first retry; each further one is twice as long."""
     training_schedule: str = "0 6 * * 1"
     """Cron expression, in the funnel's time zone, of the weekly training."""
+    maintenance_schedule: str = "0 12 * * *"
+    """Cron expression, in the funnel's time zone, of the daily maintenance."""
+    training_queue: str = "default"
+    """The Airflow queue whose workers train: those with a GPU."""
     webhook_connection: str | None = None
     """The Airflow connection whose address is told of failures and late scores; nobody is told without one."""
 
@@ -401,13 +420,14 @@ def load(path: Path) -> Settings:
     try:
         return Settings(**content, base=path.resolve().parent)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_one_line(error)}") from None
+        raise ConfigError(f"{path}: {one_line(error)}") from None
     except SettingsError as error:
         got = getattr(error.__cause__, "doc", None)
         raise ConfigError(f"a FUNNEL_… environment variable: {error}: got {got!r}, takes JSON such as [1, 7]") from None
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
+    """The first mistake that explains the others: its key, what it got and what it takes."""
     # A misspelt key comes first: it explains a "missing" one. A list short of a bad item says nothing.
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first, *others = [each for each in errors if each["type"] != "too_short"] or errors

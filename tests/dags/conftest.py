@@ -20,6 +20,7 @@ def airflow_environment(home: Path) -> dict[str, str]:
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(DAGS / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
 
@@ -37,6 +38,8 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in airflow_environment(home).items():
             patch.setenv(name, value)
+        # As Airflow does: what the DAG files share is imported from their folder.
+        patch.syspath_prepend(str(DAGS))
         yield home
 
 
@@ -53,12 +56,12 @@ def load_dags(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[
 
 
 @pytest.fixture
-def import_nightly(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
-    """Import `dags/nightly.py` for a configuration, as any module."""
+def import_dag(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Import a file of `dags/` for a configuration, as any module."""
 
-    def load(config: Path) -> ModuleType:
+    def load(config: Path, name: str = "nightly") -> ModuleType:
         monkeypatch.setenv("FUNNEL_CONFIG", str(config))
-        spec = importlib.util.spec_from_file_location("nightly", DAGS / "nightly.py")
+        spec = importlib.util.spec_from_file_location(name, DAGS / f"{name}.py")
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

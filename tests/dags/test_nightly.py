@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, TransientError
 from tests.conftest import Company
 from tests.dags.conftest import DAGS, clean_environment
 
@@ -22,52 +22,111 @@ if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
 
 LoadDags = Callable[[Path], "DagBag"]
-ImportNightly = Callable[[Path], ModuleType]
+ImportDag = Callable[..., ModuleType]
 
 HEAVY = ("torch", "pyspark", "great_expectations", "pyiceberg", "duckdb", "mlflow", "sklearn", "model")
-LOAD = f"""
+FILES = ("nightly", "training", "maintenance")
+IDS = {f"funnel_{name}" for name in FILES}
+LOAD = """
 import json, sys, time
+sys.path.insert(0, sys.argv[1])
 from airflow.sdk import dag, task, CronDataIntervalTimetable
 import airflow.sdk.exceptions
 with_airflow, start = set(sys.modules), time.perf_counter()
 import runpy
-runpy.run_path({str(DAGS / "nightly.py")!r})
+runpy.run_path(f"{sys.argv[1]}/{sys.argv[2]}.py")
 seconds = time.perf_counter() - start
-names = lambda modules: sorted({{module.partition(".")[0] for module in modules}})
-print(json.dumps({{"seconds": seconds, "all": names(sys.modules), "ours": names(set(sys.modules) - with_airflow)}}))
+names = lambda modules: sorted({module.partition(".")[0] for module in modules})
+print(json.dumps({"seconds": seconds, "all": names(sys.modules), "ours": names(set(sys.modules) - with_airflow)}))
 """
 
 
 def test_every_dag_loads_and_tells_what_it_is(load_dags: LoadDags, company: Company) -> None:
     bag = load_dags(company.config)
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"funnel_nightly"}
+    assert set(bag.dags) == IDS
     for dag in bag.dags.values():
         assert dag.description
         assert len(dag.doc_md or "") > 200
         assert "funnelcast" in dag.tags
         assert not dag.catchup
+        assert dag.max_active_runs == 1
+        for name, parameter in dag.params.items():
+            assert parameter is None or dag.params.get_param(name).description, name
         for task in dag.tasks:
             assert task.owner == "funnelcast"
             assert task.doc_md
 
 
-def test_a_night_is_ingest_activity_score(load_dags: LoadDags, company: Company) -> None:
+def test_the_tasks_of_a_night_follow_each_other(load_dags: LoadDags, company: Company) -> None:
     dag = load_dags(company.config).dags["funnel_nightly"]
-    assert [(task.task_id, task.downstream_task_ids) for task in dag.topological_sort()] == [
-        ("ingest", {"activity"}),
-        ("activity", {"score"}),
-        ("score", set()),
-    ]
-    assert dag.max_active_runs == 1
+    stages = ["wait", "ingest", "activity", "score", "publish", "monitor", "announce", "report"]
+    assert [task.task_id for task in dag.topological_sort()] == stages
+    for stage, following in pairwise(stages):
+        assert following in dag.get_task(stage).downstream_task_ids
+    assert [task.task_id for task in dag.tasks if task.is_teardown] == ["report"]
 
 
-def test_retries_wait_longer_each_time_and_no_stage_runs_twice_at_once(load_dags: LoadDags, company: Company) -> None:
-    for task in load_dags(company.config).dags["funnel_nightly"].tasks:
-        assert task.retries == 2
-        assert task.retry_delay == timedelta(minutes=5)
-        assert task.retry_exponential_backoff == 2
-        assert task.max_active_tis_per_dag == 1
+def test_the_tasks_of_a_training_follow_each_other(load_dags: LoadDags, company: Company) -> None:
+    dag = load_dags(company.config).dags["funnel_training"]
+    steps = ["examples", "train", "evaluate", "register", "promote"]
+    assert [task.task_id for task in dag.topological_sort()] == steps
+    for step, following in pairwise(steps):
+        assert following in dag.get_task(step).downstream_task_ids
+
+
+def test_what_is_heavy_runs_in_a_pool_and_everything_has_a_time_limit(load_dags: LoadDags, company: Company) -> None:
+    tasks = {task.task_id: task for dag in load_dags(company.config).dags.values() for task in dag.tasks}
+    assert {name: task.pool for name, task in tasks.items() if task.pool != "default_pool"} == {
+        "ingest": "funnel_spark",
+        "activity": "funnel_spark",
+        "score": "funnel_spark",
+        "examples": "funnel_spark",
+        "train": "funnel_gpu",
+        "publish": "funnel_publish",
+        "maintain": "funnel_publish",
+    }
+    # A sensor has a limit of its own, and `announce` does nothing.
+    assert {name for name, task in tasks.items() if task.execution_timeout is None} == {"wait", "announce"}
+    assert tasks["wait"].mode == "reschedule"
+
+
+def test_retries_wait_longer_each_time(load_dags: LoadDags, make_company: Callable[..., Company]) -> None:
+    config = make_company("[operations]\nretry_minutes = 0.5\n").config
+    for dag in load_dags(config).dags.values():
+        for task in dag.tasks:
+            assert task.retries == 2
+            assert task.retry_delay == timedelta(seconds=30)
+            assert task.retry_exponential_backoff == 2
+
+
+def test_training_and_maintenance_cannot_be_backfilled(load_dags: LoadDags, company: Company) -> None:
+    dags = load_dags(company.config).dags
+    assert dags["funnel_nightly"].allowed_run_types is None
+    for name in ("funnel_training", "funnel_maintenance"):
+        assert {kind.value for kind in dags[name].allowed_run_types} == {"scheduled", "manual"}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "parameters"),
+    [
+        ("funnel_nightly", {"model": "best"}),
+        ("funnel_nightly", {"model": 3}),
+        ("funnel_training", {"seed": "many"}),
+        ("funnel_training", {"history_days": 0}),
+        ("funnel_training", {"architecture": "transformer"}),
+        ("funnel_training", {"as_of": "last week"}),
+    ],
+)
+def test_a_parameter_of_the_wrong_kind_is_refused_before_a_run_is_made(
+    load_dags: LoadDags, company: Company, dag_id: str, parameters: dict[str, Any]
+) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = as_scheduled(load_dags(company.config), dag_id).params
+    params.validate()
+    with pytest.raises(ParamValidationError, match="Invalid input for param " + next(iter(parameters))):
+        params.deep_merge(parameters).validate()
 
 
 @pytest.mark.parametrize(
@@ -87,9 +146,9 @@ def test_retries_wait_longer_each_time_and_no_stage_runs_twice_at_once(load_dags
     ],
 )
 def test_the_night_is_the_local_date_of_the_interval_start(
-    import_nightly: ImportNightly, company: Company, zone: str, data_interval_start: str, night: str
+    import_dag: ImportDag, company: Company, zone: str, data_interval_start: str, night: str
 ) -> None:
-    night_of = import_nightly(company.config).night_of
+    night_of = import_dag(company.config).night_of
     start = datetime.fromisoformat(data_interval_start)
     assert night_of(start, ZoneInfo(zone)) == night
     assert night_of(start.astimezone(ZoneInfo("Asia/Tokyo")), ZoneInfo(zone)) == night
@@ -112,14 +171,14 @@ def test_the_night_is_the_local_date_of_the_interval_start(
 )
 def test_a_backfill_runs_each_date_once_and_the_last_one_too(
     load_dags: LoadDags,
-    import_nightly: ImportNightly,
+    import_dag: ImportDag,
     make_company: Callable[..., Company],
     zone: str,
     first: date,
     last: date,
 ) -> None:
     config = make_company(timezone=zone).config
-    night_of = import_nightly(config).night_of
+    night_of = import_dag(config).night_of
     local = ZoneInfo(zone)
     runs = list(
         as_scheduled(load_dags(config)).iter_dagrun_infos_between(
@@ -135,49 +194,55 @@ def test_a_backfill_runs_each_date_once_and_the_last_one_too(
 
 @pytest.mark.parametrize("zone", ["Asia/Shanghai", "UTC", "America/New_York"])
 def test_the_first_scheduled_run_is_last_night_not_all_nights_before(
-    load_dags: LoadDags, import_nightly: ImportNightly, make_company: Callable[..., Company], zone: str
+    load_dags: LoadDags, import_dag: ImportDag, make_company: Callable[..., Company], zone: str
 ) -> None:
     config = make_company(timezone=zone).config
     run = as_scheduled(load_dags(config)).next_dagrun_info(last_automated_run_info=None)
     yesterday = datetime.now(ZoneInfo(zone)).date() - timedelta(days=1)
-    assert import_nightly(config).night_of(run.data_interval.start, ZoneInfo(zone)) == yesterday.isoformat()
+    assert import_dag(config).night_of(run.data_interval.start, ZoneInfo(zone)) == yesterday.isoformat()
 
 
 def test_a_run_by_hand_is_for_the_last_day_that_ended(
-    load_dags: LoadDags, import_nightly: ImportNightly, company: Company
+    load_dags: LoadDags, import_dag: ImportDag, company: Company
 ) -> None:
     import pendulum
 
     timetable = as_scheduled(load_dags(company.config)).timetable
     at_noon = pendulum.datetime(2026, 3, 2, 12, tz="Asia/Shanghai")
     interval = timetable.infer_manual_data_interval(run_after=at_noon)
-    assert import_nightly(company.config).night_of(interval.start, company.settings.zone) == "2026-03-01"
+    assert import_dag(company.config).night_of(interval.start, company.settings.zone) == "2026-03-01"
 
 
-def test_a_run_without_a_date_fails_in_one_line(import_nightly: ImportNightly, company: Company) -> None:
+def test_a_run_without_a_date_fails_in_one_line(import_dag: ImportDag, company: Company) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match="no data interval, so no date: trigger it with a logical date"):
-        import_nightly(company.config).night_of(None, company.settings.zone)
+        import_dag(company.config).night_of(None, company.settings.zone)
 
 
-def test_only_what_cannot_pass_fails_without_a_retry(import_nightly: ImportNightly, company: Company) -> None:
-    from airflow.sdk.exceptions import AirflowFailException
+def test_only_what_cannot_pass_fails_without_a_retry(import_dag: ImportDag, company: Company) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-    stage_of = import_nightly(company.config).stage_of
-    with pytest.raises(AirflowFailException, match=r"^no such column$") as failure, stage_of("2026-03-01", "run"):
+    one_line = import_dag(company.config).one_line
+    line = r"^score 2026-03-01: no such column$"
+    with pytest.raises(AirflowFailException, match=line) as failure, one_line("score 2026-03-01"):
         raise FunnelError("no such column")
     assert failure.value.__suppress_context__
-    with pytest.raises(ConnectionError), stage_of("2026-03-01", "run"):
+    with pytest.raises(AirflowFailException, match=line), one_line("score 2026-03-01"):
+        raise FunnelError("score 2026-03-01: no such column")
+    with pytest.raises(AirflowException, match="lost the race") as lost, one_line("publish 2026-03-01"):
+        raise TransientError("lost the race")
+    assert not isinstance(lost.value, AirflowFailException)
+    with pytest.raises(ConnectionError), one_line("score 2026-03-01"):
         raise ConnectionError("the object store is busy")
 
 
-def test_a_night_that_is_not_over_fails_without_a_retry(import_nightly: ImportNightly, company: Company) -> None:
+def test_a_night_that_is_not_over_fails_without_a_retry(import_dag: ImportDag, company: Company) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     today = datetime.now(UTC).astimezone(company.settings.zone).date().isoformat()
     with pytest.raises(AirflowFailException, match=f"{today} is not over yet in Asia/Shanghai"):
-        import_nightly(company.config).ingest.function(today, "run")
+        import_dag(company.config).ingest.function(today, "run")
 
 
 @pytest.mark.parametrize(
@@ -201,32 +266,33 @@ def test_a_wrong_configuration_is_the_import_error_in_one_line(
 
     bag = load_dags(config)
     assert not bag.dags
-    (error,) = bag.import_errors.values()
-    assert error.splitlines()[-1].startswith(f"pipeline.errors.ConfigError: {expected}")
-    assert error.count("Traceback") == 1
-    assert len(error.splitlines()) < 10
+    assert len(bag.import_errors) == len(FILES)
+    for error in bag.import_errors.values():
+        assert error.splitlines()[-1].startswith(f"pipeline.errors.ConfigError: {expected}")
+        assert error.count("Traceback") == 1
+        assert len(error.splitlines()) < 12
 
     monkeypatch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS", "False")
-    (error,) = load_dags(config).import_errors.values()
-    assert error.startswith(expected)
-    assert "\n" not in error
+    for error in load_dags(config).import_errors.values():
+        assert error.startswith(expected)
+        assert "\n" not in error
 
 
-def test_loading_the_dag_imports_nothing_heavy(tmp_path: Path, company: Company) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_loading_a_dag_imports_nothing_heavy(tmp_path: Path, company: Company, name: str) -> None:
     environment = clean_environment(tmp_path, FUNNEL_CONFIG=str(company.config))
-    ran = subprocess.run(
-        [sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    command = [sys.executable, "-c", LOAD, str(DAGS), name]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     loaded = json.loads(ran.stdout.splitlines()[-1])
-    print(f"dags/nightly.py loads in {loaded['seconds']:.2f} s once Airflow is imported")
+    print(f"dags/{name}.py loads in {loaded['seconds']:.2f} s once Airflow is imported")
     assert "pipeline" in loaded["ours"]
     assert not set(HEAVY) & set(loaded["all"])
     assert not {"pandas", "numpy", "pyarrow"} & set(loaded["ours"])
 
 
-def as_scheduled(bag: "DagBag") -> Any:
-    """The nightly DAG as the scheduler has it, read back from its serialized form."""
+def as_scheduled(bag: "DagBag", dag_id: str = "funnel_nightly") -> Any:
+    """A DAG as the scheduler has it, read back from its serialized form."""
     from airflow.serialization.serialized_objects import DagSerialization
 
-    return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags["funnel_nightly"]))
+    return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))

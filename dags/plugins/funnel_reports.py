@@ -1,0 +1,92 @@
+"""Airflow's own server shows the nights' reports: a page in the menu, a tab at each run, behind Airflow's login."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.plugins_manager import AirflowPlugin
+from airflow.utils.session import create_session
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+DAG_ID = "funnel_nightly"
+PREFIX = "/funnelcast"
+# A report has no scripts and loads nothing; the policy keeps it so, whatever a source's rows put into it.
+HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
+LIST = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Reports</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}}
+@media (prefers-color-scheme:dark){{body{{background:#111;color:#ddd}}a{{color:#8bf}}}}</style>
+<h1>Nightly reports</h1>{body}</html>"""
+
+app = FastAPI(title="Funnelcast", docs_url=None, redoc_url=None, openapi_url=None)
+allowed = [Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))]
+
+
+def _folder() -> Path:
+    # Read at each request: the server lives longer than a configuration file.
+    from funnel_tasks import settings
+
+    configuration = settings()
+    return Path(configuration.resolve(configuration.reports.path))
+
+
+@app.get("/reports", dependencies=allowed, response_class=HTMLResponse)
+def reports() -> HTMLResponse:
+    """The nights that have a report, newest first."""
+    nights = sorted((each.stem for each in _folder().glob("????-??-??.html")), reverse=True)
+    links = "".join(f'<li><a href="{PREFIX}/reports/{night}">{night}</a></li>' for night in nights)
+    body = f"<ul>{links}</ul>" if nights else "<p>There is none yet: each run of funnel_nightly writes one.</p>"
+    return HTMLResponse(LIST.format(body=body), headers=HEADERS)
+
+
+@app.get("/reports/{night}", dependencies=allowed, response_class=HTMLResponse)
+def report(night: date) -> HTMLResponse:
+    """One night's report."""
+    path = _folder() / f"{night.isoformat()}.html"
+    if not path.is_file():
+        raise HTTPException(404, f"no report of {night}: the task `report` of its run writes it")
+    return HTMLResponse(path.read_text(encoding="utf-8"), headers=HEADERS)
+
+
+@app.get("/runs/{dag_id}/{run_id:path}", dependencies=allowed)
+def report_of_run(dag_id: str, run_id: str) -> RedirectResponse:
+    """The report of the night that a run is for."""
+    from airflow.models import DagRun
+    from funnel_tasks import night_of, settings
+    from sqlalchemy import select
+
+    if dag_id != DAG_ID:
+        raise HTTPException(404, f"{dag_id} writes no reports; {DAG_ID} does")
+    with create_session() as session:
+        run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        start = run.data_interval_start if run else None
+    if start is None:
+        raise HTTPException(404, f"no run {run_id} of {dag_id} that has a date")
+    return RedirectResponse(f"{PREFIX}/reports/{night_of(start, settings().zone)}")
+
+
+APPS: list[Any] = [{"app": app, "url_prefix": PREFIX, "name": "Funnelcast reports"}]
+VIEWS: list[Any] = [
+    {
+        "name": "Reports",
+        "href": f"{PREFIX}/reports",
+        "url_route": "funnel-reports",
+        "destination": "nav",
+        "category": "browse",
+    },
+    {
+        "name": "Report",
+        "href": PREFIX + "/runs/{DAG_ID}/{RUN_ID}",
+        "url_route": "funnel-report",
+        "destination": "dag_run",
+    },
+]
+
+
+class FunnelReports(AirflowPlugin):
+    """What Airflow loads."""
+
+    name = "funnelcast"
+    fastapi_apps = APPS
+    external_views = VIEWS

@@ -1,0 +1,157 @@
+"""Start a real Airflow beside a funnel: python dags/standalone.py FUNNEL.toml [--port 8080]
+
+Its home, database and logs lie in `airflow/` beside the configuration. It is for one machine: the README says how the
+same DAGs go to a production Airflow.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from pipeline.config import load
+from pipeline.errors import FunnelError
+
+DAGS = Path(__file__).resolve().parent
+# One Spark session takes about 2 GiB; one fit takes a machine; one commit at a time loses no race.
+POOLS = {
+    "funnel_spark": {"slots": 2, "description": "Spark sessions at once", "include_deferred": False},
+    "funnel_gpu": {"slots": 1, "description": "Fits at once", "include_deferred": False},
+    "funnel_publish": {"slots": 1, "description": "Commits at once", "include_deferred": False},
+}
+
+
+def environment(config: Path, port: int) -> dict[str, str]:
+    """The variables of an Airflow for one funnel; what is set outside holds.
+
+    Raises:
+        ConfigError: the configuration is missing or wrong.
+    """
+    settings = load(config)
+    home = config.resolve().parent / "airflow"
+    address = f"http://localhost:{port}"
+    defaults = {
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # A backfill's bare dates are read in this zone.
+        "AIRFLOW__CORE__DEFAULT_TIMEZONE": settings.funnel.timezone,
+        "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "False",
+        "AIRFLOW__API__BASE_URL": address,
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+    }
+    fixed = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(DAGS / "plugins"),
+        "FUNNEL_CONFIG": str(config.resolve()),
+        # `airflow standalone` starts its parts by the name `airflow`.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        # The server's plugin reads the configuration as the DAGs do.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(DAGS), os.environ.get("PYTHONPATH", "")])),
+    }
+    return defaults | dict(os.environ) | fixed
+
+
+def start(config: Path, port: int) -> int:
+    """Run Airflow until it is stopped; prints where it is and how to log in once it answers.
+
+    Returns: Airflow's exit code.
+
+    Raises:
+        FunnelError: the port is taken, or Airflow's database cannot be made.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise FunnelError(f"port {port} is taken: stop what listens there, or name another with --port") from None
+    variables = environment(config, port)
+    home = Path(variables["AIRFLOW_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "standalone.log"
+    print(f"starting Airflow in {home} (its log: {log}); this takes about a minute", flush=True)
+    _airflow(variables, "db", "migrate")
+    pools = home / "pools.json"
+    pools.write_text(json.dumps(POOLS), encoding="utf-8")
+    _airflow(variables, "pools", "import", str(pools))
+    with log.open("ab") as output:
+        running = subprocess.Popen(
+            ["airflow", "standalone"], env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    # Stopped by a signal, as a service manager does, it still stops all that it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if _until(lambda: _answers(port), running):
+            users = json.loads((home / "simple_auth_manager_passwords.json.generated").read_text(encoding="utf-8"))
+            logins = ", ".join(f"{user} / {password}" for user, password in users.items())
+            print(f"Airflow is at http://localhost:{port}   login: {logins}   stop it with Ctrl-C", flush=True)
+        return running.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(running)
+
+
+def _airflow(variables: dict[str, str], *command: str) -> None:
+    ended = subprocess.run(["airflow", *command], env=variables, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        said = (ended.stderr or ended.stdout).strip().splitlines() or ["nothing was said"]
+        raise FunnelError(f"airflow {' '.join(command)} failed: {said[-1]}")
+
+
+def _until(is_true: Callable[[], bool], running: "subprocess.Popen[bytes]") -> bool:
+    while running.poll() is None:
+        if is_true():
+            return True
+        time.sleep(1)
+    return False
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://localhost:{port}/api/v2/monitor/health", timeout=5) as answer:
+            told = json.load(answer)
+        return all(told[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+    except (URLError, OSError, ValueError):
+        return False
+
+
+def _stop(running: "subprocess.Popen[bytes]") -> None:
+    # Airflow's parts share its session; those that do not stop by themselves are not left behind.
+    for sign, seconds in ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(running.pid, sign)
+            running.wait(seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Start a real Airflow beside a funnel.")
+    parser.add_argument("config", type=Path, help="the funnel's TOML file")
+    parser.add_argument("--port", type=int, default=8080)
+    arguments = parser.parse_args()
+    try:
+        sys.exit(start(arguments.config, arguments.port))
+    except FunnelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
