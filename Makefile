@@ -1,20 +1,28 @@
 # Two commands are all a newcomer needs:   make run   and   make test
 PYTHON ?= python3
+PORT   ?= 8080
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test test-fast check bench setup format lock clean
+.PHONY: run airflow test test-fast test-airflow check bench browser setup format lock clean
 
 run: setup            ## set up, then run the demo: a simulated lender, trained and scored
 	$(BIN)/funnel demo
 
-test: check           ## set up, lint, type-check, then every test, the fast ones first
+airflow: setup        ## a real Airflow over the demo's company, which is made if it is not there; PORT=8080
+	@test -f demo/funnel.toml || $(BIN)/funnel demo
+	$(BIN)/python dags/standalone.py demo/funnel.toml --port $(PORT)
+
+test: check browser   ## set up, lint, type-check, then every test, the fast ones first
 	$(BIN)/pytest -m "not slow"
 	$(BIN)/pytest -m slow
 
 test-fast: setup      ## the tests that take no minutes
 	$(BIN)/pytest -m "not slow"
+
+test-airflow: setup browser  ## an operator's day in a real browser on a real Airflow; screenshots in build/airflow
+	$(BIN)/pytest -m slow tests/dags
 
 check: setup          ## linter, formatter check, type checker
 	$(BIN)/ruff check .
@@ -28,6 +36,12 @@ bench: setup          ## the benchmarks of speed, beside their peers; writes tes
 format: setup         ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+browser:              ## Chromium, which apt installs where it is missing and may be installed; else its tests are skipped
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "no Chromium, and it cannot be installed: the tests in a browser are skipped"
 
 setup: $(STAMP)       ## the virtual environment with the pinned dependencies
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -35,14 +35,24 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_
 from pipeline.config import Settings
 from pipeline.errors import FunnelError, TransientError
 from pipeline.local_catalog import LocalReader
+from pipeline.snapshots import PUBLISH_KEY, before_publish
 from pipeline.tables import Table, all_tables
+
+if TYPE_CHECKING:
+    from pipeline.upkeep import Cleared, Compacted
 
 CATALOG = "funnelcast"
 DATABASE = "catalog.db"
-MANIFESTS = {"commit.manifest-merge.enabled": "true", "commit.manifest.min-count-to-merge": "10"}
-"""Table properties. Each commit adds a manifest and readers open every one, so a commit that finds ten merges them."""
-PUBLISH_KEY = "funnel.publish"
-"""Snapshot property shared by all snapshots of one publish (a swap writes two: the delete and the append)."""
+PROPERTIES = {
+    # Each commit adds a manifest and readers open every one, so a commit that finds ten merges them.
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "10",
+    # Each commit writes the table's metadata anew; those a hundred commits old go.
+    "write.metadata.delete-after-commit.enabled": "true",
+    # After a lost race everything is looked at again: `_lost_race` does that, PyIceberg's own retry would not.
+    "commit.retry.num-retries": "0",
+}
+"""Properties of every table."""
 
 
 def _is_away(error: BaseException) -> bool:
@@ -211,12 +221,46 @@ class Warehouse:
         """Add a few records (runs, metrics), small enough to pass through Python."""
         self._ensure(name).append(pa.Table.from_pylist(list(rows), schema=self.tables[name].schema))
 
+    @_told_in_one_line()
+    @_lost_race
+    def replace(self, name: str, rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
+        """Put a few records in the place of those that a filter matches (`ds = '2026-01-31'`), in one commit."""
+        records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
+        properties = {PUBLISH_KEY: uuid.uuid4().hex}
+        self._ensure(name).overwrite(records, overwrite_filter=where, snapshot_properties=properties)
+
     def discard(self, name: str, files: Sequence[str]) -> None:
         """Remove staged files that will not be published."""
         table = self._ensure(name)
         for path in files:
             with suppress(OSError):
                 table.io.delete(path)
+
+    @_told_in_one_line()
+    @_lost_race
+    def compact(self, name: str, *, more_than: int, dry_run: bool) -> "Compacted":
+        """Write the small files of each partition that has `more_than` of them as one, in one commit.
+
+        Loses no concurrent commit: a lost race begins again with what is there then.
+        """
+        from pipeline.upkeep import Compacted, compact
+
+        table = self._load(name)
+        return compact(table, more_than=more_than, dry_run=dry_run) if table else Compacted()
+
+    @_told_in_one_line()
+    @_lost_race
+    def clear(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleared":
+        """Forget snapshots replaced before `since` but for the last publishes; remove orphans older than `older_than`.
+
+        An orphan is a file that no snapshot names. A younger one may be staged for a commit to come.
+        """
+        from pipeline.upkeep import Cleared, clear
+
+        table = self._load(name)
+        if table is None:
+            return Cleared()
+        return clear(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
 
     def rollback(self, name: str) -> int:
         """Make the state before the last publish current again.
@@ -227,10 +271,10 @@ class Warehouse:
         table = self._load(name)
         if table is None or table.current_snapshot() is None:
             raise FunnelError(f"table {name!r} has nothing to roll back; {self._known()}")
-        current = _current(table)
-        before = _before_publish(table, current)
+        before = before_publish(table)
         if before is None:
-            raise FunnelError(f"table {name!r} has no state before snapshot {current.snapshot_id} to roll back to")
+            snapshot_id = _current(table).snapshot_id
+            raise FunnelError(f"table {name!r} has no state before snapshot {snapshot_id} to roll back to")
         table.manage_snapshots().rollback_to_snapshot(before.snapshot_id).commit()
         return before.snapshot_id
 
@@ -276,7 +320,7 @@ class Warehouse:
             with (
                 suppress(TableAlreadyExistsError),
                 self._catalog.create_table_transaction(
-                    (self.namespace, name), schema=wanted.schema, properties=MANIFESTS
+                    (self.namespace, name), schema=wanted.schema, properties=PROPERTIES
                 ) as creation,
                 creation.update_spec() as spec,
             ):
@@ -349,16 +393,3 @@ def _current(table: IcebergTable) -> Snapshot:
     snapshot = table.current_snapshot()
     assert snapshot is not None
     return snapshot
-
-
-def _before_publish(table: IcebergTable, snapshot: Snapshot) -> Snapshot | None:
-    """The newest ancestor that an earlier publish left behind."""
-    publish = snapshot.summary.additional_properties.get(PUBLISH_KEY) if snapshot.summary else None
-    ancestor: Snapshot | None = snapshot
-    while ancestor is not None:
-        parent = ancestor.parent_snapshot_id
-        ancestor = table.snapshot_by_id(parent) if parent is not None else None
-        summary = ancestor.summary.additional_properties if ancestor and ancestor.summary else {}
-        if ancestor is not None and (publish is None or summary.get(PUBLISH_KEY) != publish):
-            return ancestor
-    return None
