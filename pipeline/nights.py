@@ -5,17 +5,34 @@ from datetime import date
 from pipeline.activity import activity
 from pipeline.context import Context
 from pipeline.dates import DateRange
+from pipeline.errors import first_line
 from pipeline.ingest import ingest
+from pipeline.monitor import monitor
 from pipeline.registry import Registry
+from pipeline.report import report
 from pipeline.scoring import score
 
 
 def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
-    """Every stage of one night: ingest, activity, score."""
+    """Every stage of one night: ingest, activity, score, monitor; and its report, whether it went well or not.
+
+    Raises:
+        FunnelError: the first stage that failed, once the report that tells of it is written; or the report's own.
+    """
     night = DateRange(ds, ds)
-    ingest(context, night)
-    activity(context, night)
-    score(context, ds, model=model)
+    try:
+        ingest(context, night)
+        activity(context, night)
+        score(context, ds, model=model)
+        monitor(context, ds)
+    except Exception:
+        try:
+            report(context, ds)
+        except Exception as error:
+            # The stage's failure is the news.
+            context.notify(f"no report of {ds}: {first_line(error)}")
+        raise
+    report(context, ds)
 
 
 def load(context: Context, dates: DateRange) -> None:
@@ -25,7 +42,7 @@ def load(context: Context, dates: DateRange) -> None:
 
 
 def backfill(context: Context, dates: DateRange, *, model: str | None = None) -> None:
-    """Load a range, then score each of its dates by the champion as of that date.
+    """Load a range, then score, monitor and report each of its dates, by the champion as of that date.
 
     Dates before the first model are loaded and not scored; one line says which.
     """
@@ -34,6 +51,8 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
     scored = [ds for ds in dates if model or registry.champion(ds)]
     if len(scored) < len(dates):
         until = "" if not scored else f" until {scored[0]}"
-        context.notify(f"not scored{until}: no model was trained on data up to these dates")
+        context.notify(f"not scored{until}: no model trained on data up to these dates was promoted")
     for ds in scored:
         score(context, ds, model=model)
+        monitor(context, ds)
+        report(context, ds)

@@ -1,0 +1,73 @@
+"""Nights put into a warehouse by hand: what reads them needs no Spark, nor do its tests."""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.conftest import Company
+
+STAGES = ("click", "register", "complete")
+
+
+def publish(company: Company, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make these rows a table's partition; columns they do not name are null."""
+    warehouse = company.context().warehouse
+    column, schema = warehouse.tables[table].partition, warehouse.tables[table].schema
+    folder = Path(warehouse.staging(table).removeprefix("file://"))
+    folder.mkdir(parents=True)
+    path = folder / f"{uuid.uuid4().hex}.parquet"
+    pq.write_table(pa.Table.from_pylist([{**row, column: day} for row in rows], schema=schema), path)
+    warehouse.publish(table, [f"file://{path}"], first=day, last=day, summary={})
+
+
+def publish_scores(
+    company: Company, ds: date, scores: Mapping[str, float], *, run_id: str = "night", model: str = "model-1"
+) -> None:
+    """A night's scores: of each user the first stage's, each later stage's half of the one before it."""
+    order = sorted(scores, key=lambda user: scores[user])
+    rows = [
+        {
+            "user_id": user,
+            "model_version": model,
+            "run_id": run_id,
+            "scored_at": datetime(2026, 3, 2, 1, 30, tzinfo=UTC),
+            **{f"p_{stage}": p / 2**position for position, stage in enumerate(STAGES)},
+            **{f"band_{stage}": 1 + 10 * order.index(user) // len(order) for stage in STAGES},
+        }
+        for user, p in scores.items()
+    ]
+    publish(company, "user_scores", ds, rows)
+
+
+def record(company: Company, ds: date, stage: str, started_at: datetime, **changes: Any) -> None:
+    """A row of `runs`: a stage that went well, but for the changes."""
+    row = {
+        "ds": ds,
+        "run_id": "night",
+        "stage": stage,
+        "status": "ok",
+        "rows_in": 0,
+        "rows_out": 0,
+        "duplicates": 0,
+        "quarantined": 0,
+        "seconds": 1.0,
+        "started_at": started_at,
+        "inputs": [],
+        "warnings": "",
+        "message": "",
+    }
+    company.context().warehouse.append("runs", [row | changes])
+
+
+def publish_activity(company: Company, day: date, counts: Sequence[int]) -> None:
+    """A day's messages and the events of each stage, all of one user."""
+    rows = [
+        {"user_id": "ann", "event": event, "event_date": day, "n": n}
+        for event, n in zip(("exposure", *STAGES), counts, strict=True)
+    ]
+    publish(company, "activity", day, rows)
