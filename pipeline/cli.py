@@ -18,6 +18,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+models_app = typer.Typer(invoke_without_command=True)
+app.add_typer(models_app, name="models")
 
 Config = Annotated[Path, typer.Option("--config", "-c", envvar="FUNNEL_CONFIG", help="The funnel's TOML file.")]
 Ds = Annotated[str, typer.Option("--ds", help="The night's date, YYYY-MM-DD, in the funnel's time zone.")]
@@ -29,7 +31,7 @@ DEFAULT_CONFIG = Path("funnel.toml")
 
 @app.command()
 def nightly(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
-    """Every stage of one night: ingest, activity, score."""
+    """Every stage of one night: ingest, activity, score, monitor, report."""
     from pipeline.nights import nightly
 
     settings = _load(config)
@@ -64,6 +66,24 @@ def score(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
 
 
 @app.command()
+def monitor(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
+    """Measure one night into `metrics`: volumes, freshness, and how far its scores moved since the night before."""
+    from pipeline.monitor import monitor
+
+    settings = _load(config)
+    monitor(Context(settings), _night(ds, "--ds", settings).first)
+
+
+@app.command()
+def report(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
+    """Write one night's report: a single HTML file, to open in any browser."""
+    from pipeline.report import report
+
+    settings = _load(config)
+    report(Context(settings), _night(ds, "--ds", settings).first)
+
+
+@app.command()
 def backfill(start: Start, end: End, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
     """Load a range of dates as one job, then score those that a model was trained for."""
     from pipeline.nights import backfill
@@ -77,15 +97,52 @@ def backfill(start: Start, end: End, config: Config = DEFAULT_CONFIG, model: Mod
 def train(
     as_of: Annotated[str, typer.Option("--as-of", help="Train on what was known by the end of this date.")],
     config: Config = DEFAULT_CONFIG,
+    architecture: Annotated[str | None, typer.Option(help="Instead of training.architecture.")] = None,
+    history_days: Annotated[int | None, typer.Option(help="Instead of training.history_days.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of training.seed.")] = None,
 ) -> None:
-    """Build examples, fit, judge on later days, register, and promote the model if it is no worse."""
+    """Build examples, fit, judge on later days beside the champion, register, and promote if the verdict says so."""
     from pipeline.progress import training_progress
-    from pipeline.training import train
+    from pipeline.training import train, with_training
 
-    settings = _load(config)
+    settings = with_training(_load(config), architecture=architecture, history_days=history_days, seed=seed)
     day = _night(as_of, "--as-of", settings).first
     with training_progress() as on_progress:
         train(Context(settings), day, on_progress=on_progress)
+
+
+@models_app.callback()
+def models(context: typer.Context, config: Config = DEFAULT_CONFIG) -> None:
+    """List the registered models, newest first: status, architecture, AUC of each stage, verdict."""
+    context.obj = config
+    if context.invoked_subcommand is None:
+        from pipeline.models import print_models
+
+        print_models(_load(config))
+
+
+@models_app.command("rollback")
+def rollback_champion(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The funnel's TOML file.")] = None,
+) -> None:
+    """Withdraw the champion from every date; the promoted model before it takes its place."""
+    from pipeline.registry import Registry
+
+    withdrawn, champion = Registry(_load(config or context.obj)).rollback()
+    print(f"model {withdrawn} is withdrawn from every date; {champion} is champion again")
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="A model's version, as `funnel models` shows it.")],
+    reason: Annotated[str, typer.Option(help="Why, kept with the version.")] = "",
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Promote a model whatever its verdict, which is told."""
+    from pipeline.models import promote_by_hand
+
+    print(promote_by_hand(_load(config), version, reason=reason))
 
 
 @app.command()
@@ -143,6 +200,17 @@ def rollback(table: Annotated[str, typer.Argument(help="A table's name.")], conf
     """Make a table's state before its last publish current again."""
     snapshot = Context(_load(config)).warehouse.rollback(table)
     print(f"{table} is at snapshot {snapshot} again")
+
+
+@app.command()
+def maintain(
+    config: Config = DEFAULT_CONFIG,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+) -> None:
+    """Compact small files, expire old snapshots, remove orphans: never what a reader or a rollback still needs."""
+    from pipeline.maintenance import maintain
+
+    maintain(Context(_load(config)), dry_run=dry_run)
 
 
 @app.command()

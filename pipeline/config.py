@@ -276,8 +276,8 @@ class Operations(Section):
     """How long after the night's midnight the source's partition may still come."""
     scores_due_hours: PositiveInt = 8
     """Scores later than this after the night's midnight are late: the webhook is told."""
-    poke_seconds: PositiveInt = 60
-    """Pause between two looks at the source."""
+    poke_seconds: Annotated[int, Field(ge=15)] = 60
+    """Pause between two looks at the source. On a busy host Airflow loses a look that follows too soon on another."""
     retry_minutes: Annotated[float, Field(gt=0)] = 5
     """Pause before the first retry; each further one is twice as long."""
     training_schedule: str = "0 6 * * 1"

@@ -152,6 +152,9 @@ def _show(scores: pd.DataFrame, quality: list[Quality], config: Path, last_night
     print("ceiling: the AUC of the true probabilities, which only the simulator knows")
     print(
         f"\nNext:\n"
+        f"  {settings.resolve(settings.reports.path)}/{last_night}.html     that night's report: open it in a browser\n"
+        f"  python dags/standalone.py {config}     a real Airflow over this company (make airflow)\n"
+        f"  funnel models -c {config}\n"
         f"  funnel tables -c {config}\n"
         f'  funnel sql -c {config} "SELECT band_{stages[-1]}, count(*), avg(p_{stages[-1]}) FROM user_scores '
         f"WHERE ds = '{last_night}' GROUP BY ALL ORDER BY 1 DESC\"\n"

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from pipeline.config import Settings, load
@@ -80,7 +80,9 @@ def _source(settings: Settings) -> str:
 
 
 def _champion(settings: Settings) -> str:
-    promotions = Registry(settings).promotions()
-    if not promotions:
+    registry = Registry(settings)
+    version = registry.champion(date.max)
+    if version is None:
         return "none yet: funnel train --as-of makes the first"
-    return f"{promotions[-1].version}, trained as of {promotions[-1].as_of}"
+    registry.bundle_path(version)
+    return f"{version}, trained as of {registry.run(version).as_of}"

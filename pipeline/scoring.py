@@ -157,8 +157,8 @@ def _champion(settings: Settings, ds: date) -> str:
     champion = Registry(settings).champion(ds)
     if champion is None:
         raise FunnelError(
-            f"no model was trained on data up to {ds}: run `funnel train --as-of` with a date up to it, "
-            "or name a version with --model"
+            f"no model trained on data up to {ds} was promoted: run `funnel train --as-of` with a date up to it, "
+            "see `funnel models`, or name a version with --model"
         )
     return champion
 

@@ -1,13 +1,19 @@
-"""Train as of a date: examples, fit, judge on later days, register, promote if no worse."""
+"""Train as of a date, in steps that each can run alone: examples, fit, judge on later days, register, promote.
 
+A step hands the next one nothing but the model's version: what it made lies in the tables and in the model's run.
+Each can run again after a kill and ends in the same.
+"""
+
+import json
 import os
-import uuid
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
+from pydantic import ValidationError
 
 from model import (
     Bundle,
@@ -20,71 +26,165 @@ from model import (
     TrainingError,
     fit,
 )
-from pipeline.config import Settings
+from pipeline.config import Settings, Training, one_line
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError
+from pipeline.errors import ConfigError, FunnelError
+from pipeline.evaluation import LabelledExposures, compare, cross_fitted, figures, read_examples, user_folds
 from pipeline.examples import context_columns, examples
+from pipeline.plots import plot_expert_use, plot_reliability
+from pipeline.promotion import Verdict
 from pipeline.registry import Registry
-from pipeline.runs import Counts, recorded
+from pipeline.runs import Counts, StageRun, recorded
 from pipeline.tables import behaviour_columns
+from pipeline.tracking import TrainingRun
 
-HELD_OUT_SHARE = 0.25
-"""At most this share of a stage's mature days is held out, where history is short."""
+VERDICT = "verdict.json"
+TAG_LENGTH = 1000
+"""MLflow's servers take tags of a few thousand characters, the oldest of 5,000 bytes."""
+OnProgress = Callable[[Progress], None]
 
 
-def train(context: Context, as_of: date, *, on_progress: Callable[[Progress], None] | None = None) -> str:
-    """Build examples as of a date, fit a model, register it, and promote it if it is no worse than the champion.
+def train(context: Context, as_of: date, *, on_progress: OnProgress | None = None) -> str:
+    """All steps: build examples as of a date, fit a model, judge it, register it, promote it if the verdict says so.
+
+    Returns: the model's version.
+
+    Raises:
+        FunnelError: what any step raises; nothing is registered unless all before it went well.
+    """
+    examples(context, as_of)
+    version = fit_candidate(context, as_of, on_progress=on_progress)
+    evaluate(context, version)
+    register(context, version)
+    promote(context, version)
+    return version
+
+
+def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | None = None) -> str:
+    """Fit a model to the examples as of a date and leave it in a run of MLflow: a candidate, not yet registered.
+
+    Run again by the same run on the same examples, it returns the candidate that there is.
 
     Returns: the model's version.
 
     Raises:
         FunnelError: a stage without mature labels or with too few positives; training that diverged.
     """
-    examples(context, as_of)
-    settings, registry = context.settings, Registry(context.settings)
+    settings, tracking = context.settings, Registry(context.settings).tracking
     with recorded(context, "train", DateRange(as_of, as_of)) as run:
-        run.read(context.warehouse.pin("examples", first=as_of, last=as_of))
-        table = context.warehouse.arrow("examples", first=as_of, last=as_of)
-        table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])
-        held_out = held_out_labels(table, settings)
-        _require_positives(table, held_out, settings, as_of)
-        version = run.model_version = f"{as_of:%Y%m%d}-{uuid.uuid4().hex[:8]}"
-        # One thread a physical core: a thread that waits for a busy core costs more than it gives (measured: with
-        # other work on two cores, two threads trained 6-34k rows/s, one 77-80k).
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        read = read_examples(context, run, as_of)
+        _require_positives(read, settings, as_of)
+        made_by = {"run_id": context.run_id, "examples": read.snapshot}
+        taught = int((~np.isnan(read.labels)).any(axis=1).sum())
+        run.by_day = {as_of: Counts(rows_in=read.table.num_rows, rows_out=taught)}
+        if done := tracking.finished(as_of=as_of.isoformat(), **made_by):
+            run.model_version = done[0].version
+            return done[0].version
+        tags = {
+            **made_by,
+            "architecture": settings.training.architecture,
+            "code_version": code_version(),
+            "snapshots": json.dumps(run.inputs),
+        }
+        candidate = tracking.begin(as_of, tags=tags, parameters=_parameters(settings))
+        run.model_version = candidate.version
         try:
-            bundle = fit(
-                table,
-                features=model_features(settings),
-                tasks=settings.funnel.stage_names,
-                held_out=held_out,
-                model=_model_config(settings),
-                training=_train_config(settings),
-                trained_on={
-                    "as_of": as_of.isoformat(),
-                    "snapshots": run.inputs,
-                    "code_version": code_version(),
-                    "attribution": settings.funnel.attribution,
-                    "windows_days": {stage.name: stage.window_days for stage in settings.funnel.stages},
-                },
-                on_progress=on_progress,
-            )
-            bundle.save(registry.path / version)
-        except (TrainingError, ValueError) as error:
-            raise FunnelError(str(error)) from error
-        rows = int((~np.isnan(_labels(table, settings))).any(axis=1).sum())
-        run.by_day = {as_of: Counts(rows_in=table.num_rows, rows_out=rows)}
+            bundle = _fit(read, settings, _trained_on(run, read, settings, as_of), on_progress)
+        except Exception:
+            tracking.fail(candidate)
+            raise
+        _log(context, candidate, bundle, read)
         _record_metrics(context, bundle, as_of)
-        verdict = _promote(registry, bundle, version, as_of, table, held_out, settings)
+        tracking.finish(candidate)
     for stage, metrics in bundle.metrics.items():
         context.notify(
             f"  {stage:<12} AUC {_number(metrics.auc)}  log loss {_number(metrics.log_loss)}  "
             f"calibration error {_number(metrics.ece)}  ({metrics.held_out_positives:,} positives of "
             f"{metrics.held_out_rows:,} held out)"
         )
-    context.notify(f"model {version}: {verdict}")
-    return version
+    return candidate.version
+
+
+def evaluate(context: Context, version: str) -> Verdict:
+    """Judge a candidate beside the champion as of its own date; the verdict and its figures join its run.
+
+    Raises:
+        FunnelError: there is no such model, or its examples have been built anew since.
+    """
+    registry = Registry(context.settings)
+    candidate = registry.run(version)
+    as_of = candidate.as_of
+    with recorded(context, "evaluate", DateRange(as_of, as_of)) as run:
+        run.model_version = version
+        read = read_examples(context, run, as_of)
+        if read.snapshot != candidate.tags["examples"]:
+            raise FunnelError(f"the examples that model {version} was trained on are no longer there: train again")
+        held = read.judged
+        run.by_day = {as_of: Counts(rows_in=read.table.num_rows, rows_out=held.table.num_rows)}
+        verdict = compare(context, Bundle.load(registry.bundle_path(version)), version, as_of, held)
+        registry.tracking.log_metrics(candidate, figures(verdict))
+        registry.tracking.log_json(candidate, VERDICT, verdict.to_dict())
+        registry.tracking.tag(candidate, "verdict", verdict.line[:TAG_LENGTH])
+    return verdict
+
+
+def register(context: Context, version: str) -> None:
+    """Make a candidate a version of the registered model; nothing happens if it is one.
+
+    Raises:
+        FunnelError: there is no such model.
+    """
+    Registry(context.settings).register(version)
+
+
+def promote(context: Context, version: str) -> Verdict:
+    """Promote a registered model if its verdict says so; one line tells, a warning where it does not.
+
+    Returns: that verdict.
+
+    Raises:
+        FunnelError: there is no such model, or it was never judged.
+    """
+    registry = Registry(context.settings)
+    as_of = registry.run(version).as_of
+    with recorded(context, "promote", DateRange(as_of, as_of)) as run:
+        run.model_version = version
+        verdict = verdict_on(registry, version)
+        if verdict is None:
+            raise FunnelError(f"model {version} was never judged: train again, or promote it yourself (funnel promote)")
+        told = f"model {version}: {verdict.line}"
+        if verdict.promoted:
+            registry.promote(version)
+        else:
+            run.warnings.append(told)
+    if verdict.promoted:
+        context.notify(told)
+    return verdict
+
+
+def with_training(settings: Settings, **changes: object) -> Settings:
+    """The same configuration with other values of some keys of `[training]`, for a run by hand; None changes nothing.
+
+    Raises:
+        ConfigError: one line that names the key, what it got and what it takes.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        training = Training.model_validate({**settings.training.model_dump(), **given})
+    except ValidationError as error:
+        raise ConfigError(f"training.{one_line(error)}") from None
+    return settings.model_copy(update={"training": training})
+
+
+def verdict_on(registry: Registry, version: str) -> Verdict | None:
+    """The verdict that `evaluate` came to; None for a model that was never judged.
+
+    Raises:
+        FunnelError: there is no such model.
+    """
+    stored = registry.tracking.read_json(registry.run(version), VERDICT)
+    return Verdict.from_dict(stored) if stored else None
 
 
 def model_features(settings: Settings) -> list[Feature]:
@@ -98,37 +198,13 @@ def model_features(settings: Settings) -> list[Feature]:
     ]
 
 
-def held_out_labels(table: pa.Table, settings: Settings) -> np.ndarray:
-    """Which labels judge and calibrate instead of teaching, bool (exposures, stages).
-
-    Each stage holds out its own latest mature days (`training.holdout_days`, at most a quarter of them), so that
-    recent exposures still teach the early stages while the rare last stage is judged on days it never saw.
-    An exposure between two stages' bounds teaches one stage and judges another; its labels do not overlap.
-    """
-    days = table.column("exposure_date").to_numpy().astype("datetime64[D]")
-    held_out = np.zeros((table.num_rows, len(settings.funnel.stages)), dtype=bool)
-    for position, stage in enumerate(settings.funnel.stage_names):
-        mature = table.column(f"mature_{stage}").to_numpy(zero_copy_only=False)
-        if not mature.any():
-            continue
-        span = int((days[mature].max() - days[mature].min()).astype(int)) + 1
-        kept_back = min(settings.training.holdout_days, int(span * HELD_OUT_SHARE))
-        held_out[:, position] = mature & (days > days[mature].max() - np.timedelta64(kept_back, "D"))
-    return held_out
-
-
-def _labels(table: pa.Table, settings: Settings) -> np.ndarray:
-    columns = [table.column(f"label_{stage}") for stage in settings.funnel.stage_names]
-    return np.column_stack([column.cast(pa.float32()).to_numpy(zero_copy_only=False) for column in columns])
-
-
-def _require_positives(table: pa.Table, held_out: np.ndarray, settings: Settings, as_of: date) -> None:
-    labels, needed = _labels(table, settings), settings.training.min_positives
-    if not table.num_rows:
+def _require_positives(read: LabelledExposures, settings: Settings, as_of: date) -> None:
+    needed = settings.training.min_positives
+    if not read.table.num_rows:
         raise FunnelError(f"no exposure has landed up to {as_of}: load history first (funnel backfill)")
-    first = table.column("exposure_date").to_numpy().min().astype("datetime64[D]").item()
+    first = read.days.min().item()
     for position, stage in enumerate(settings.funnel.stages):
-        taught = labels[~held_out[:, position], position]
+        taught = read.labels[~read.held_out[:, position], position]
         mature, positives = int((~np.isnan(taught)).sum()), int(np.nansum(taught))
         if not mature:
             ready = first + timedelta(days=stage.window_days)
@@ -144,48 +220,71 @@ def _require_positives(table: pa.Table, held_out: np.ndarray, settings: Settings
             )
 
 
-def _promote(
-    registry: Registry,
-    challenger: Bundle,
-    version: str,
-    as_of: date,
-    table: pa.Table,
-    held_out: np.ndarray,
-    settings: Settings,
-) -> str:
-    """Promote unless the champion has the lower log loss on the same held-out labels, summed over stages.
-
-    Both are judged with the context hidden, as a night scores users.
-    """
-    champion = registry.champion(as_of)
-    if champion is None:
-        registry.promote(version, as_of)
-        return "promoted, the first champion"
-    judged = held_out.any(axis=1)
-    rows = table.filter(pa.array(judged))
-    labels = np.where(held_out, _labels(table, settings), np.nan)[judged]
+def _fit(
+    read: LabelledExposures, settings: Settings, trained_on: Mapping[str, object], on_progress: OnProgress | None
+) -> Bundle:
+    # One thread a physical core: a thread that waits for a busy core costs more than it gives (measured: with
+    # other work on two cores, two threads trained 6-34k rows/s, one 77-80k).
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     try:
-        theirs = _log_loss(
-            Bundle.load(registry.bundle_path(champion)).predict(rows, hide_context=True).calibrated, labels
+        return fit(
+            read.table,
+            features=model_features(settings),
+            tasks=settings.funnel.stage_names,
+            held_out=read.held_out,
+            model=_model_config(settings),
+            training=_train_config(settings),
+            trained_on=trained_on,
+            on_progress=on_progress,
         )
-    except (ValueError, FunnelError) as error:
-        registry.promote(version, as_of)
-        return f"promoted, since champion {champion} cannot score these examples ({error})"
-    ours = _log_loss(challenger.predict(rows, hide_context=True).calibrated, labels)
-    if ours > theirs:
-        return f"not promoted: held-out log loss {ours:.5f}, champion {champion} has {theirs:.5f}"
-    registry.promote(version, as_of)
-    return f"promoted: held-out log loss {ours:.5f}, champion {champion} had {theirs:.5f}"
+    except (TrainingError, ValueError) as error:
+        raise FunnelError(str(error)) from error
 
 
-def _log_loss(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean binary log loss of each stage over its labels that are not NaN, summed over stages."""
-    p = np.clip(scores, 1e-12, 1 - 1e-12)
-    losses = -np.where(labels > 0.5, np.log(p), np.log1p(-p))
-    return float(np.nansum(np.nanmean(np.where(np.isnan(labels), np.nan, losses), axis=0)))
+def _trained_on(run: StageRun, read: LabelledExposures, settings: Settings, as_of: date) -> dict[str, object]:
+    return {
+        "as_of": as_of.isoformat(),
+        "snapshots": run.inputs,
+        "code_version": code_version(),
+        "attribution": settings.funnel.attribution,
+        "windows_days": {stage.name: stage.window_days for stage in settings.funnel.stages},
+        "held_out_from": read.held_out_from(settings.funnel.stage_names),
+    }
+
+
+def _parameters(settings: Settings) -> dict[str, object]:
+    """What shaped a model, for comparing runs: all of `[training]`, and what the labels and features were."""
+    return {
+        **settings.training.model_dump(),
+        "stages": ", ".join(f"{stage.name} within {stage.window_days} days" for stage in settings.funnel.stages),
+        "attribution": settings.funnel.attribution,
+        "windows_days": settings.features.windows_days,
+    }
+
+
+def _log(context: Context, candidate: TrainingRun, bundle: Bundle, read: LabelledExposures) -> None:
+    """Leave figures, plots and the bundle in the candidate's run."""
+    tracking, held = Registry(context.settings).tracking, read.judged
+    found = {
+        f"{name}_{stage}": float(value)
+        for stage, metrics in bundle.metrics.items()
+        for name, value in vars(metrics).items()
+        if isinstance(value, int | float)
+    }
+    tracking.log_metrics(candidate, found)
+    with tempfile.TemporaryDirectory() as folder:
+        plots = Path(folder) / "plots"
+        plots.mkdir()
+        if held.table.num_rows:
+            fair = cross_fitted(bundle, held.table, held.labels, user_folds(held.table))
+            plot_reliability(held.labels, fair, bundle.task_names, plots / "reliability.png")
+            plot_expert_use(bundle, held.table, plots / "expert_use.png")
+        bundle.save(Path(folder) / candidate.bundle)
+        tracking.log_folder(candidate, Path(folder))
 
 
 def _record_metrics(context: Context, bundle: Bundle, as_of: date) -> None:
+    """Write each stage's figures into `metrics`, in place of those that this run wrote before it was killed."""
     rows = [
         {
             "ds": as_of,
@@ -198,7 +297,9 @@ def _record_metrics(context: Context, bundle: Bundle, as_of: date) -> None:
         for name, value in vars(metrics).items()
         if isinstance(value, int | float)
     ]
-    context.warehouse.append("metrics", rows)
+    names = ", ".join(sorted({f"'{row['name']}'" for row in rows}))
+    own = f"ds = '{as_of}' AND run_id = '{context.run_id}' AND name IN ({names})"
+    context.warehouse.replace("metrics", rows, where=own)
 
 
 def _model_config(settings: Settings) -> ModelConfig:

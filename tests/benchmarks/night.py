@@ -117,10 +117,16 @@ def _give_champion(keep: Path, config: Path, *, is_teacher: bool) -> None:
         return
     users, days = TEACHER
     teacher = Registry(prepare(keep, users=users, days=days).settings)
-    version = teacher.promotions()[-1].version
+    version = teacher.champion(date.max)
+    assert version is not None, "the teacher's only model was not promoted"
     registry = Registry(load(config))
-    shutil.copytree(teacher.bundle_path(version), registry.path / version)
-    registry.promote(version, START)
+    run = registry.tracking.begin(START, tags={}, parameters={})
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(teacher.bundle_path(version), Path(copy) / run.bundle)
+        registry.tracking.log_folder(run, Path(copy))
+    registry.tracking.finish(run)
+    registry.register(run.version)
+    registry.promote(run.version)
 
 
 def funnel(config: Path, *arguments: str) -> Ran:

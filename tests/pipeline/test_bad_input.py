@@ -192,7 +192,7 @@ AHEAD = date.today() + timedelta(days=2)
         (("backfill", "--start", LAST, "--end", AHEAD), f"--end {AHEAD} is not over yet"),
         (("nightly", "--ds", "03/01/2026"), "--ds: got '03/01/2026', takes a date such as 2026-01-31"),
         (("backfill", "--start", LAST, "--end", DAYS[0]), f"the range {LAST} to {DAYS[0]} ends before it starts"),
-        (("score", "--ds", LAST), f"score {LAST}: no model was trained on data up to {LAST}"),
+        (("score", "--ds", LAST), f"score {LAST}: no model trained on data up to {LAST} was promoted"),
         (("score", "--ds", LAST, "--model", "best"), "no model 'best' in "),
         (("rollback", "scores"), "no table 'scores'; the tables are events, quarantine, users, activity"),
         (("rollback", "user_scores"), "table 'user_scores' has nothing to roll back"),
@@ -234,7 +234,7 @@ def test_a_process_of_its_own_ends_the_same_way(lender: Company) -> None:
 def test_training_where_nothing_is_loaded(funnel: Callable[..., Ended], company: Company) -> None:
     line = funnel("train", "--as-of", LAST, "-c", company.config).complaint
     assert line == f"train {LAST}: no exposure has landed up to {LAST}: load history first (funnel backfill)"
-    assert not (company.folder / "models" / "promotions.json").exists()
+    assert not (company.folder / "models").exists()
 
 
 def test_training_before_any_label_is_mature(funnel: Callable[..., Ended], make_company: Callable) -> None:
@@ -257,6 +257,6 @@ def test_a_stage_without_a_positive(funnel: Callable[..., Ended], make_company: 
     line = funnel("train", "--as-of", days[-1], "-c", company.config).complaint
     assert "stage 'register' has 0 positives among " in line
     assert "fewer than training.min_positives = 2: load more history, widen its window_days, or leave the stage" in line
-    assert not (company.folder / "models" / "promotions.json").exists()
+    assert not (company.folder / "models").exists()
     line = funnel("score", "--ds", days[-1], "-c", company.config).complaint
-    assert "no model was trained" in line
+    assert "no model trained on data up to" in line

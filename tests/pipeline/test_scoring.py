@@ -14,7 +14,6 @@ from model import Bundle
 from pipeline.config import load
 from pipeline.context import Context
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError
 from pipeline.nights import load as load_history
 from pipeline.predict import thousandths_of_log_odds
 from pipeline.registry import Registry
@@ -77,12 +76,17 @@ class TestLender:
         np.testing.assert_array_equal(first.calibrated, second.calibrated)
         assert len(np.unique(first.raw[:, 0])) > 1_000, "a model that tells nobody apart would be the same too"
 
-    def test_an_equal_challenger_is_promoted(self, lender: Lender) -> None:
-        assert [each.version for each in Registry(lender.company.settings).promotions()] == list(lender.versions)
+    def test_an_equal_challenger_is_refused(self, lender: Lender) -> None:
+        registry = Registry(lender.company.settings)
+        assert [each.version for each in registry.versions()] == [lender.versions[1], lender.versions[0]]
+        assert registry.champion(NIGHT) == lender.versions[0]
         assert lender.company.context().warehouse.arrow("metrics", first=TRAINED, last=TRAINED).num_rows > 0
-        said = [line for line in lender.company.lines if line.startswith("model ")]
-        assert said[0] == f"model {lender.versions[0]}: promoted, the first champion"
-        assert said[1].startswith(f"model {lender.versions[1]}: promoted: held-out log loss ")
+        first, second = (f"model {version}: " for version in lender.versions)
+        assert f"{first}promoted: the first champion" in lender.company.lines
+        refused = (
+            f"warning: promote {TRAINED}: {second}not promoted: not better on stage 'complete': log loss differs by"
+        )
+        assert any(line.startswith(refused) for line in lender.company.lines)
 
     def test_every_eligible_user_once_and_nobody_else(self, lender: Lender) -> None:
         warehouse = lender.company.context().warehouse
@@ -146,23 +150,23 @@ class TestLender:
     def test_a_row_says_what_it_came_from(self, lender: Lender) -> None:
         scores = lender.scores[NEXT_NIGHT]
         assert set(scores["ds"]) == set(scores["feature_as_of"]) == {NEXT_NIGHT}
-        assert set(scores["model_version"]) == {lender.versions[1]}
+        assert set(scores["model_version"]) == {lender.versions[0]}
         (run,) = (row for row in lender.company.rows("runs") if row["stage"] == "score" and row["ds"] == NEXT_NIGHT)
         assert run["rows_out"] == len(scores)
         assert run["run_id"] == scores["run_id"].iloc[0]
-        assert run["model_version"] == lender.versions[1]
+        assert run["model_version"] == lender.versions[0]
         assert {table for table, _ in run["inputs"]} >= {"activity", "users"}
 
     def test_no_model_trained_later_than_the_night(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
         before = files_by_day(lender.company, "user_scores")
         early = TRAINED - timedelta(days=1)
         line = funnel("score", "--ds", early, "-c", lender.company.config).complaint
-        assert f"no model was trained on data up to {early}: run `funnel train --as-of`" in line
+        assert f"no model trained on data up to {early} was promoted: run `funnel train --as-of`" in line
         assert files_by_day(lender.company, "user_scores") == before
 
     def test_a_version_by_name_scores_any_night(self, lender: Lender) -> None:
         early = TRAINED - timedelta(days=1)
-        assert set(lender.score(early, model=lender.versions[0])["model_version"]) == {lender.versions[0]}
+        assert set(lender.score(early, model=lender.versions[1])["model_version"]) == {lender.versions[1]}
         lender.company.context().warehouse.rollback("user_scores")
 
     def test_an_unknown_version_names_those_that_are(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
@@ -271,18 +275,3 @@ def test_bands_are_by_middle_rank(company: Company) -> None:
         assert banded[f"band_{stage}"].tolist() == expected.tolist()
     assert set(banded["band_click"]) == set(range(1, 11))
     assert set(banded["band_complete"]) == {6}
-
-
-def test_the_champion_of_a_night_is_the_last_promoted_of_the_newest_data_it_may_know(company: Company) -> None:
-    registry = Registry(company.settings)
-    registry.path.mkdir(parents=True)
-    assert registry.champion(date(2026, 3, 1)) is None
-    for version, as_of in (("b", 10), ("c", 20), ("a", 5), ("b2", 10)):
-        registry.promote(version, date(2026, 3, as_of))
-    champions = [registry.champion(date(2026, 3, day)) for day in (4, 5, 9, 10, 19, 20, 31)]
-    assert champions == [None, "a", "a", "b2", "b2", "c", "c"]
-
-
-def test_an_unknown_version_where_there_is_none(company: Company) -> None:
-    with pytest.raises(FunnelError, match=r"no model 'x' in .*models; promoted last: none"):
-        Registry(company.settings).bundle_path("x")

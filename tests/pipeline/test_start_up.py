@@ -27,7 +27,18 @@ from tests.pipeline.funnels import sms
 
 D1 = date(2026, 3, 1)
 ROOT = Path(__file__).parents[2]
-HEAVY = {"airflow", "great_expectations", "matplotlib", "pandas", "py4j", "pyspark", "scipy", "sklearn", "torch"}
+HEAVY = {
+    "airflow",
+    "great_expectations",
+    "matplotlib",
+    "mlflow",
+    "pandas",
+    "py4j",
+    "pyspark",
+    "scipy",
+    "sklearn",
+    "torch",
+}
 OF_QUERIES = {"duckdb", "numpy", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy"}
 
 
