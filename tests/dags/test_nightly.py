@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -296,3 +296,56 @@ def as_scheduled(bag: "DagBag", dag_id: str = "funnel_nightly") -> Any:
     from airflow.serialization.serialized_objects import DagSerialization
 
     return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))
+
+
+class Runs:
+    """Stands for the running task of a night, which is asked about the other runs."""
+
+    def __init__(self, states: dict[str, dict[str, str | None]], running: set[str]) -> None:
+        self.states, self.running = states, running
+        self.asked: list[datetime] = []
+
+    def get_task_states(
+        self, *, dag_id: str, task_ids: list[str], logical_dates: list[datetime]
+    ) -> dict[str, dict[str, str | None]]:
+        assert (dag_id, task_ids) == ("funnel_nightly", ["ingest", "activity"])
+        self.asked = logical_dates
+        return self.states
+
+    def get_dr_count(self, *, dag_id: str, run_ids: list[str], states: list[str]) -> int:
+        assert states == ["running"]
+        return len(self.running & set(run_ids))
+
+
+@pytest.mark.parametrize(
+    ("ingest", "activity", "running", "waits"),
+    [
+        (None, None, True, True),
+        ("running", None, True, True),
+        ("success", "up_for_retry", True, True),
+        ("success", "success", True, False),
+        ("failed", "upstream_failed", True, False),
+        # Queued: its turn comes after this one's, in a backfill that runs backwards.
+        (None, None, False, False),
+    ],
+)
+def test_a_night_waits_for_earlier_ones_that_are_landing_their_days(
+    import_dag: ImportDag, company: Company, ingest: str | None, activity: str | None, running: bool, waits: bool
+) -> None:
+    runs = Runs({"earlier": {"ingest": ingest, "activity": activity}}, {"earlier"} if running else set())
+    context = {"dag_run": SimpleNamespace(run_type="backfill", dag_id="funnel_nightly"), "ti": runs}
+    still_landing = import_dag(company.config)._still_landing
+    assert still_landing(context, date(2026, 3, 1)) == (["earlier"] if waits else [])
+
+
+@pytest.mark.parametrize(("kind", "days"), [("backfill", 30), ("manual", 30), ("scheduled", 7)])
+def test_tonight_waits_for_the_last_days_alone_and_a_backfill_for_its_whole_window(
+    import_dag: ImportDag, make_company: Callable[..., Company], kind: str, days: int
+) -> None:
+    runs = Runs({}, set())
+    context = {"dag_run": SimpleNamespace(run_type=kind, dag_id="funnel_nightly"), "ti": runs}
+    import_dag(make_company(timezone="America/New_York").config)._still_landing(context, date(2026, 3, 12))
+    # Midnights of New York, whose clocks went forward on 8 March.
+    assert len(runs.asked) == days
+    assert runs.asked[0].astimezone(UTC) == datetime(2026, 3, 11, 4, tzinfo=UTC)
+    assert runs.asked[4].astimezone(UTC) == datetime(2026, 3, 7, 5, tzinfo=UTC)

@@ -1,0 +1,139 @@
+"""A real Airflow for the tests: started as `make airflow` starts it, asked through its API, told of by its webhook."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.dags.conftest import DAGS, clean_environment
+
+
+class Webhook:
+    """A server that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        told = self.told
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                told.append(json.loads(body)["text"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}/told"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Airflow:
+    """A running Airflow over one funnel."""
+
+    def __init__(self, config: Path, home: Path, **variables: str) -> None:
+        self.port = _free_port()
+        self.address = f"http://localhost:{self.port}"
+        self.home = config.parent / "airflow"
+        self._output = (home / "printed.log").open("w+", encoding="utf-8")
+        # Airflow's home and folders are what `dags/standalone.py` sets, not what the other tests of DAGs set.
+        environment = {name: value for name, value in clean_environment(home).items() if "AIRFLOW" not in name}
+        self._process = subprocess.Popen(
+            [sys.executable, str(DAGS / "standalone.py"), str(config), "--port", str(self.port)],
+            env=environment | variables,
+            cwd=home,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self.until(lambda: "login:" in self.printed, seconds=240, what="Airflow to answer")
+        users = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text(encoding="utf-8"))
+        self.password: str = users["admin"]
+        login = {"username": "admin", "password": self.password}
+        token = httpx.post(f"{self.address}/auth/token", json=login).json()["access_token"]
+        self._client = httpx.Client(
+            base_url=f"{self.address}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60
+        )
+
+    @property
+    def printed(self) -> str:
+        return Path(self._output.name).read_text(encoding="utf-8")
+
+    def get(self, path: str, **query: Any) -> Any:
+        answer = self._client.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, **body: Any) -> Any:
+        """The answer, or what the server complains of."""
+        return self._client.post(path, json=body).json()
+
+    def runs(self, dag_id: str = "funnel_nightly") -> list[dict[str, Any]]:
+        found = self.get(f"/dags/{dag_id}/dagRuns", limit=100, order_by="run_after")
+        runs: list[dict[str, Any]] = found["dag_runs"]
+        return runs
+
+    def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        found = self.get(f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances")
+        return {task["task_id"]: task for task in found["task_instances"]}
+
+    def log(self, run: dict[str, Any], task_id: str, attempt: int = 1) -> str:
+        path = f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances/{task_id}/logs/{attempt}"
+        return json.dumps(self.get(path)["content"])
+
+    def until(self, is_true: Callable[[], Any], *, seconds: float, what: str) -> Any:
+        """Wait for a true answer.
+
+        Raises:
+            AssertionError: it did not come in time, or Airflow has ended.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if answer := is_true():
+                return answer
+            assert self._process.poll() is None, f"Airflow ended: {self.printed}"
+            time.sleep(1)
+        raise AssertionError(f"waited {seconds} s for {what}")
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(60)
+        finally:
+            self._process.kill()
+            self._output.close()
+
+
+def descendants(folder: Path) -> list[int]:
+    """Processes whose environment names a folder: Airflow's, its tasks' and their JVMs."""
+    needle = str(folder).encode()
+    found = []
+    for each in Path("/proc").iterdir():
+        try:
+            if each.name.isdigit() and needle in (each / "environ").read_bytes() and int(each.name) != os.getpid():
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

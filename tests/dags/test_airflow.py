@@ -1,0 +1,348 @@
+"""An operator's day in a real browser on a real Airflow: a backfill by the form, tonight beside it, a failure, a kill.
+
+The company's last day is yesterday, so that the scheduler has a night to run. Screenshots lie in `build/airflow`.
+"""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import Settings, load
+from pipeline.context import Context
+from pipeline.dates import DateRange
+from pipeline.nights import backfill
+from pipeline.nights import load as load_history
+from pipeline.simulate import Simulation, simulate
+from pipeline.training import train
+from tests.dags.server import Airflow, Webhook, descendants
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.slow
+
+ZONE = ZoneInfo("Asia/Shanghai")
+USERS, DAYS = 1_200, 46
+SHOTS = Path(__file__).parents[2] / "build" / "airflow"
+NIGHT_ID = "funnel_nightly"
+SETTINGS = """
+[training]
+epochs = 2
+min_positives = 1
+[promotion]
+min_positives = 1
+[operations]
+poke_seconds = 15
+retry_minutes = 0.1
+webhook_connection = "funnel_webhook"
+[spark]
+conf = { "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }
+"""
+OF_A_RUN = ["run_id", "scored_at"]
+
+
+@dataclass(frozen=True)
+class Lender:
+    """A company whose history is landed and whose model is trained up to five nights ago."""
+
+    config: Path
+    settings: Settings
+    yesterday: date
+
+    @property
+    def missed(self) -> DateRange:
+        """The three nights before last night, which nobody has run."""
+        return DateRange(self.yesterday - timedelta(days=3), self.yesterday - timedelta(days=1))
+
+    @property
+    def first_day(self) -> date:
+        return self.yesterday - timedelta(days=DAYS - 1)
+
+    def rows(self, table: str, dates: DateRange) -> pa.Table:
+        found = Context(self.settings).warehouse.arrow(table, first=dates.first, last=dates.last)
+        flat = [field.name for field in found.schema if not pa.types.is_nested(field.type)]
+        kept = found.select([name for name in flat if name not in OF_A_RUN])
+        return kept.sort_by([(name, "ascending") for name in kept.column_names])
+
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Lender:
+    folder = tmp_path_factory.mktemp("company")
+    yesterday = datetime.now(ZONE).date() - timedelta(days=1)
+    start = yesterday - timedelta(days=DAYS - 1)
+    simulate(Simulation(users=USERS, days=DAYS, start=start, seed=3), folder / "source")
+    config = folder / "funnel.toml"
+    config.write_text(files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8") + SETTINGS, encoding="utf-8")
+    trained = yesterday - timedelta(days=4)
+    load_history(Context(load(config)), DateRange(start, trained))
+    train(Context(load(config)), trained)
+    return Lender(config, load(config), yesterday)
+
+
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    yield hook
+    hook.close()
+
+
+@pytest.fixture(scope="module")
+def airflow(lender: Lender, webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    running = Airflow(
+        lender.config, tmp_path_factory.mktemp("home"), AIRFLOW_CONN_FUNNEL_WEBHOOK=webhook.address, PYTHONWARNINGS=""
+    )
+    yield running
+    running.stop()
+    assert not descendants(running.home)
+
+
+@pytest.fixture(scope="module")
+def page(airflow: Airflow) -> "Iterator[Page]":
+    """A browser that an operator in the funnel's zone has logged in with."""
+    from playwright.sync_api import sync_playwright
+
+    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser_path is None:
+        pytest.skip("no Chromium on the PATH: `make browser` installs it")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000}, timezone_id=ZONE.key)
+        page.set_default_timeout(60_000)
+        page.goto(airflow.address)
+        page.fill('input[name="username"]', "admin")
+        page.fill('input[name="password"]', airflow.password)
+        page.click("button[type=submit]")
+        page.get_by_role("link", name="Dags", exact=True).first.wait_for()
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str, Any]]:
+    """The runs of the three missed nights, started through the form and followed to their end."""
+    page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
+    fill_backfill_form(page, lender.missed, at_once=3)
+    shot(page, "backfill-form")
+    page.get_by_role("button", name="Run Backfill").click()
+    airflow.until(lambda: len(of_nights(airflow, lender.missed)) == 3, seconds=60, what="the backfill's three runs")
+    page.goto(f"{airflow.address}/dags/{NIGHT_ID}/backfills")
+    shot(page, "backfill-running", wait=5)
+    airflow.until(
+        lambda: all(run["state"] in ("success", "failed") for run in of_nights(airflow, lender.missed)),
+        seconds=420,
+        what="the backfill's end",
+    )
+    page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs")
+    shot(page, "backfill-done", wait=5)
+    return of_nights(airflow, lender.missed)
+
+
+def test_the_dags_are_there_and_nothing_is_wrong(airflow: Airflow, page: "Page") -> None:
+    dags = airflow.get("/dags")["dags"]
+    assert {dag["dag_id"] for dag in dags} == {"funnel_nightly", "funnel_training", "funnel_maintenance"}
+    assert all(dag["is_paused"] and not dag["has_import_errors"] for dag in dags)
+    assert {dag["dag_id"] for dag in dags if dag["is_backfillable"]} == {"funnel_nightly"}
+    assert airflow.get("/importErrors")["total_entries"] == 0
+    pools = {pool["name"] for pool in airflow.get("/pools")["pools"]}
+    assert {"funnel_spark", "funnel_gpu", "funnel_publish"} <= pools
+    page.goto(f"{airflow.address}/dags")
+    page.get_by_role("link", name="funnel_nightly").wait_for()
+    shot(page, "dags", wait=2)
+
+
+def test_a_backfill_through_the_form_gives_each_date_its_night(
+    airflow: Airflow, backfilled: list[dict[str, Any]], lender: Lender
+) -> None:
+    assert [(night_of(run), run["state"]) for run in backfilled] == [(day, "success") for day in lender.missed]
+    assert {run["run_type"] for run in backfilled} == {"backfill"}
+    for run in backfilled:
+        states = {name: task["state"] for name, task in airflow.tasks(run).items()}
+        assert states.pop("announce") == "skipped"
+        assert set(states.values()) == {"success"}
+    scored = Context(lender.settings).warehouse.arrow("user_scores", first=lender.missed.first, last=lender.missed.last)
+    assert {(row["ds"], row["run_id"]) for row in scored.select(["ds", "run_id"]).to_pylist()} == {
+        (night_of(run), run["dag_run_id"]) for run in backfilled
+    }
+
+
+def test_the_same_dates_by_the_command_line_give_the_same_tables(
+    backfilled: list[dict[str, Any]], last_night: dict[str, Any], lender: Lender
+) -> None:
+    tables = ("events", "users", "quarantine", "activity", "user_scores")
+    by_airflow = {name: lender.rows(name, lender.missed) for name in tables}
+    assert by_airflow["user_scores"].num_rows > 3 * USERS // 2
+    backfill(Context(lender.settings), lender.missed)
+    for name in tables:
+        assert lender.rows(name, lender.missed).equals(by_airflow[name]), name
+
+
+@pytest.fixture(scope="module")
+def last_night(airflow: Airflow, backfilled: list[dict[str, Any]], lender: Lender) -> dict[str, Any]:
+    """The run that the scheduler made by itself when the form unpaused the DAG, beside the backfill."""
+    only = DateRange(lender.yesterday, lender.yesterday)
+    (run,) = airflow.until(
+        lambda: [run for run in of_nights(airflow, only) if run["state"] in ("success", "failed")],
+        seconds=300,
+        what="last night's end",
+    )
+    found: dict[str, Any] = run
+    return found
+
+
+def test_the_scheduler_runs_last_night_beside_the_backfill(
+    airflow: Airflow, last_night: dict[str, Any], backfilled: list[dict[str, Any]], lender: Lender
+) -> None:
+    assert (last_night["state"], last_night["run_type"]) == ("success", "scheduled")
+    assert last_night["start_date"] < max(run["end_date"] for run in backfilled)
+    assert lender.rows("user_scores", DateRange(lender.yesterday, lender.yesterday)).num_rows > USERS // 2
+    events = airflow.get("/assets/events")["asset_events"]
+    assert [(event["extra"]["ds"], event["source_run_id"]) for event in events] == [
+        (lender.yesterday.isoformat(), last_night["dag_run_id"])
+    ]
+
+
+def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
+    airflow: Airflow, page: "Page", last_night: dict[str, Any], lender: Lender, webhook: Webhook
+) -> None:
+    day = lender.first_day - timedelta(days=2)
+    early = DateRange(day, day)
+    page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
+    fill_backfill_form(page, early)
+    page.get_by_role("button", name="Run Backfill").click()
+    (run,) = airflow.until(
+        lambda: [run for run in of_nights(airflow, early) if run["state"] == "failed"], seconds=120, what="the failure"
+    )
+    tasks = airflow.tasks(run)
+    assert (tasks["wait"]["state"], tasks["wait"]["try_number"]) == ("failed", 1)
+    assert tasks["report"]["state"] == "success"
+    assert {tasks[name]["state"] for name in ("ingest", "score", "publish", "announce")} == {"upstream_failed"}
+
+    path = lender.config.parent / "source" / "events" / day.isoformat()
+    cause = f"wait {day}: source.events.path: nothing at {path}; waited until "
+    page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs/{run['dag_run_id']}/tasks/wait")
+    page.get_by_text(cause).first.wait_for()
+    shot(page, "failed-log", wait=2)
+    (line,) = [line for line in webhook.told if str(day) in line]
+    assert line.startswith(f"funnel_nightly failed: {cause}")
+    assert (
+        f"; the first day there is {lender.first_day} | report: {airflow.address}/funnelcast/reports/{day} | " in line
+    )
+    assert "\n" not in line
+    assert lender.rows("events", early).num_rows == 0
+
+    page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs/{run['dag_run_id']}")
+    page.get_by_role("link", name="Report", exact=True).click()
+    page.frame_locator("iframe").get_by_text(f"nothing at {path}").first.wait_for()
+    shot(page, "failed-report")
+
+
+def test_a_report_is_shown_to_those_who_are_logged_in_alone(
+    airflow: Airflow, page: "Page", last_night: dict[str, Any], lender: Lender
+) -> None:
+    import httpx
+
+    address = f"{airflow.address}/funnelcast/reports/{lender.yesterday}"
+    assert httpx.get(address).status_code == 401
+    page.goto(f"{airflow.address}/funnelcast/reports")
+    page.get_by_role("link", name=lender.yesterday.isoformat()).click()
+    page.get_by_text("user_scores").first.wait_for()
+    shot(page, "report")
+
+
+def test_a_killed_worker_is_tried_again_and_ends_in_the_same_scores(
+    airflow: Airflow, last_night: dict[str, Any], lender: Lender
+) -> None:
+    only = DateRange(lender.yesterday, lender.yesterday)
+    airflow.post(
+        f"/dags/{NIGHT_ID}/clearTaskInstances",
+        dry_run=False,
+        dag_run_id=last_night["dag_run_id"],
+        only_failed=False,
+        include_downstream=True,
+        task_ids=["score"],
+    )
+
+    def spark_of_the_task() -> list[int]:
+        return [pid for pid in descendants(airflow.home) if b"SparkSubmit" in command(pid)]
+
+    (jvm,) = airflow.until(spark_of_the_task, seconds=90, what="the task's Spark")
+    worker = parent(jvm)
+    os.kill(worker, signal.SIGKILL)
+    airflow.until(lambda: not Path(f"/proc/{jvm}").exists(), seconds=30, what="the end of the killed worker's JVM")
+    ended = airflow.until(
+        lambda: [run for run in of_nights(airflow, only) if run["state"] in ("success", "failed")],
+        seconds=240,
+        what="the night to be done again",
+    )
+    assert ended[0]["state"] == "success"
+    assert airflow.tasks(ended[0])["score"]["try_number"] == 3
+    again = lender.rows("user_scores", only)
+    backfill(Context(lender.settings), only)
+    assert lender.rows("user_scores", only).equals(again)
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({"from_date": "2100-01-01T00:00:00", "to_date": "2100-01-02T00:00:00"}, "future"),
+        ({"from_date": "2026-01-02T00:00:00", "to_date": "2026-01-01T00:00:00"}, "must not be after"),
+        ({"dag_run_conf": {"model": 3}}, "Invalid input for param model"),
+        ({"dag_id": "funnel_training"}, "does not allow"),
+    ],
+)
+def test_a_backfill_that_cannot_be_is_refused(airflow: Airflow, body: dict[str, Any], complaint: str) -> None:
+    asked = {"dag_id": NIGHT_ID, "from_date": "2026-01-01T00:00:00", "to_date": "2026-01-02T00:00:00"} | body
+    assert complaint in str(airflow.post("/backfills", **asked))
+
+
+def fill_backfill_form(page: "Page", dates: DateRange, *, at_once: int = 1) -> None:
+    page.get_by_role("button", name="Trigger Dag").click()
+    page.get_by_text("Run this Dag for a range of dates").click()
+    for position, day in enumerate((dates.first, dates.last)):
+        page.get_by_test_id("datetime-input").nth(position).click()
+        popover = page.locator("[data-scope=popover][data-part=content][data-state=open]")
+        popover.get_by_placeholder("YYYY/MM/DD").fill(f"{day:%Y/%m/%d}")
+        popover.get_by_placeholder("HH:mm").fill("00:00")
+        page.get_by_text("Date Range", exact=True).click()
+        popover.wait_for(state="hidden")
+    page.get_by_role("spinbutton").fill(str(at_once))
+    number = "1 run" if len(dates) == 1 else f"{len(dates)} runs"
+    page.get_by_text(f"{number} will be triggered").wait_for()
+
+
+def shot(page: "Page", name: str, *, wait: float = 1) -> None:
+    page.wait_for_timeout(wait * 1000)
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def of_nights(airflow: Airflow, dates: DateRange) -> list[dict[str, Any]]:
+    """The nightly runs of some dates, by date."""
+    found = [run for run in airflow.runs() if run["data_interval_start"] and night_of(run) in set(dates)]
+    return sorted(found, key=night_of)
+
+
+def night_of(run: dict[str, Any]) -> date:
+    return datetime.fromisoformat(re.sub("Z$", "+00:00", run["data_interval_start"])).astimezone(ZONE).date()
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
