@@ -1,0 +1,204 @@
+"""A night killed at every point, again and again: readers see each table before or after, and the retry ends the same.
+
+Real processes with JVMs of their own, and SIGKILL. Iceberg's metadata holds absolute paths, so that a warehouse can be
+copied back only to where it was: the unbroken night runs first, then its warehouse is put back for the broken one.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from pipeline.config import load
+from pipeline.context import Context
+from pipeline.dates import DateRange
+from pipeline.nights import load as load_history
+from pipeline.nights import nightly
+from pipeline.simulate import Simulation, simulate
+from pipeline.training import train
+
+pytestmark = pytest.mark.slow
+
+START = date(2026, 1, 1)
+USERS, DAYS = 1_000, 30
+TRAINED = START + timedelta(days=DAYS - 2)
+NIGHT = TRAINED + timedelta(days=1)
+SETTINGS = """
+[training]
+epochs = 1
+min_positives = 1
+[spark]
+conf = { "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }
+"""
+OF_A_RUN = ("run_id", "scored_at", "made_from")
+"""Columns that differ from run to run; `made_from` is a digest of file names."""
+PUBLISH, RECORD, STAGE = (
+    "pipeline.warehouse:Warehouse.publish",
+    "pipeline.warehouse:Warehouse.append",
+    "pipeline.warehouse:Warehouse.staging",
+)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A stage, what it was about to do when it was killed, and the tables that readers see anew from then on."""
+
+    where: str
+    stage: str
+    function: str | None
+    call: int = 1
+    new: tuple[str, ...] = ()
+
+
+LANDED = ("users", "quarantine", "events")
+KILLS = (
+    Kill("while Spark writes", "ingest", None),
+    Kill("everything staged, nothing committed", "ingest", PUBLISH),
+    Kill("users committed, quarantine and events not", "ingest", PUBLISH, 2, ("users",)),
+    Kill("everything committed, nothing recorded", "ingest", RECORD, 1, LANDED),
+    Kill("tiles staged", "activity", PUBLISH, 1, LANDED),
+    Kill("tiles committed, not recorded", "activity", RECORD, 1, (*LANDED, "activity")),
+    Kill(
+        "who is known is committed, before scores are staged", "score", STAGE, 2, (*LANDED, "activity", "known_users")
+    ),
+    Kill("scores recorded, not committed", "score", PUBLISH, 1, (*LANDED, "activity", "known_users")),
+    Kill("scores committed, not recorded", "score", RECORD, 2, (*LANDED, "activity", "known_users", "user_scores")),
+)
+TABLES = (*LANDED, "activity", "known_users", "user_scores")
+
+
+@dataclass(frozen=True)
+class Company:
+    """A company with its history landed and a model trained, a night before and after, and that model's name."""
+
+    config: Path
+    model: str
+    before: dict[str, pa.Table]
+    after: dict[str, pa.Table]
+
+    @property
+    def tables(self) -> Path:
+        return self.config.parent / "warehouse" / "funnel"
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
+    folder = tmp_path_factory.mktemp("company")
+    simulate(Simulation(users=USERS, days=DAYS, start=START, seed=3), folder / "source")
+    config = folder / "funnel.toml"
+    config.write_text(files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8") + SETTINGS, encoding="utf-8")
+    load_history(Context(load(config)), DateRange(START, TRAINED))
+    model = train(Context(load(config)), TRAINED)
+    warehouse, kept = folder / "warehouse", folder / "kept"
+    before = all_rows(config)
+    shutil.copytree(warehouse, kept)
+    nightly(Context(load(config)), NIGHT, model=model)
+    after = all_rows(config)
+    shutil.rmtree(warehouse)
+    kept.rename(warehouse)
+    assert all_rows(config) == before
+    assert not any(before[name].equals(after[name]) for name in TABLES), "a night that changes nothing shows nothing"
+    return Company(config, model, before, after)
+
+
+def all_rows(config: Path) -> dict[str, pa.Table]:
+    """What a reader sees of each table, sorted, without what differs from run to run."""
+    warehouse = Context(load(config)).warehouse
+    seen = {}
+    for name in TABLES:
+        rows = warehouse.arrow(name, first=date.min, last=date.max).cast(warehouse.tables[name].schema)
+        # What Arrow cannot sort by is compared as text.
+        columns = {
+            field.name: pa.array(map(str, column.to_pylist())) if pa.types.is_nested(field.type) else column
+            for field, column in zip(rows.schema, rows.columns, strict=True)
+            if field.name not in OF_A_RUN
+        }
+        seen[name] = pa.table(columns).sort_by([(column, "ascending") for column in columns])
+    return seen
+
+
+def start(company: Company, kill: Kill) -> subprocess.Popen[str]:
+    """The stage in a process and a session of its own."""
+    run = [sys.executable, "-m", "pipeline"]
+    if kill.function:
+        run[2:] = ["tests.pipeline.kill_at", kill.function, str(kill.call)]
+    model = ["--model", company.model] if kill.stage == "score" else []
+    return subprocess.Popen(
+        [*run, kill.stage, "--ds", NIGHT.isoformat(), "--config", str(company.config), *model],
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_while_spark_writes(company: Company, child: subprocess.Popen[str]) -> None:
+    """Spark keeps what its tasks write in a folder of that name until all of them are done."""
+    until(lambda: any(company.tables.glob("*/data/*/_temporary")) or child.poll() is not None, seconds=240, pause=0.005)
+    child.kill()
+
+
+def until(is_so: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(pause)
+
+
+def is_gone(session: int) -> bool:
+    """Whether no process of a session is left: not the JVM that it started, nor a worker of that."""
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                return False
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return True
+
+
+def staged_or_published(company: Company, names: Iterable[str]) -> set[Path]:
+    return {path for name in names for path in (company.tables / name / "data").rglob("*.parquet")}
+
+
+def test_a_night_killed_everywhere_ends_as_if_nothing_had_been(company: Company) -> None:
+    # Each kill finds what the one before it has left.
+    for kill in KILLS:
+        child = start(company, kill)
+        if kill.function is None:
+            kill_while_spark_writes(company, child)
+        output, _ = child.communicate(timeout=300)
+        assert child.returncode == -signal.SIGKILL, f"{kill.where}: {output}"
+        until(lambda session=child.pid: is_gone(session), seconds=60)
+        for name, rows in all_rows(company.config).items():
+            expected = company.after if name in kill.new else company.before
+            assert rows.equals(expected[name]), f"{kill.where}: {name}"
+
+    # The retry reads what a compaction between has written anew.
+    warehouse = Context(load(company.config)).warehouse
+    assert warehouse.compact("events", more_than=0, dry_run=False).files >= DAYS
+    nightly(Context(load(company.config)), NIGHT, model=company.model)
+    retried = all_rows(company.config)
+    for name in TABLES:
+        assert retried[name].equals(company.after[name]), name
+    runs = Context(load(company.config)).warehouse.arrow("runs", first=NIGHT, last=NIGHT).to_pylist()
+    assert {row["status"] for row in runs} == {"ok"}
+
+    left_behind = staged_or_published(company, TABLES)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    for name in TABLES:
+        warehouse.clear(name, since=later, publishes=1, older_than=later, dry_run=False)
+    assert all_rows(company.config) == retried
+    named = {Path(path.removeprefix("file://")) for name in TABLES for path in warehouse.pin(name).files}
+    assert staged_or_published(company, TABLES) == named < left_behind
