@@ -75,6 +75,8 @@ def one_line(where: str) -> Iterator[None]:
         yield
     except FunnelError as error:
         line = str(error) if str(error).startswith(where.split()[0]) else f"{where}: {error}"
+        # A line of its own: the log's page folds what was raised away under its trace.
+        log.error(line)
         kind = AirflowException if isinstance(error, TransientError) else AirflowFailException
         raise kind(line) from None
 

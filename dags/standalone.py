@@ -131,7 +131,7 @@ def _answers(port: int) -> bool:
 
 def _stop(running: "subprocess.Popen[bytes]") -> None:
     # Airflow's parts share its session; those that do not stop by themselves are not left behind.
-    for sign, seconds in ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+    for sign, seconds in ((signal.SIGINT, 8), (signal.SIGTERM, 8), (signal.SIGKILL, 5)):
         try:
             os.killpg(running.pid, sign)
             running.wait(seconds)

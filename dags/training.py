@@ -20,8 +20,9 @@ from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, t
 from airflow.sdk.exceptions import AirflowSkipException
 from funnel_tasks import GPU, SPARK, context_of, last_ended, log, of_every_task, one_line, settings
 
-from pipeline.config import Architecture, Settings
+from pipeline.config import Settings
 from pipeline.dates import parse_date, require_past
+from pipeline.sections import Architecture
 
 if TYPE_CHECKING:
     from datetime import date

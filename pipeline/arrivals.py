@@ -5,8 +5,9 @@ import re
 from datetime import date
 from pathlib import Path
 
-from pipeline.config import Reader, Settings
+from pipeline.config import Settings
 from pipeline.errors import FunnelError
+from pipeline.sections import Reader
 
 IN_PROGRESS = "_temporary"
 """The folder that Hadoop's committers, Spark's among them, keep until a write is whole."""

@@ -9,7 +9,8 @@ import pyarrow as pa
 from great_expectations.expectations.expectation import Expectation
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from pipeline.config import Audit, Settings
+from pipeline.config import Settings
+from pipeline.sections import Audit
 from pipeline.tables import Table, event_kinds
 
 BASELINE_NIGHTS = 7

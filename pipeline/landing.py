@@ -12,10 +12,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from pipeline.config import Reader, Settings
+from pipeline.config import Settings
 from pipeline.context import Context
 from pipeline.dates import DateRange
 from pipeline.runs import Counts, StageRun
+from pipeline.sections import Reader
 from pipeline.source import LANDED, expression_over, mapped, source_rows
 from pipeline.spark import read, run_sql
 from pipeline.tables import profile_columns

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Promotion
+from pipeline.sections import Promotion
 
 Z_WORSE = 1.645
 """A standard normal variable is above this in 5% of cases: one-sided 95%."""

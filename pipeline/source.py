@@ -9,9 +9,10 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.config import Reader, Settings
+from pipeline.config import Settings
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, first_line
+from pipeline.sections import Reader
 
 LANDED = "_landed_on"
 

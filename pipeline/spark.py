@@ -39,7 +39,6 @@ def session(settings: Settings) -> SparkSession:
     properties = {
         "spark.pyspark.python": os.environ["PYSPARK_PYTHON"],
         "spark.driver.memory": settings.spark.driver_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_config}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": settings.funnel.timezone,
@@ -52,6 +51,8 @@ def session(settings: Settings) -> SparkSession:
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         **settings.spark.conf,
     }
+    java_options = settings.spark.conf.get("spark.driver.extraJavaOptions", "")
+    properties["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log_config} {java_options}".strip()
     builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
     for key, value in properties.items():
         builder = builder.config(key, value)

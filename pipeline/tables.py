@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.config import EXPOSURE, Settings
+from pipeline.config import Settings
+from pipeline.sections import EXPOSURE
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 

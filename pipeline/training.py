@@ -26,7 +26,7 @@ from model import (
     TrainingError,
     fit,
 )
-from pipeline.config import Settings, Training, one_line
+from pipeline.config import Settings, one_line
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
 from pipeline.errors import ConfigError, FunnelError
@@ -36,6 +36,7 @@ from pipeline.plots import plot_expert_use, plot_reliability
 from pipeline.promotion import Verdict
 from pipeline.registry import Registry
 from pipeline.runs import Counts, StageRun, recorded
+from pipeline.sections import Training
 from pipeline.tables import behaviour_columns
 from pipeline.tracking import TrainingRun
 

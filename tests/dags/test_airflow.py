@@ -25,6 +25,7 @@ from pipeline.nights import backfill
 from pipeline.nights import load as load_history
 from pipeline.simulate import Simulation, simulate
 from pipeline.training import train
+from tests.conftest import SMALL_SPARK
 from tests.dags.server import Airflow, Webhook, descendants
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ ZONE = ZoneInfo("Asia/Shanghai")
 USERS, DAYS = 1_200, 46
 SHOTS = Path(__file__).parents[2] / "build" / "airflow"
 NIGHT_ID = "funnel_nightly"
-SETTINGS = """
+SETTINGS = (
+    SMALL_SPARK
+    + """
 [training]
 epochs = 2
 min_positives = 1
@@ -46,9 +49,8 @@ min_positives = 1
 poke_seconds = 15
 retry_minutes = 0.1
 webhook_connection = "funnel_webhook"
-[spark]
-conf = { "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }
 """
+)
 OF_A_RUN = ["run_id", "scored_at"]
 
 
@@ -139,6 +141,8 @@ def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str,
     airflow.until(lambda: len(of_nights(airflow, lender.missed)) == 3, seconds=60, what="the backfill's three runs")
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/backfills")
     shot(page, "backfill-running", wait=5)
+    # A page that follows the runs would take a fifth of a core from them.
+    page.goto("about:blank")
     airflow.until(
         lambda: all(run["state"] in ("success", "failed") for run in of_nights(airflow, lender.missed)),
         seconds=420,
@@ -221,6 +225,7 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
     fill_backfill_form(page, early)
     page.get_by_role("button", name="Run Backfill").click()
+    page.get_by_role("dialog").wait_for(state="hidden")
     (run,) = airflow.until(
         lambda: [run for run in of_nights(airflow, early) if run["state"] == "failed"], seconds=120, what="the failure"
     )

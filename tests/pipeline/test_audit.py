@@ -12,12 +12,13 @@ import pytest
 from great_expectations.expectations.expectation import Expectation
 
 from pipeline.audit import audit
-from pipeline.config import Audit, Settings
+from pipeline.config import Settings
 from pipeline.dates import DateRange
 from pipeline.errors import AuditError
 from pipeline.expectations import of_events, of_examples, of_history, of_night, of_scores
 from pipeline.publish import stage_audit_publish
 from pipeline.runs import recorded
+from pipeline.sections import Audit
 from tests.conftest import Company
 
 DAY = date(2026, 3, 1)

@@ -12,8 +12,9 @@ import pytest
 
 from model import ModelConfig
 from model.config import Architecture as ModelArchitecture
-from pipeline.config import Architecture, Settings, load
+from pipeline.config import Settings, load
 from pipeline.errors import ConfigError
+from pipeline.sections import Architecture
 from pipeline.tables import all_tables
 from tests.conftest import Company
 

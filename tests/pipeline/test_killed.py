@@ -27,6 +27,7 @@ from pipeline.nights import load as load_history
 from pipeline.nights import nightly
 from pipeline.simulate import Simulation, simulate
 from pipeline.training import train
+from tests.conftest import SMALL_SPARK
 
 pytestmark = pytest.mark.slow
 
@@ -34,13 +35,14 @@ START = date(2026, 1, 1)
 USERS, DAYS = 1_000, 30
 TRAINED = START + timedelta(days=DAYS - 2)
 NIGHT = TRAINED + timedelta(days=1)
-SETTINGS = """
+SETTINGS = (
+    SMALL_SPARK
+    + """
 [training]
 epochs = 1
 min_positives = 1
-[spark]
-conf = { "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }
 """
+)
 OF_A_RUN = ("run_id", "scored_at", "made_from")
 """Columns that differ from run to run; `made_from` is a digest of file names."""
 PUBLISH, RECORD, STAGE = (

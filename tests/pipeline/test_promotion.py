@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.config import Promotion
 from pipeline.promotion import (
     Difference,
     Verdict,
@@ -19,6 +18,7 @@ from pipeline.promotion import (
     paired_difference,
     silence_after_last,
 )
+from pipeline.sections import Promotion
 
 STAGES = ("click", "complete")
 DAY0 = np.datetime64("2026-03-01")

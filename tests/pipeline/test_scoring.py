@@ -20,14 +20,13 @@ from pipeline.registry import Registry
 from pipeline.scoring import score, with_bands
 from pipeline.simulate import Simulation, simulate
 from pipeline.training import train
-from tests.conftest import Company
+from tests.conftest import SMALL_SPARK, Company
 from tests.pipeline.conftest import Ended
 from tests.pipeline.funnels import files_by_day, sms
 
 START = date(2026, 1, 1)
 TRAINED = START + timedelta(days=54)
 NIGHT, NEXT_NIGHT = TRAINED + timedelta(days=1), TRAINED + timedelta(days=2)
-SPARK = '[spark]\nconf = { "spark.sql.shuffle.partitions" = "2", "spark.default.parallelism" = "2" }\n'
 DEMO = files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8")
 OF_A_RUN = ("run_id", "scored_at")
 STAGES = ("click", "register", "complete")
@@ -56,7 +55,7 @@ def lender(tmp_path_factory: pytest.TempPathFactory) -> Lender:
     folder = tmp_path_factory.mktemp("lender")
     # Three texts a week teach from few users what one would from many.
     simulate(Simulation(users=1_500, days=60, start=START, sms_per_week=3, opt_out_share=0.01), folder / "source")
-    company = Company(folder, DEMO + SPARK)
+    company = Company(folder, DEMO + SMALL_SPARK)
     load_history(company.context(), DateRange(START, NEXT_NIGHT))
     first, second = (train(company.context(), TRAINED) for _ in range(2))
     made = Lender(company, (first, second), {})
@@ -131,10 +130,11 @@ class TestLender:
 
     def test_how_spark_cuts_its_work_changes_no_bit_of_a_score(self, lender: Lender) -> None:
         config = lender.company.folder / "cut.toml"
-        cut = '"spark.sql.shuffle.partitions" = "7", "spark.sql.execution.arrow.maxRecordsPerBatch" = "100"'
-        text = DEMO + SPARK.replace('"spark.sql.shuffle.partitions" = "2"', cut)
-        config.write_text(text, encoding="utf-8")
-        kept = [key.split(" = ") for key in cut.replace('"', "").split(", ")]
+        cut = {"spark.sql.shuffle.partitions": "7", "spark.sql.execution.arrow.maxRecordsPerBatch": "100"}
+        text = SMALL_SPARK.replace('conf."spark.sql.shuffle.partitions" = "2"\n', "")
+        text += "".join(f'conf."{key}" = "{value}"\n' for key, value in cut.items())
+        config.write_text(DEMO + text, encoding="utf-8")
+        kept = list(cut.items())
         spark = lender.company.context().spark
         before = {key: spark.conf.get(key) for key, _ in kept}
         try:
@@ -176,7 +176,9 @@ class TestLender:
 
     def test_the_planned_campaign_s_context_moves_the_scores(self, lender: Lender) -> None:
         config = lender.company.folder / "planned.toml"
-        config.write_text(DEMO + SPARK + '[scoring]\ncontext = { offer = "gift", hour = "20" }\n', encoding="utf-8")
+        config.write_text(
+            DEMO + SMALL_SPARK + '[scoring]\ncontext = { offer = "gift", hour = "20" }\n', encoding="utf-8"
+        )
         planned = lender.score(NIGHT, config)
         unknown = lender.score(NIGHT)
         assert list(planned["user_id"]) == list(unknown["user_id"])
@@ -186,7 +188,7 @@ class TestLender:
         config = lender.company.folder / "fewer.toml"
         last = '  { name = "complete", event = "complete_application", window_days = 14 },\n'
         assert last in DEMO
-        config.write_text(DEMO.replace(last, "") + SPARK, encoding="utf-8")
+        config.write_text(DEMO.replace(last, "") + SMALL_SPARK, encoding="utf-8")
         line = funnel("score", "--ds", NIGHT, "-c", config).complaint
         assert "knows the stages click, register, complete, funnel.stages has click, register" in line
 
@@ -194,7 +196,7 @@ class TestLender:
         self, lender: Lender, funnel: Callable[..., Ended], make_company: Callable[..., Company]
     ) -> None:
         company = make_company()
-        text = DEMO + SPARK + f'[models]\npath = "{lender.company.folder}/models"\n'
+        text = DEMO + SMALL_SPARK + f'[models]\npath = "{lender.company.folder}/models"\n'
         company.config.write_text(text, encoding="utf-8")
         ds = NIGHT.isoformat()
         company.land(NIGHT, [sms("1", "ann", f"{ds}T10:00:00+08:00", campaign="c", offer="x")])
@@ -231,7 +233,7 @@ class TestLender:
             'columns = { event_id = "id", user_id = "uid", event = "type", event_time = "ts" }\n'
             "[features]\nwindows_days = [7]\n"
             "[audit]\nmax_quarantine_share = 0.9\n"  # registrations are unknown events to this funnel
-            '[warehouse]\npath = "one/warehouse"\n[models]\npath = "one/models"\n' + SPARK,
+            '[warehouse]\npath = "one/warehouse"\n[models]\npath = "one/models"\n' + SMALL_SPARK,
             encoding="utf-8",
         )
         first, last = START + timedelta(days=30), START + timedelta(days=45)
