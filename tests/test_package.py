@@ -70,8 +70,18 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
+    java = shutil.which("java", path=f"{os.environ.get('JAVA_HOME', '')}/bin:{os.environ['PATH']}")
+    assert java is not None
+    starts, wrapper = tmp_path / "starts", tmp_path / "home" / "bin" / "java"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.write_text(f'#!/bin/sh\necho "$*" >> "{starts}"\nexec "{Path(java).resolve()}" "$@"\n', encoding="utf-8")
+    wrapper.chmod(0o755)
+    spark = '{"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}'
+
     def run(*command: str) -> str:
-        environment = os.environ | {"PYTHONPATH": str(site)}
+        starts.write_text("", encoding="utf-8")
+        settings = {"PYTHONPATH": str(site), "JAVA_HOME": str(tmp_path / "home"), "FUNNEL_SPARK__CONF": spark}
+        environment = os.environ | settings
         return subprocess.run(
             [sys.executable, *command], cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
         ).stdout
@@ -85,3 +95,11 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     # The demo on a company of a handful of days uses every SQL file, the log configuration and the demo's own.
     said = run("-m", "pipeline", "demo", "--out", "small", "--users", "1500", "--days", "60", "--nights", "1")
     assert "user_scores of 2026-02-28" in said
+    # Training, a whole night and its report share one; what Spark's launcher asks Java for is not counted.
+    started = starts.read_text(encoding="utf-8").splitlines()
+    assert sum("deploy.SparkSubmit" in line and "launcher.Main" not in line for line in started) == 1
+    assert (elsewhere / "small" / "reports" / "2026-02-28.html").is_file()
+    assert "2026-02-28" in run(
+        "-m", "pipeline", "sql", "SELECT DISTINCT ds FROM user_scores", "-c", "small/funnel.toml"
+    )
+    assert starts.read_text(encoding="utf-8") == ""

@@ -37,7 +37,7 @@ class Webhook:
 
         self._server = HTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}/told"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -82,6 +82,10 @@ class Airflow:
     def post(self, path: str, **body: Any) -> Any:
         """The answer, or what the server complains of."""
         return self._client.post(path, json=body).json()
+
+    def patch(self, path: str, **body: Any) -> None:
+        answer = self._client.patch(path, json=body)
+        assert answer.status_code == 200, answer.text
 
     def runs(self, dag_id: str = "funnel_nightly") -> list[dict[str, Any]]:
         found = self.get(f"/dags/{dag_id}/dagRuns", limit=100, order_by="run_after")

@@ -143,6 +143,7 @@ def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str,
     shot(page, "backfill-running", wait=5)
     # A page that follows the runs would take a fifth of a core from them.
     page.goto("about:blank")
+    kill_first_worker(airflow)
     airflow.until(
         lambda: all(run["state"] in ("success", "failed") for run in of_nights(airflow, lender.missed)),
         seconds=420,
@@ -266,36 +267,37 @@ def test_a_report_is_shown_to_those_who_are_logged_in_alone(
     shot(page, "report")
 
 
-def test_a_killed_worker_is_tried_again_and_ends_in_the_same_scores(
-    airflow: Airflow, last_night: dict[str, Any], lender: Lender
-) -> None:
-    only = DateRange(lender.yesterday, lender.yesterday)
-    airflow.post(
-        f"/dags/{NIGHT_ID}/clearTaskInstances",
-        dry_run=False,
-        dag_run_id=last_night["dag_run_id"],
-        only_failed=False,
-        include_downstream=True,
-        task_ids=["score"],
-    )
+def test_a_killed_worker_is_tried_again(airflow: Airflow, backfilled: list[dict[str, Any]], webhook: Webhook) -> None:
+    tries = [airflow.tasks(run)["ingest"]["try_number"] for run in backfilled]
+    assert tries == [2, 1, 1]
+    assert not [line for line in webhook.told if "ingest" in line], "nobody is told of what a retry mends"
 
-    def spark_of_the_task() -> list[int]:
-        return [pid for pid in descendants(airflow.home) if b"SparkSubmit" in command(pid)]
 
-    (jvm,) = airflow.until(spark_of_the_task, seconds=90, what="the task's Spark")
-    worker = parent(jvm)
-    os.kill(worker, signal.SIGKILL)
-    airflow.until(lambda: not Path(f"/proc/{jvm}").exists(), seconds=30, what="the end of the killed worker's JVM")
-    ended = airflow.until(
-        lambda: [run for run in of_nights(airflow, only) if run["state"] in ("success", "failed")],
-        seconds=240,
-        what="the night to be done again",
+def test_maintenance_runs_beside_them(airflow: Airflow, last_night: dict[str, Any], lender: Lender) -> None:
+    before = lender.rows("user_scores", lender.missed)
+    airflow.patch("/dags/funnel_maintenance", is_paused=False)
+    airflow.post("/dags/funnel_maintenance/dagRuns", logical_date=None)
+    (run, *_) = airflow.until(
+        lambda: [run for run in airflow.runs("funnel_maintenance") if run["state"] in ("success", "failed")],
+        seconds=120,
+        what="the maintenance",
     )
-    assert ended[0]["state"] == "success"
-    assert airflow.tasks(ended[0])["score"]["try_number"] == 3
-    again = lender.rows("user_scores", only)
-    backfill(Context(lender.settings), only)
-    assert lender.rows("user_scores", only).equals(again)
+    assert run["state"] == "success"
+    assert "files compacted into" in airflow.log(run, "maintain")
+    assert lender.rows("user_scores", lender.missed).equals(before)
+
+
+def test_a_training_for_a_day_that_is_not_over_fails_in_one_line(airflow: Airflow, last_night: dict[str, Any]) -> None:
+    airflow.patch("/dags/funnel_training", is_paused=False)
+    airflow.post("/dags/funnel_training/dagRuns", logical_date=None, conf={"as_of": "2100-01-01"})
+    (run, *_) = airflow.until(
+        lambda: [run for run in airflow.runs("funnel_training") if run["state"] == "failed"],
+        seconds=120,
+        what="the refusal",
+    )
+    assert airflow.tasks(run)["examples"]["try_number"] == 1
+    line = "examples 2100-01-01: as_of 2100-01-01 is not over yet in Asia/Shanghai; the newest night is "
+    assert line in airflow.log(run, "examples")
 
 
 @pytest.mark.parametrize(
@@ -325,6 +327,17 @@ def fill_backfill_form(page: "Page", dates: DateRange, *, at_once: int = 1) -> N
     page.get_by_role("spinbutton").fill(str(at_once))
     number = "1 run" if len(dates) == 1 else f"{len(dates)} runs"
     page.get_by_text(f"{number} will be triggered").wait_for()
+
+
+def kill_first_worker(airflow: Airflow) -> None:
+    """Kill the process of the first task that has a Spark of its own, and see that its JVM goes with it."""
+    jvm = airflow.until(
+        lambda: next((pid for pid in descendants(airflow.home) if b"SparkSubmit" in command(pid)), None),
+        seconds=120,
+        what="the first task's Spark",
+    )
+    os.kill(parent(jvm), signal.SIGKILL)
+    airflow.until(lambda: not Path(f"/proc/{jvm}").exists(), seconds=30, what="the end of the killed worker's JVM")
 
 
 def shot(page: "Page", name: str, *, wait: float = 1) -> None:

@@ -55,6 +55,6 @@ def test_the_script_for_several_gpus_runs_in_two_processes(tmp_path):
 
 
 def test_every_architecture_has_a_row():
-    page = README.read_text(encoding="utf-8").split("## The model, alone")[1]
+    page = README.read_text(encoding="utf-8").split("## The model, alone")[1].split("\n## ")[0]
     header, *rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert (header, rows) == ("architecture", list(get_args(Architecture)))

@@ -1,7 +1,6 @@
 """What a command pays for: the modules that it imports, the files that it opens, the Java processes that it starts."""
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -160,29 +159,3 @@ def test_runs_of_one_process_share_one_jvm(company: Company) -> None:
     ingest(stage, DateRange(D1, D1))
     assert stage.spark.sparkContext.applicationId == another.spark.sparkContext.applicationId
     assert [child.name() for child in psutil.Process().children(recursive=True)].count("java") == 1
-
-
-@pytest.mark.slow
-def test_a_whole_night_starts_one_jvm(tmp_path: Path) -> None:
-    java = shutil.which("java", path=f"{os.environ.get('JAVA_HOME', '')}/bin:{os.environ['PATH']}")
-    assert java is not None
-    starts, wrapper = tmp_path / "starts", tmp_path / "home" / "bin" / "java"
-    wrapper.parent.mkdir(parents=True)
-    wrapper.write_text(f'#!/bin/sh\necho "$*" >> "{starts}"\nexec "{Path(java).resolve()}" "$@"\n', encoding="utf-8")
-    wrapper.chmod(0o755)
-    environment = {**os.environ, "JAVA_HOME": str(tmp_path / "home")}
-
-    def spark_starts(*arguments: object) -> int:
-        """Run `funnel`; how many JVMs with Spark it started, not counting those that only made up its command line."""
-        starts.write_text("", encoding="utf-8")
-        command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=600)
-        started = starts.read_text(encoding="utf-8").splitlines()
-        return sum("deploy.SparkSubmit" in line and "launcher.Main" not in line for line in started)
-
-    company = tmp_path / "demo"
-    assert spark_starts("demo", "--out", company, "--users", 1_000, "--days", 60, "--nights", 1) == 1
-    config = company / "funnel.toml"
-    night = max(Warehouse.of(load(config)).row_counts("user_scores", first=date.min, last=date.max))
-    assert spark_starts("nightly", "--ds", night, "-c", config) == 1
-    assert spark_starts("sql", "SELECT * FROM user_scores", "-c", config) == 0
