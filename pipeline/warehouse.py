@@ -23,6 +23,7 @@ from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
+    NotInstalledError,
     TableAlreadyExistsError,
 )
 from pyiceberg.expressions import BooleanExpression
@@ -262,6 +263,8 @@ class Warehouse:
             return Cleared()
         return clear(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
 
+    @_told_in_one_line()
+    @_lost_race
     def rollback(self, name: str) -> int:
         """Make the state before the last publish current again.
 
@@ -366,8 +369,10 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
                 "warehouse": f"file://{location}",
             }
         return _with_namespace(properties, namespace)
-    except (OSError, OperationalError, ValueError) as error:
-        raise _cannot_be_opened(location, error) from None
+    except (OSError, OperationalError, ValueError, NotInstalledError) as error:
+        # An address may hold a password.
+        place = re.sub(r"://[^/@]*@", "://…@", properties.get("uri", location))
+        raise _cannot_be_opened(location if "sqlite" in place else place, error) from None
 
 
 def _cannot_be_opened(location: str, error: Exception) -> FunnelError:

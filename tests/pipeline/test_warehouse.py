@@ -167,6 +167,16 @@ def test_a_location_that_cannot_be_written_is_one_line(make_company: Callable[..
         warehouse_at(company.config)
 
 
+def test_a_catalog_elsewhere_is_named_by_its_address_without_the_password(make_company: Callable[..., Company]) -> None:
+    uri = "postgresql+psycopg2://funnel:s3cret@127.0.0.1:1/catalog"
+    company = make_company(f'[warehouse]\ncatalog = {{ type = "sql", uri = "{uri}", warehouse = "file:///nowhere" }}\n')
+    # Without Postgres's driver it says so; with it, that nobody answers there.
+    address = r"the warehouse at postgresql\+psycopg2://…@127\.0\.0\.1:1/catalog cannot be opened: "
+    with pytest.raises(FunnelError, match=address) as raised:
+        warehouse_at(company.config)
+    assert "s3cret" not in str(raised.value)
+
+
 def test_a_catalog_that_cannot_be_opened_is_not_asked_again_and_again(company: Company) -> None:
     (company.folder / "warehouse" / "catalog.db").mkdir(parents=True)
     started = time.monotonic()
