@@ -90,6 +90,7 @@ def test_it_needs_nothing_but_itself(nights: Company) -> None:
     assert drawn and drawn <= set(page.ids)
 
 
+@pytest.mark.slow
 def test_the_same_night_is_the_same_file(nights: Company) -> None:
     path = Path(report(nights.context(), D2))
     first = path.read_bytes()
@@ -108,6 +109,7 @@ def test_a_failed_stage_comes_first(company: Company, stage: str) -> None:
     assert f"{stage} failed 0 0" in text
 
 
+@pytest.mark.slow
 def test_a_failed_rerun_keeps_the_night_s_scores(nights: Company) -> None:
     record(nights, D2, "score", MIDNIGHT + timedelta(hours=5), status="failed", message="no model")
     text = Page(report(nights.context(), D2)).text
@@ -115,6 +117,7 @@ def test_a_failed_rerun_keeps_the_night_s_scores(nights: Company) -> None:
     assert "Users scored 20" in text
 
 
+@pytest.mark.slow
 def test_a_mended_failure_is_no_news(nights: Company) -> None:
     record(nights, D2, "score", MIDNIGHT + timedelta(minutes=30), status="failed", message="no model")
     assert "no model" not in Page(report(nights.context(), D2)).text
@@ -137,6 +140,7 @@ def test_a_first_night_that_failed_at_once(company: Company) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_user_a_night_with_equal_scores(company: Company) -> None:
     publish_scores(company, D1, {"ann": 0.0})
     record(company, D1, "score", MIDNIGHT)
@@ -175,6 +179,7 @@ def test_a_report_that_cannot_be_written(nights: Company, funnel: Callable[..., 
     assert re.match(r"the report \S+/2026-03-02\.html cannot be written: .+; see \[reports\] path$", complaint)
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_old_one(nights: Company) -> None:
     path = Path(report(nights.context(), D2))
     path.unlink()
@@ -184,6 +189,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(nights: Company) -> 
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_the_folder_may_be_a_uri(nights: Company) -> None:
     folder = f"file://{nights.folder}/by-uri"
     nights.config.write_text(nights.config.read_text() + f'[reports]\npath = "{folder}"\n', encoding="utf-8")

@@ -33,7 +33,7 @@ def known_by_steps(
     return known
 
 
-@pytest.mark.parametrize("has_users", [True, False])
+@pytest.mark.parametrize("has_users", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("seed", "world"), CASES)
 def test_random_users(spark_in: Callable, seed: int, world: World, has_users: bool) -> None:
     dice, spark = Dice(seed), spark_in(world.zone)
@@ -52,6 +52,7 @@ def test_random_users(spark_in: Callable, seed: int, world: World, has_users: bo
     assert sorted(frames.collected(by_steps), key=repr) == sorted(frames.collected(at_once), key=repr)
 
 
+@pytest.mark.slow
 def test_attributes_of_the_eligible_are_those_that_features_would_look_up(spark_in: Callable) -> None:
     world, dice = WORLD, Dice(43)
     spark, ds = spark_in(world.zone), world.first + timedelta(days=20)
