@@ -16,7 +16,7 @@ airflow: setup        ## a real Airflow over the demo's company, which is made i
 
 test: check browser   ## set up, lint, type-check, then every test, the fast ones first
 	$(BIN)/pytest -m "not slow"
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --ignore tests/benchmarks
 
 test-fast: setup      ## the tests that take no minutes
 	$(BIN)/pytest -m "not slow"
@@ -29,8 +29,9 @@ check: setup          ## linter, formatter check, type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup          ## the benchmarks of speed, beside their peers; writes tests/benchmarks/results; takes long
+bench: setup          ## the benchmarks' own tests, then those of speed beside their peers, into tests/benchmarks/results; long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/pytest -m slow tests/benchmarks
 	$(BIN)/python -m tests.benchmarks
 
 format: setup         ## let ruff rewrite the files

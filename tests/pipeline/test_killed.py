@@ -67,7 +67,11 @@ LANDED = ("users", "quarantine", "events")
 KILLS = (
     Kill("while Spark writes", "ingest", None),
     Kill("users committed, quarantine and events not", "ingest", PUBLISH, 2, ("users",)),
+    Kill("everything committed, nothing recorded", "ingest", RECORD, 1, LANDED),
     Kill("tiles committed, not recorded", "activity", RECORD, 1, (*LANDED, "activity")),
+    Kill(
+        "who is known is committed, before scores are staged", "score", STAGE, 2, (*LANDED, "activity", "known_users")
+    ),
     Kill("scores recorded, not committed", "score", PUBLISH, 1, (*LANDED, "activity", "known_users")),
     Kill("scores committed, not recorded", "score", RECORD, 2, (*LANDED, "activity", "known_users", "user_scores")),
 )
