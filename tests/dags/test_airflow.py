@@ -140,8 +140,7 @@ def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str,
     page.get_by_role("button", name="Run Backfill").click()
     airflow.until(lambda: len(of_nights(airflow, lender.missed)) == 3, seconds=60, what="the backfill's three runs")
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/backfills")
-    page.get_by_text("Backfill in progress").wait_for()
-    shot(page, "backfill-running", wait=2)
+    shot(page, "backfill-running", wait=10)
     # A page that follows the runs would take a fifth of a core from them.
     page.goto("about:blank")
     kill_first_worker(airflow)
@@ -151,8 +150,7 @@ def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str,
         what="the backfill's end",
     )
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs")
-    page.get_by_text("Success", exact=True).nth(2).wait_for()
-    shot(page, "backfill-done")
+    shot(page, "backfill-done", wait=5)
     return of_nights(airflow, lender.missed)
 
 
