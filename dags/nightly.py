@@ -31,7 +31,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
 from funnel_tasks import PUBLISH, SPARK, context_of, log, night_of, of_every_task, one_line, settings
 
-from pipeline.dates import DateRange, parse_date, require_past
+from pipeline.dates import DateRange, parse_night
 
 SETTINGS = settings()
 OPERATIONS = SETTINGS.operations
@@ -45,7 +45,7 @@ DONE = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
 def _day(night: str) -> date:
-    return require_past(parse_date(night, name="night"), SETTINGS.zone, name="night")
+    return parse_night(night, SETTINGS.zone, name="night")
 
 
 @task.sensor(mode="reschedule", poke_interval=OPERATIONS.poke_seconds, timeout=timedelta(days=7).total_seconds())

@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from funnel_tasks import GPU, SPARK, context_of, last_ended, log, of_every_task, one_line, settings
 
 from pipeline.config import Settings
-from pipeline.dates import parse_date, require_past
+from pipeline.dates import parse_night
 from pipeline.sections import Architecture
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ AS_OF = "{{ params.as_of or last_ended(dag_run.logical_date or dag_run.run_after
 
 
 def _day(as_of: str) -> "date":
-    return require_past(parse_date(as_of, name="as_of"), SETTINGS.zone, name="as_of")
+    return parse_night(as_of, SETTINGS.zone, name="as_of")
 
 
 def _with_parameters() -> Settings:

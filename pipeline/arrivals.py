@@ -2,6 +2,7 @@
 
 import glob
 import re
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -37,8 +38,13 @@ def days_delivered(settings: Settings) -> list[date]:
     before, after = settings.resolve(path).split("{ds}", 1)
     # Only the part of the path up to the folder or file that carries the date.
     pattern = re.compile(re.escape(before) + r"(\d{4}-\d{2}-\d{2})" + re.escape(after.split("/")[0]))
-    found = (pattern.fullmatch(str(each)) for each in Path(before + "x").parent.glob("*"))
-    return sorted(date.fromisoformat(each[1]) for each in found if each)
+    days = []
+    for each in Path(before + "x").parent.glob("*"):
+        # What only looks like a date, such as 2026-02-30, is somebody's folder and no day.
+        with suppress(ValueError):
+            if found := pattern.fullmatch(str(each)):
+                days.append(date.fromisoformat(found[1]))
+    return sorted(days)
 
 
 def _awaited(settings: Settings) -> list[tuple[str, str]]:

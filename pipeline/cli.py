@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.context import Context
-from pipeline.dates import DateRange, parse_date, require_past
+from pipeline.dates import DateRange, parse_date, parse_night
 
 if TYPE_CHECKING:
     from pipeline.config import Settings
@@ -228,5 +228,5 @@ def _load(config: Path) -> "Settings":
 
 
 def _night(text: str, name: str, settings: "Settings") -> DateRange:
-    day: date = require_past(parse_date(text, name=name), settings.zone, name=name)
+    day: date = parse_night(text, settings.zone, name=name)
     return DateRange(day, day)

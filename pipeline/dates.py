@@ -56,6 +56,11 @@ def require_past(day: date, zone: ZoneInfo, *, name: str, now: datetime | None =
     return day
 
 
+def parse_night(text: str, zone: ZoneInfo, *, name: str) -> date:
+    """An ISO date whose day has ended, as `parse_date` and `require_past` have it."""
+    return require_past(parse_date(text, name=name), zone, name=name)
+
+
 def end_of_day(day: date, zone: ZoneInfo) -> datetime:
     """The first instant after a day of the funnel's time zone.
 

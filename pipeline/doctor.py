@@ -4,9 +4,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 
+from pipeline.arrivals import days_delivered
 from pipeline.config import Settings, load
 from pipeline.errors import FunnelError
 from pipeline.registry import Registry
@@ -61,22 +62,16 @@ def _source(settings: Settings) -> str:
     path = settings.source.events.path
     if path is None or "://" in path:
         return f"{path or settings.source.events.format}: not looked at, it is not a local path"
-    yesterday = datetime.now(settings.zone).date() - timedelta(days=1)
-    resolved = Path(settings.resolve(path))
-    parts = str(resolved).split("{ds}")
-    if len(parts) == 1:
-        if not resolved.exists():
+    resolved = settings.resolve(path)
+    if not settings.source.events.is_partitioned:
+        if not Path(resolved).exists():
             raise FunnelError(f"source.events.path: nothing at {resolved}")
-        return str(resolved)
-    folder = Path(parts[0]).parent if not parts[0].endswith("/") else Path(parts[0])
-    days = sorted(
-        found[1]
-        for each in (folder.iterdir() if folder.is_dir() else ())
-        if (found := re.search(r"(\d{4}-\d{2}-\d{2})", each.name)) and found[1] <= yesterday.isoformat()
-    )
+        return resolved
+    today = datetime.now(settings.zone).date()
+    days = [day for day in days_delivered(settings) if day < today]
     if not days:
-        raise FunnelError(f"source.events.path: no dated entry in {folder}")
-    return f"{folder}: {len(days)} days, {days[0]} to {days[-1]}"
+        raise FunnelError(f"source.events.path: no day that is over has anything at {resolved}")
+    return f"{resolved}: {len(days)} days, {days[0]} to {days[-1]}"
 
 
 def _champion(settings: Settings) -> str:

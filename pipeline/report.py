@@ -17,12 +17,12 @@ from markupsafe import Markup
 from pyarrow.fs import FileSystem
 
 from pipeline.analyst import connect
-from pipeline.charts import distribution, means_by_band, rates_by_day
 from pipeline.config import Settings
 from pipeline.context import Context
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, first_line
 from pipeline.monitor import MEANINGS
+from pipeline.report_charts import distribution, means_by_band, rates_by_day
 from pipeline.sections import EXPOSURE
 
 RATE_DAYS = 30

@@ -32,13 +32,13 @@ from pipeline.dates import DateRange
 from pipeline.errors import ConfigError, FunnelError
 from pipeline.evaluation import LabelledExposures, compare, cross_fitted, figures, read_examples, user_folds
 from pipeline.examples import context_columns, examples
-from pipeline.plots import plot_expert_use, plot_reliability
 from pipeline.promotion import Verdict
 from pipeline.registry import Registry
 from pipeline.runs import Counts, StageRun, recorded
 from pipeline.sections import Training
 from pipeline.tables import behaviour_columns
 from pipeline.tracking import TrainingRun
+from pipeline.training_plots import plot_expert_use, plot_reliability
 
 VERDICT = "verdict.json"
 TAG_LENGTH = 1000

@@ -75,7 +75,9 @@ def test_the_tasks_of_a_training_follow_each_other(load_dags: LoadDags, company:
         assert following in dag.get_task(step).downstream_task_ids
 
 
-def test_what_is_heavy_runs_in_a_pool_and_everything_has_a_time_limit(load_dags: LoadDags, company: Company) -> None:
+def test_what_is_heavy_runs_in_a_pool_and_everything_has_a_time_limit(
+    load_dags: LoadDags, import_dag: ImportDag, company: Company
+) -> None:
     tasks = {task.task_id: task for dag in load_dags(company.config).dags.values() for task in dag.tasks}
     assert {name: task.pool for name, task in tasks.items() if task.pool != "default_pool"} == {
         "ingest": "funnel_spark",
@@ -86,6 +88,8 @@ def test_what_is_heavy_runs_in_a_pool_and_everything_has_a_time_limit(load_dags:
         "publish": "funnel_publish",
         "maintain": "funnel_publish",
     }
+    pools = {task.pool for task in tasks.values()} - {"default_pool"}
+    assert pools == set(import_dag(company.config, "standalone").POOLS), "`make airflow` makes these"
     # A sensor has a limit of its own, and `announce` does nothing.
     assert {name for name, task in tasks.items() if task.execution_timeout is None} == {"wait", "announce"}
     assert tasks["wait"].mode == "reschedule"

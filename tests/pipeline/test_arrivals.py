@@ -87,4 +87,5 @@ def test_the_days_delivered_are_read_from_the_folder_names(make_company: Callabl
         there.parent.mkdir(parents=True, exist_ok=True)
         there.touch()
     (company.folder / "source" / "README.md").touch()
+    Path(str(there).replace(days[0].isoformat(), "2026-02-30")).touch()
     assert days_delivered(company.settings) == days

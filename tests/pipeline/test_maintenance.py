@@ -24,6 +24,7 @@ from pipeline.maintenance import maintain
 from pipeline.warehouse import Warehouse
 from tests.conftest import Company
 from tests.pipeline.conftest import Ended
+from tests.pipeline.kill_at import kill_at
 from tests.pipeline.test_warehouse import contents, reasons_in, staged, warehouse_at
 
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))
@@ -298,26 +299,16 @@ def test_two_writers_beside_compactions_lose_nothing(company: Company) -> None:
     assert stages(company) == sorted([f"other {n}" for n in range(each)] * 2)
 
 
-KILLS: dict[str, tuple[Any, str, int]] = {
-    "its file written": (upkeep, "parquet_files_to_data_files", 1),
-    "compaction committed": (upkeep, "_files_below", 1),
-    "snapshots expired": (upkeep, "_named_files", 1),
-    "some files removed": (upkeep, "_remove", 3),
+KILLS = {
+    "its file written": ("pipeline.upkeep:parquet_files_to_data_files", 1),
+    "compaction committed": ("pipeline.upkeep:_files_below", 1),
+    "snapshots expired": ("pipeline.upkeep:_named_files", 1),
+    "some files removed": ("pipeline.upkeep:_remove", 3),
 }
 
 
 def maintain_and_be_killed(config: Path, point: str) -> None:
-    owner, name, calls = KILLS[point]
-    real, left = getattr(owner, name), calls
-
-    def wrapped(*args: Any, **options: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **options)
-
-    setattr(owner, name, wrapped)
+    kill_at(*KILLS[point])
     maintain(Context(load(config)), now=LONG_AFTER)
 
 
