@@ -24,11 +24,7 @@ def stage_audit_publish(
     Raises:
         AuditError: a critical expectation failed; the staged files are removed and the table is as it was.
     """
-    return audit_publish(context, run, stage(frame, context.warehouse, name), check)
-
-
-def audit_publish(context: Context, run: StageRun, staged: Pinned, check: Check | None = None) -> Pinned:
-    """The second half of `stage_audit_publish`, for files that are staged already."""
+    staged = stage(frame, context.warehouse, name)
     if check:
         audit_staged(context, run, staged, check)
     run.output_snapshot = publish(context, staged, run.dates, run.stage)
