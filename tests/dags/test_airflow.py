@@ -225,8 +225,9 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     early = DateRange(day, day)
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
     fill_backfill_form(page, early)
-    page.get_by_role("button", name="Run Backfill").click()
-    page.get_by_role("dialog").wait_for(state="hidden")
+    run_backfill = page.get_by_role("button", name="Run Backfill")
+    run_backfill.click()
+    run_backfill.wait_for(state="hidden")
     (run,) = airflow.until(
         lambda: [run for run in of_nights(airflow, early) if run["state"] == "failed"], seconds=120, what="the failure"
     )
@@ -313,6 +314,11 @@ def test_a_training_for_a_day_that_is_not_over_fails_in_one_line(airflow: Airflo
 )
 def test_a_backfill_that_cannot_be_is_refused(airflow: Airflow, body: dict[str, Any], complaint: str) -> None:
     asked = {"dag_id": NIGHT_ID, "from_date": "2026-01-01T00:00:00", "to_date": "2026-01-02T00:00:00"} | body
+    airflow.until(
+        lambda: all(one["completed_at"] for one in airflow.get("/backfills", dag_id=NIGHT_ID)["backfills"]),
+        seconds=120,
+        what="the end of earlier backfills, beside which Airflow refuses any other",
+    )
     assert complaint in str(airflow.post("/backfills", **asked))
 
 
