@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from pipeline.campaign_sections import Campaign, CampaignName, Targeting
 from pipeline.errors import ConfigError
 from pipeline.sections import (
     BUILT_IN_CONTEXT,
@@ -23,6 +24,7 @@ from pipeline.sections import (
     Funnel,
     Maintenance,
     Models,
+    Monitoring,
     Operations,
     Promotion,
     Reports,
@@ -51,6 +53,9 @@ class Settings(BaseSettings):
     scoring: Scoring = Scoring()
     audit: Audit = Audit()
     maintenance: Maintenance = Maintenance()
+    monitoring: Monitoring = Monitoring()
+    targeting: Targeting = Targeting()
+    campaigns: dict[CampaignName, Campaign] = {}
     reports: Reports = Reports()
     operations: Operations = Operations()
     spark: Spark = Spark()
@@ -81,6 +86,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(self.funnel.stage_names)}"
             )
+        for name, campaign in self.campaigns.items():
+            only_known(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ")
+            only_known(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ")
+            if campaign.goal not in (None, *self.funnel.stage_names):
+                raise ValueError(
+                    f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(self.funnel.stage_names)}"
+                )
         for name in self.scoring.context:
             if name not in features.context:
                 raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")

@@ -1,10 +1,12 @@
 """The sections of the configuration, one class a table of the TOML file, each checked by itself."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+T = TypeVar("T")
 
 EXPOSURE = "exposure"
 BUILT_IN_CONTEXT = ("campaign", "hour")
@@ -245,6 +247,24 @@ class Maintenance(Section):
     """A partition of more small files than this is written anew as one."""
 
 
+class Threshold(Section):
+    """Past `warn` a night warns, past `stop` it fails: its scores are not announced, and no list is made of them."""
+
+    warn: float | None = None
+    stop: float | None = None
+
+
+class Monitoring(Section):
+    """`[monitoring]`: how much is looked at, and how far a figure may go before somebody is told."""
+
+    sample_users: Annotated[int, Field(ge=1000)] = 20_000
+    """Of how many scored users a night keeps the features, to compare them with those the model began with."""
+    backtest_nights: PositiveInt = 28
+    """Of how many nights, the latest whose outcomes are known, scores are held against outcomes."""
+    thresholds: dict[str, Threshold] = {}
+    """By a figure's name in `metrics`; one that is not named has the threshold that `pipeline.monitor` gives it."""
+
+
 class Reports(Section):
     path: str = "reports"
 
@@ -297,7 +317,7 @@ class Spark(Section):
     conf: dict[str, str] = {}
 
 
-def only_known(columns: dict[str, str], known: tuple[str, ...], prefix: str = "") -> dict[str, str]:
+def only_known(columns: dict[str, T], known: tuple[str, ...], prefix: str = "") -> dict[str, T]:
     """The columns, if each is a known one.
 
     Raises:

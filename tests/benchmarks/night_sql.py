@@ -241,7 +241,7 @@ class Bench:
 
 def transpiled(text: str) -> str:
     """Spark SQL as DuckDB's."""
-    import sqlglot  # of the bench extra
+    import sqlglot
 
     (found,) = sqlglot.transpile(text, read="spark", write="duckdb")
     return found
