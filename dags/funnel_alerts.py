@@ -6,10 +6,12 @@ It is sent JSON with one key, `text`, as Slack, Mattermost and Teams' workflows 
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
+from funnel_tasks import night_of, settings
 
 from pipeline.errors import FunnelError, first_line
 
@@ -19,8 +21,6 @@ TIMEOUT_SECONDS = 10
 
 def tell_failure(context: Mapping[str, Any]) -> None:
     """Say in one line which task of which night failed, why, and where its report and log are. Airflow calls it."""
-    from funnel_tasks import night_of, settings
-
     configuration = settings()
     task, run = context["ti"], context["dag_run"]
     cause = first_line(context.get("exception") or RuntimeError("no cause is known; see the log"))
@@ -38,10 +38,6 @@ def tell_failure(context: Mapping[str, Any]) -> None:
 
 def tell_late(context: Mapping[str, Any]) -> None:
     """Say that a scheduled night's scores are not there in time. Airflow calls it when the deadline has passed."""
-    from datetime import datetime
-
-    from funnel_tasks import night_of, settings
-
     run = context["dag_run"]
     # The deadline counts from a run's own date: a backfill, or a run by hand of an old one, is late by intention.
     if run["run_type"] != "scheduled":

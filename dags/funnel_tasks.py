@@ -5,7 +5,7 @@ Only what is light is imported here: DAG files are read again and again. Each ta
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -49,17 +49,15 @@ def last_ended(moment: datetime, zone: ZoneInfo) -> str:
     return (moment.astimezone(zone).date() - timedelta(days=1)).isoformat()
 
 
-def of_every_task(configuration: Settings) -> dict[str, Any]:
+def of_every_task(configuration: Settings, *, on_failure: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
     """Default arguments: retries with longer and longer pauses, and who is told when none is left."""
-    from funnel_alerts import tell_failure
-
     return {
         "owner": "funnelcast",
         "retries": 2,
         "retry_delay": timedelta(minutes=configuration.operations.retry_minutes),
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(hours=1),
-        "on_failure_callback": tell_failure,
+        "on_failure_callback": on_failure,
     }
 
 

@@ -9,6 +9,7 @@ no snapshot names. It never touches what a reader or a rollback may still need: 
 from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable, dag, task
+from funnel_alerts import tell_failure
 from funnel_tasks import PUBLISH, context_of, of_every_task, one_line, settings
 
 SETTINGS = settings()
@@ -32,7 +33,7 @@ def maintain(run: str) -> None:
     catchup=False,
     max_active_runs=1,
     allowed_run_types=("scheduled", "manual"),  # type: ignore[arg-type]  # Airflow takes the names
-    default_args=of_every_task(SETTINGS),
+    default_args=of_every_task(SETTINGS, on_failure=tell_failure),
 )
 def funnel_maintenance() -> None:
     maintain(run="{{ dag_run.run_id }}")

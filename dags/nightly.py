@@ -29,6 +29,7 @@ from airflow.sdk import Asset, CronDataIntervalTimetable, Metadata, Param, dag, 
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
+from funnel_alerts import tell_failure, webhook
 from funnel_tasks import PUBLISH, SPARK, context_of, log, night_of, of_every_task, one_line, settings
 
 from pipeline.dates import DateRange, parse_night
@@ -58,18 +59,20 @@ def wait(night: str, run: str) -> bool:
     context = get_current_context()
     with one_line(f"wait {night}"):
         day = _day(night)
-        if OPERATIONS.webhook_connection:
-            from funnel_alerts import webhook
-
-            webhook(OPERATIONS.webhook_connection)
-        absent = missing(SETTINGS, day)
         until = datetime.combine(day + timedelta(days=1), time(), SETTINGS.zone)
         until += timedelta(hours=OPERATIONS.source_wait_hours)
-        if absent and datetime.now(SETTINGS.zone) > until:
-            delivered = days_delivered(SETTINGS)
-            first = f"; the first day there is {delivered[0]}" if delivered and day < delivered[0] else ""
-            with recorded(context_of(SETTINGS, run), "wait", DateRange(day, day)):
+        try:
+            if OPERATIONS.webhook_connection:
+                webhook(OPERATIONS.webhook_connection)
+            absent = missing(SETTINGS, day)
+            if absent and datetime.now(SETTINGS.zone) > until:
+                delivered = days_delivered(SETTINGS)
+                first = f"; the first day there is {delivered[0]}" if delivered and day < delivered[0] else ""
                 raise FunnelError(f"{absent}; waited until {until:%Y-%m-%d %H:%M}{first}")
+        except FunnelError:
+            # Recorded, so that the night's report has the cause.
+            with recorded(context_of(SETTINGS, run), "wait", DateRange(day, day)):
+                raise
     if absent:
         log.info("%s; waiting until %s", absent, f"{until:%Y-%m-%d %H:%M}")
         return False
@@ -184,7 +187,7 @@ def report(night: str, run: str) -> None:
         interval=timedelta(hours=24 + OPERATIONS.scores_due_hours),
         callback=SyncCallback("funnel_alerts.tell_late"),
     ),
-    default_args=of_every_task(SETTINGS),
+    default_args=of_every_task(SETTINGS, on_failure=tell_failure),
 )
 def funnel_nightly() -> None:
     files = score(night=NIGHT, run=RUN, model=MODEL)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, get_args
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
+from funnel_alerts import tell_failure
 from funnel_tasks import GPU, SPARK, context_of, last_ended, log, of_every_task, one_line, settings
 
 from pipeline.config import Settings
@@ -137,7 +138,7 @@ def promote(as_of: str, run: str, version: str) -> None:
         ),
     },
     user_defined_macros={"last_ended": partial(last_ended, zone=SETTINGS.zone)},
-    default_args=of_every_task(SETTINGS),
+    default_args=of_every_task(SETTINGS, on_failure=tell_failure),
 )
 def funnel_training() -> None:
     version = train(as_of=AS_OF, run=RUN)

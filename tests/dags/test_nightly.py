@@ -302,6 +302,21 @@ def as_scheduled(bag: "DagBag", dag_id: str = "funnel_nightly") -> Any:
     return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))
 
 
+def test_a_night_that_cannot_begin_leaves_its_cause_for_the_report(
+    import_dag: ImportDag, make_company: Callable[..., Company], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    company = make_company('[operations]\nwebhook_connection = "nobody"\n')
+    nightly = import_dag(company.config)
+    monkeypatch.setattr(nightly, "get_current_context", dict)
+    with pytest.raises(AirflowFailException, match="Airflow has no connection 'nobody'"):
+        nightly.wait.function("2026-03-01", "run")
+    (record,) = company.rows("runs")
+    assert (record["stage"], record["status"], record["ds"]) == ("wait", "failed", date(2026, 3, 1))
+    assert "Airflow has no connection 'nobody'" in record["message"]
+
+
 class Runs:
     """Stands for the running task of a night, which is asked about the other runs."""
 
