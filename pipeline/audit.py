@@ -1,4 +1,4 @@
-"""Great Expectations over staged files: critical failures stop the night, warnings are recorded and shown."""
+"""Great Expectations over staged files: what holds, what only warns, and what must stop the night."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 from pyspark.sql import DataFrame
 
-from pipeline.errors import AuditError
+from pipeline.findings import Finding
 
 OFFENDING_ROWS = 5
 _KEY = "funnelcast"
@@ -23,33 +23,43 @@ _KEY = "funnelcast"
 
 def audit(
     frame: DataFrame | pd.DataFrame, expectations: Sequence[Expectation], *, what: str, keys: Sequence[str]
-) -> list[str]:
-    """Check a frame against a suite.
+) -> list[Finding]:
+    """Check a frame against a suite; what follows from it is `findings.require`'s to say.
 
     The suite runs once with booleans only, which takes a third of the Spark jobs; what failed is asked again, for
     the observed value and the offending rows. The frame should be cached by the caller.
 
     Args:
-        what: how a failure calls the frame, e.g. "events".
+        what: how a finding calls the frame, e.g. "events".
         keys: the columns that tell an offending row from others, shown beside those that the expectation is about.
 
-    Returns: one line for each failed expectation of severity warning or info.
-
-    Raises:
-        AuditError: a critical expectation failed; one line with the expectation, its column, the observed value
-            and up to five offending rows.
+    Returns: a finding for each expectation, in their order; a failed one has the observed value and up to five
+        offending rows.
     """
     batch = _batch(frame)
     for position, expectation in enumerate(expectations):
         expectation.meta = {_KEY: position}
     suite = gx.ExpectationSuite(name=what, expectations=list(expectations))
     results = batch.validate(suite, result_format="BOOLEAN_ONLY").results
-    failed = [expectations[result.expectation_config.meta[_KEY]] for result in results if not result.success]
-    critical = [each for each in failed if each.severity == FailureSeverity.CRITICAL]
-    if critical:
-        more = f" (and {len(critical) - 1} more critical failures)" if len(critical) > 1 else ""
-        raise AuditError(f"audit of {what} failed: {_explain(batch, critical[0], keys)}{more}; nothing was published")
-    return [f"audit of {what}: {_explain(batch, each, keys)}" for each in failed]
+    failed = {result.expectation_config.meta[_KEY] for result in results if not result.success}
+    return [
+        _finding(what, each, _observe(batch, each, keys) if position in failed else None)
+        for position, each in enumerate(expectations)
+    ]
+
+
+def _finding(what: str, expectation: Expectation, observed: str | None) -> Finding:
+    kwargs = expectation.configuration.kwargs
+    arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs.items() if value is not None)
+    is_critical = expectation.severity == FailureSeverity.CRITICAL
+    return Finding(
+        audited=what,
+        expectation=f"{expectation.configuration.type}({arguments})",
+        columns=", ".join(_columns_of(kwargs)),
+        severity=expectation.severity.value,
+        status="ok" if observed is None else "failed" if is_critical else "warning",
+        observed=observed,
+    )
 
 
 def _batch(frame: DataFrame | pd.DataFrame) -> Batch:
@@ -61,7 +71,7 @@ def _batch(frame: DataFrame | pd.DataFrame) -> Batch:
     return asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
 
 
-def _explain(batch: Batch, expectation: Expectation, keys: Sequence[str]) -> str:
+def _observe(batch: Batch, expectation: Expectation, keys: Sequence[str]) -> str:
     result = batch.validate(
         expectation,
         result_format={
@@ -71,10 +81,8 @@ def _explain(batch: Batch, expectation: Expectation, keys: Sequence[str]) -> str
             "include_unexpected_rows": True,
         },
     )
-    configuration = expectation.configuration
-    arguments = ", ".join(f"{key}={value!r}" for key, value in configuration.kwargs.items() if value is not None)
-    about = (*keys, *_columns_of(configuration.kwargs))
-    return f"{configuration.type}({arguments}): {_observed(result.result, result.exception_info, about)}"
+    about = (*keys, *_columns_of(expectation.configuration.kwargs))
+    return _observed(result.result, result.exception_info, about)
 
 
 def _columns_of(arguments: Mapping[str, Any]) -> list[str]:

@@ -3,11 +3,12 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from pipeline.sections import Identifier, Section
 
 OpenShare = Annotated[float, Field(ge=0, lt=1)]
+Money = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _time_of_day(value: str) -> str:
@@ -22,7 +23,14 @@ def _campaign(value: str) -> str:
     return value
 
 
+def _with_an_end(value: tuple[str, str]) -> tuple[str, str]:
+    if value[0] == value[1]:
+        raise ValueError("two times of day that differ, such as ['21:00', '08:00']")
+    return value
+
+
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
+QuietHours = Annotated[tuple[TimeOfDay, TimeOfDay], AfterValidator(_with_an_end)]
 CampaignName = Annotated[str, AfterValidator(_campaign)]
 
 
@@ -30,7 +38,7 @@ class FrequencyCap(Section):
     """At most `messages` in any `days` of the user's own calendar, the planned one included."""
 
     messages: PositiveInt
-    days: PositiveInt
+    days: Annotated[int, Field(ge=1, le=365)]
 
 
 class Targeting(Section):
@@ -45,7 +53,7 @@ class Targeting(Section):
     frequency_cap: FrequencyCap | None = None
     send_at: TimeOfDay = "10:00"
     """When messages go out, in the funnel's time zone."""
-    quiet_hours: tuple[TimeOfDay, TimeOfDay] | None = None
+    quiet_hours: QuietHours | None = None
     """From and to, in the user's own time zone (`source.users.columns` `time_zone`, else the funnel's)."""
 
 
@@ -55,13 +63,13 @@ class Campaign(Section):
     Expected value of a user = the sum over stages of worth x p, less the cost of one SMS, in one currency.
     """
 
-    worth: Annotated[dict[str, PositiveFloat], Field(min_length=1)]
+    worth: Annotated[dict[str, Money], Field(min_length=1)]
     """Money that a user is worth who gets to a stage, beyond what the stages before it are worth."""
-    sms_cost: NonNegativeFloat
+    sms_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     goal: Identifier | None = None
     """The stage whose outcomes decide whether it worked; the last one unless named."""
     size: PositiveInt | None = None
-    budget: PositiveFloat | None = None
+    budget: Money | None = None
     min_band: dict[str, Annotated[int, Field(ge=1, le=10)]] = Field(default={})
     control_share: OpenShare = 0.1
     measurable_uplift: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -26,6 +26,7 @@ Ds = Annotated[str, typer.Option("--ds", help="The night's date, YYYY-MM-DD, in 
 Start = Annotated[str, typer.Option("--start", help="First date, YYYY-MM-DD.")]
 End = Annotated[str, typer.Option("--end", help="Last date, included.")]
 Model = Annotated[str | None, typer.Option("--model", help="A model version instead of the champion as of the date.")]
+CampaignName = Annotated[str, typer.Option("--campaign", help="A campaign of the configuration.")]
 DEFAULT_CONFIG = Path("funnel.toml")
 
 
@@ -81,6 +82,48 @@ def report(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
 
     settings = _load(config)
     report(Context(settings), _night(ds, "--ds", settings).first)
+
+
+@app.command()
+def targets(
+    ds: Ds,
+    campaign: CampaignName,
+    config: Config = DEFAULT_CONFIG,
+    size: Annotated[int | None, typer.Option(help="How many users to text, instead of the campaign's limit.")] = None,
+    budget: Annotated[float | None, typer.Option(help="What texting may cost, instead of that limit.")] = None,
+    despite_monitor: Annotated[
+        bool, typer.Option("--despite-monitor", help="Although monitoring stopped the night.")
+    ] = False,
+    export: Annotated[Literal["csv", "parquet"] | None, typer.Option(help="Export the list at once.")] = None,
+) -> None:
+    """Decide whom a campaign texts on the day after: everyone known, with arm and reason, as a version of its list."""
+    from pipeline.exports import export as export_list
+    from pipeline.targets import make, show_list
+
+    settings = _load(config)
+    context, day = Context(settings), _night(ds, "--ds", settings).first
+    made = make(context, day, campaign, size=size, budget=budget, despite_monitor=despite_monitor)
+    show_list(made)
+    if export:
+        export_list(context, day, campaign, version=made.version, format=export)
+
+
+@app.command()
+def export(
+    ds: Ds,
+    campaign: CampaignName,
+    config: Config = DEFAULT_CONFIG,
+    version: Annotated[int | None, typer.Option(help="Instead of the list's newest version.")] = None,
+    format: Annotated[
+        Literal["csv", "parquet"] | None, typer.Option(help="Instead of what --out ends in, or CSV.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="File or URI, instead of one in the [targeting] path.")] = None,
+) -> None:
+    """Write the ids of a list's targets, the best first, to a file for whoever sends the messages."""
+    from pipeline.exports import export
+
+    settings = _load(config)
+    export(Context(settings), _night(ds, "--ds", settings).first, campaign, version=version, format=format, out=out)
 
 
 @app.command()
@@ -175,24 +218,60 @@ def simulate(
 
 
 @app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over the warehouse's tables.")],
+def results(
+    campaign: Annotated[str, typer.Option("--campaign", help="A campaign that lists were made for.")],
+    ds: Annotated[
+        str | None, typer.Option("--ds", help="The list's night, YYYY-MM-DD; the newest mature one unless named.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="The list's version; the newest exported one, else the newest.")
+    ] = None,
+    format: Annotated[Literal["table", "csv"], typer.Option(help="How to print the results.")] = "table",
+    plot: Annotated[Path | None, typer.Option(help="Draw the Qini curve into this SVG file.")] = None,
     config: Config = DEFAULT_CONFIG,
-    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="How to print the result.")] = "table",
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the terminal.")] = None,
 ) -> None:
-    """Query the tables' current snapshots with DuckDB: no Spark, no JVM."""
-    from pipeline.analyst import query as run_query
+    """Did a campaign work: response by arm and band, uplift, cost of what it caused, and the Qini curve."""
+    from pipeline.results_table import print_results
 
-    run_query(_load(config), query, format=format, out=out)
+    settings = _load(config)
+    night = None if ds is None else _night(ds, "--ds", settings).first
+    print_results(settings, campaign, ds=night, version=version, format=format, plot=plot)
 
 
 @app.command()
-def tables(config: Config = DEFAULT_CONFIG) -> None:
-    """The warehouse's tables: rows, files, partitions, newest date, snapshot."""
-    from pipeline.analyst import print_tables
+def sql(
+    query: Annotated[str | None, typer.Argument(help="One SELECT over tables and views; a prompt without one.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    at: Annotated[
+        str | None, typer.Option(help="As it stood then: a date, its end, or a time such as '2026-01-31 06:00'.")
+    ] = None,
+    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="How to print the result.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the terminal.")] = None,
+) -> None:
+    """Query the tables and views with DuckDB: read-only, no Spark, no JVM. Statements may also be piped in."""
+    from pipeline.dates import parse_time
 
-    print_tables(_load(config))
+    settings = _load(config)
+    time = parse_time(at, settings.zone, name="--at") if at else None
+    if query is None:
+        from pipeline.shell import run as run_shell
+
+        run_shell(settings, format=format, out=out, at=time)
+    else:
+        from pipeline.analyst import query as run_query
+
+        run_query(settings, query, format=format, out=out, at=time)
+
+
+@app.command()
+def tables(
+    config: Config = DEFAULT_CONFIG,
+    views: Annotated[bool, typer.Option("--views", help="The views instead, and what one row of each is.")] = False,
+) -> None:
+    """The warehouse's tables: rows, files, partitions, newest date, snapshot."""
+    from pipeline.analyst import print_tables, print_views
+
+    (print_views if views else print_tables)(_load(config))
 
 
 @app.command()

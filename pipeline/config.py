@@ -36,6 +36,7 @@ from pipeline.sections import (
     Warehouse,
     only_known,
 )
+from pipeline.thresholds import require_sensible
 
 
 class Settings(BaseSettings):
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(self.funnel.stage_names)}"
                 )
+        require_sensible(self.monitoring.thresholds)
         for name in self.scoring.context:
             if name not in features.context:
                 raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")
@@ -101,9 +103,8 @@ class Settings(BaseSettings):
         attributes = (*features.categorical, *features.numeric)
         if self.source.users:
             # A misspelt `consent` would otherwise text those who have withdrawn it.
-            only_known(
-                self.source.users.columns, ("user_id", "consent", "landed_on", *attributes), "source.users.columns: "
-            )
+            known_columns = ("user_id", "consent", "time_zone", "landed_on", *attributes)
+            only_known(self.source.users.columns, known_columns, "source.users.columns: ")
             if "user_id" not in self.source.users.columns:
                 raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
         for name in attributes:

@@ -80,3 +80,28 @@ def epoch_micros(instant: datetime) -> int:
     """
     # In UTC: the difference of two times of one zone is what its clocks show, an hour off across their changes.
     return (instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def parse_time(text: str, zone: ZoneInfo, *, name: str) -> datetime:
+    """An ISO date and time, in the zone unless it names another; a date alone is the last instant of that day.
+
+    Raises:
+        FunnelError: it is no time, or of a day still to come; `name` is what the error calls it.
+
+    >>> parse_time("2026-01-31 06:00", ZoneInfo("Asia/Shanghai"), name="--at").isoformat()
+    '2026-01-31T06:00:00+08:00'
+    >>> parse_time("2026-01-31", ZoneInfo("Asia/Shanghai"), name="--at").isoformat()
+    '2026-01-31T23:59:59.999999+08:00'
+    """
+    try:
+        at = end_of_day(date.fromisoformat(text), zone) - timedelta(microseconds=1)
+    except ValueError:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            raise FunnelError(f"{name}: got {text!r}, takes a date or a time such as '2026-01-31 06:00'") from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=zone)
+    if at.astimezone(zone).date() > datetime.now(zone).date():
+        raise FunnelError(f"{name} {text} is still to come in {zone.key}")
+    return at

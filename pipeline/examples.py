@@ -10,7 +10,9 @@ from pipeline.config import Settings
 from pipeline.context import Context
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.expectations import of_examples
+from pipeline.feature_samples import sample_features
 from pipeline.features import activity_reach, features
+from pipeline.findings import Finding
 from pipeline.publish import stage_audit_publish
 from pipeline.runs import Counts, StageRun, recorded
 from pipeline.spark import read, run_sql
@@ -18,6 +20,9 @@ from pipeline.spark import read, run_sql
 
 def examples(context: Context, as_of: date) -> None:
     """Publish the partition `as_of` of `examples`; how many labels were implied goes into `metrics`.
+
+    The features of a sample of the users there are on `as_of` go into `feature_samples`: a model of these examples
+    will be held against them.
 
     Raises:
         AuditError: a critical expectation failed; the table is as it was.
@@ -34,6 +39,7 @@ def examples(context: Context, as_of: date) -> None:
             check = partial(_audit, context)
             stage_audit_publish(context, run, "examples", rows, check)
             count = _record_implied(context, exposed, as_of)
+            sample_features(context, run, as_of)
             run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
         finally:
             context.spark.catalog.clearCache()
@@ -67,7 +73,7 @@ def context_columns(settings: Settings) -> list[str]:
     return [f"context_{name}" for name in settings.features.context]
 
 
-def _audit(context: Context, written: DataFrame) -> list[str]:
+def _audit(context: Context, written: DataFrame) -> list[Finding]:
     table = context.warehouse.tables["examples"]
     return audit(written, of_examples(table, context.settings), what="examples", keys=("exposure_id", "user_id"))
 

@@ -38,6 +38,11 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
     )
 
 
+def planned_context(settings: Settings) -> dict[str, str | None]:
+    """The context that a night scores users in, by column: what `[scoring] context` plans; null is unknown."""
+    return {f"context_{name}": settings.scoring.context.get(name) for name in settings.features.context}
+
+
 def activity_reach(settings: Settings) -> timedelta:
     """How far before `as_of` a tile that still counts can have landed."""
     tolerance_days = -(-settings.source.events.future_tolerance_hours // 24)

@@ -15,7 +15,7 @@ from pipeline.dates import DateRange
 from pipeline.expectations import BASELINE_NIGHTS, of_events, of_history, of_night
 from pipeline.landing import Landing, land_events, land_users
 from pipeline.publish import publish
-from pipeline.runs import Counts, recorded
+from pipeline.runs import Counts, StageRun, recorded
 from pipeline.spark import read, read_as_written, stage
 from pipeline.tables import event_kinds
 from pipeline.warehouse import Pinned
@@ -41,7 +41,7 @@ def ingest(context: Context, dates: DateRange) -> None:
                 staged["users"] = stage(users.kept, context.warehouse, "users")
             staged["quarantine"] = _stage_quarantine(context, landings)
             staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
-            run.warnings += _audit(context, staged["events"], events, dates)
+            _audit(context, run, staged["events"], events)
         except Exception:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
@@ -62,8 +62,8 @@ def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
     return stage(rejected, context.warehouse, "quarantine", sort=("reason", "raw"))
 
 
-def _audit(context: Context, staged: Pinned, landing: Landing, dates: DateRange) -> list[str]:
-    settings = context.settings
+def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) -> None:
+    settings, dates = context.settings, run.dates
     written = read_as_written(context.spark, staged).persist()
     try:
         days = _landing_days(context, written, landing, dates)
@@ -71,12 +71,14 @@ def _audit(context: Context, staged: Pinned, landing: Landing, dates: DateRange)
             of_night(settings.funnel.stage_names, settings.audit) if len(dates) == 1 else of_history(settings.audit)
         )
         keys = ("landed_on", "duplicates", "reasons")
-        found = audit(days, limits, what=f"the landing days of events {dates}", keys=keys)
-        return found + audit(
-            written,
-            of_events(context.warehouse.tables["events"], settings),
-            what="events",
-            keys=("event_id", "user_id", "event", "event_time"),
+        run.judge(audit(days, limits, what="the landing days of events", keys=keys))
+        run.judge(
+            audit(
+                written,
+                of_events(context.warehouse.tables["events"], settings),
+                what="events",
+                keys=("event_id", "user_id", "event", "event_time"),
+            )
         )
     finally:
         written.unpersist()

@@ -73,13 +73,15 @@ def _known_since(context: Context, run: StageRun, state: State | None, ds: date)
     views = {name: read(spark, run.read(warehouse.pin(name, first=first, last=ds))) for name in names}
     if state:
         views["earlier"] = read(spark, run.read(state.pinned))
-    return run_sql(spark, "known_users", views, **_parameters(context.settings, ds), has_earlier=state is not None)
+    return run_sql(spark, "known_users", views, **parameters(context.settings, ds), has_earlier=state is not None)
 
 
-def _parameters(settings: Settings, ds: date) -> dict[str, object]:
+def parameters(settings: Settings, ds: date) -> dict[str, object]:
+    """What `sql/known_users.sql` takes, but for `has_earlier`."""
     return {
         "ds": ds,
         "has_users": settings.source.users is not None,
+        "has_time_zones": settings.source.has_time_zones,
         "attributes": list(profile_columns(settings)),
         "last_stage": settings.funnel.stage_names[-1],
     }
@@ -87,7 +89,7 @@ def _parameters(settings: Settings, ds: date) -> dict[str, object]:
 
 def _made_from(context: Context, as_of: date) -> str:
     """A digest of all that a state depends on: the SQL with its parameters, and every file landed by its date."""
-    parts: list[object] = [render("known_users", **_parameters(context.settings, as_of), has_earlier=False)]
+    parts: list[object] = [render("known_users", **parameters(context.settings, as_of), has_earlier=False)]
     parts += [str(kind) for kind in profile_columns(context.settings).values()]
     parts += [context.warehouse.pin(name, last=as_of).files for name in ("activity", "users")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

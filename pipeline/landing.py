@@ -84,6 +84,9 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
     columns = mapped(rows, mapping, ("user_id", *strings), "string", key=key)
     columns |= mapped(rows, mapping, numbers, "double", key=key)
     columns["consent"] = _consent(rows, mapping, key)
+    if settings.source.has_time_zones:
+        (zone,) = mapped(rows, mapping, ("time_zone",), "string", key=key).values()
+        columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
     # A source of users without dates tells what is known when it is read.
     columns["landed_on"] = _landed_on(rows, source, F.lit(dates.first), key)
     # Without a landing day that can be read, a row is accounted to the last day read, never dropped.

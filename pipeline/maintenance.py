@@ -12,9 +12,10 @@ from pipeline.upkeep import Cleared, Compacted
 MADE_FROM = ("activity", "users")
 """A state of `known_users` holds while these tables' files are what it was made from; written anew, they would make
 the next night read all history again. Spark writes their days in few files as it is."""
-STATE_NIGHTS = 90
-"""States of `known_users` older than so many nights before the newest are dropped: each has a row a user. A backfill
-further back reads the history before it once, as the first night did."""
+KEPT_NIGHTS = 90
+"""States of `known_users` and samples of features older than so many nights before the newest are dropped: a state has
+a row a user, and a backfill further back reads the history before it once, as the first night did. A sample has told
+its night's monitoring, and the model trained as of it, what they needed."""
 
 
 def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = None) -> None:
@@ -29,7 +30,9 @@ def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = 
     """
     warehouse, options = context.warehouse, context.settings.maintenance
     now = now or datetime.now(UTC)
-    changed = _drop_old_states(context, dry_run=dry_run)
+    # The newest of the old states stays: the nights after it start from it.
+    changed = _drop_old(context, "known_users", "states", spared=1, dry_run=dry_run)
+    changed |= _drop_old(context, "feature_samples", "samples", spared=0, dry_run=dry_run)
     for name in warehouse.tables:
         compacted = Compacted()
         if name not in MADE_FROM:
@@ -48,17 +51,16 @@ def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = 
         context.notify("nothing to clear away")
 
 
-def _drop_old_states(context: Context, *, dry_run: bool) -> bool:
-    states = sorted(context.warehouse.row_counts("known_users", first=date.min, last=date.max))
-    # The newest of the old ones stays: the nights after it start from it.
-    old = [day for day in states if day <= states[-1] - timedelta(days=STATE_NIGHTS)][:-1]
+def _drop_old(context: Context, name: str, what: str, *, spared: int, dry_run: bool) -> bool:
+    """Drop a table's partitions of long ago, but for the newest few of them; whether there were any."""
+    days = sorted(context.warehouse.row_counts(name, first=date.min, last=date.max))
+    old = [day for day in days if day <= days[-1] - timedelta(days=KEPT_NIGHTS)]
+    old = old[: len(old) - spared]
     if not old:
         return False
     if not dry_run:
-        context.warehouse.publish(
-            "known_users", (), first=old[0], last=old[-1], summary={"funnel.run_id": context.run_id}
-        )
-    context.notify(f"{'known_users':<11} {len(old)} states until {old[-1]} {_verb('dropped', dry_run)}")
+        context.warehouse.publish(name, (), first=old[0], last=old[-1], summary={"funnel.run_id": context.run_id})
+    context.notify(f"{name:<11} {len(old)} {what} until {old[-1]} {_verb('dropped', dry_run)}")
     return True
 
 

@@ -1,67 +1,129 @@
-"""A night's figures into `metrics`: volumes, freshness, and how far the scores moved since the night before.
+"""A night's figures into `metrics`: volumes, freshness, drift of scores and features, and what became of old scores.
 
-A rerun replaces the night's figures in one commit, so that a reader finds each of them once. DuckDB and numpy do the
-work: no JVM.
+A rerun replaces the night's figures in one commit, so that a reader finds each of them once. A figure past its
+threshold warns, or fails the night (`pipeline.thresholds`). DuckDB and numpy do the work: no JVM.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from statistics import median
 from typing import Literal
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from pipeline.analyst import connect
+from pipeline.backtest import Matured, matured, quality
+from pipeline.baseline import Baseline, read_baseline, steady_features
 from pipeline.context import Context
 from pipeline.dates import DateRange, end_of_day
+from pipeline.drift import DECILES, ERRORS, drift, index_by_chance, psi
 from pipeline.errors import FunnelError
 from pipeline.runs import Counts, recorded
+from pipeline.thresholds import Measured, judge
 
 PUBLISHING = ("score", "publish")
 """The stages that bring scores to their readers; the last of them to end says when."""
-DECILES = np.arange(1, 10) / 10
+USUAL_NIGHTS = 7
+"""A night's volumes are held against the median of this many nights before it."""
+FEWEST_NIGHTS = 3
+"""Fewer nights than this have no usual volume."""
+BACKFILL_HOURS = 48
+"""Scores that come this late are a backfill's, which nobody waited for."""
+KEPT = ("name", "value", "stage", "feature", "model_version")
+"""What of a figure goes into `metrics`."""
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a figure says to a person, and how its value reads."""
+    """What a figure says to a person, how its value reads, and what there is one of.
+
+    `of`: one a night, a stage, a feature, or a stage and model version.
+    """
 
     title: str
     explained: str
-    kind: Literal["count", "share", "hours", "probability", "index"]
+    kind: Literal["count", "share", "hours", "probability", "index", "ratio"]
+    of: Literal["night", "stage", "feature", "model"] = "night"
 
 
 MEANINGS = {
     "rows_landed": Meaning("Rows landed", "events and users that arrived and were kept", "count"),
+    "rows_landed_ratio": Meaning("Rows landed, beside the usual", "against the median of the last 7 nights", "ratio"),
     "quarantined_share": Meaning("Quarantined", "share of the rows read that were rejected", "share"),
     "hours_to_scores": Meaning("Scores ready after", "from the end of the day to its scores", "hours"),
     "users_scored": Meaning("Users scored", "everyone who may be texted", "count"),
+    "users_scored_ratio": Meaning("Users scored, beside the usual", "against the median of the last 7 nights", "ratio"),
     "users_in_common": Meaning("Scored the night before, too", "share of tonight's users", "share"),
-    "mean_score": Meaning("Mean score", "share of users expected to get there, were all texted", "probability"),
+    "mean_score": Meaning(
+        "Mean score", "share of users expected to get there, were all texted", "probability", "stage"
+    ),
     "score_psi": Meaning(
         "Shift of the scores",
         "PSI against the night before: 0 is none, above 0.1 look at it, above 0.25 large",
         "index",
+        "stage",
+    ),
+    "score_psi_training": Meaning(
+        "Shift of the scores since training",
+        "PSI against the same model's scores of the users there were when it was trained; read it like the one above",
+        "index",
+        "stage",
+    ),
+    "feature_psi": Meaning(
+        "Shift of a feature since training",
+        "PSI against the users there were when the model was trained: above 0.1 look at it, above 0.25 large",
+        "index",
+        "feature",
+    ),
+    "feature_missing_share": Meaning("Missing values", "share of users without a value", "share", "feature"),
+    "feature_missing_change": Meaning(
+        "More missing than at training",
+        "share of users without a value, less that share at training",
+        "share",
+        "feature",
+    ),
+    "feature_unseen_share": Meaning(
+        "Values unseen at training", "share of users with a value that nobody had at training", "share", "feature"
+    ),
+    "matured_exposures": Meaning(
+        "Messages whose outcome is known", "sent on the latest days whose windows have passed", "count", "model"
+    ),
+    "matured_positives": Meaning("Of these, got there", "within the stage's window", "count", "model"),
+    "matured_auc": Meaning(
+        "Ranking (AUC)",
+        "chance that of two users texted the one who got there had the higher score: 0.5 is a coin's, 1 is perfect",
+        "index",
+        "model",
+    ),
+    "matured_calibration_error": Meaning(
+        "Calibration error",
+        "mean distance of the scores from the rates that came, over 15 groups of users",
+        "share",
+        "model",
+    ),
+    "matured_calibration_gap": Meaning(
+        "Calibration gap",
+        "how far the positives promised lie from those that came, as a share of these, beyond what chance explains",
+        "share",
+        "model",
+    ),
+    "matured_lift": Meaning(
+        "Lift of the best tenth", "rate of those in band 10 to the rate of everyone texted", "ratio", "model"
     ),
 }
 """All that `monitor` measures, by the name it has in `metrics`, in the order a report tells it."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One figure; of one stage, or of the whole night."""
-
-    name: str
-    value: float
-    stage: str | None = None
-
-
 def monitor(context: Context, ds: date) -> None:
     """Measure a night and put its figures into `metrics` in place of those of an earlier run.
 
+    Figures past a threshold are warnings of the run; past one that stops, the night fails, with its figures kept.
+
     Raises:
-        FunnelError: the night has no scores; names the newest that has.
+        FunnelError: the night has no scores (names the newest that has), or a figure is past a threshold that stops.
     """
     nights = context.warehouse.row_counts("user_scores", first=date.min, last=date.max)
     if ds not in nights:
@@ -70,58 +132,64 @@ def monitor(context: Context, ds: date) -> None:
     with recorded(context, "monitor", DateRange(ds, ds)) as run:
         before = max((night for night in nights if night < ds), default=None)
         run.read(context.warehouse.pin("user_scores", first=before or ds, last=ds))
-        connection = connect(context.settings, "user_scores, runs")
-        stages = context.settings.funnel.stage_names
-        figures = [
-            *_volumes(connection, ds),
-            *_freshness(connection, ds, end_of_day(ds, context.settings.zone)),
-            *_scores(connection, ds, before, stages),
-        ]
+        figures = _measure(context, ds, before, nights)
         names = ", ".join(f"'{name}'" for name in MEANINGS)
         context.warehouse.replace(
             "metrics",
-            [vars(figure) | {"ds": ds, "run_id": context.run_id} for figure in figures],
+            [{key: getattr(figure, key) for key in KEPT} | {"ds": ds, "run_id": context.run_id} for figure in figures],
             where=f"ds = '{ds}' AND name IN ({names})",
         )
         run.by_day = {ds: Counts(rows_in=nights[ds], rows_out=len(figures))}
+        judged = judge(figures, context.settings)
+        run.warnings += judged.warnings
+        if judged.stops:
+            raise FunnelError(f"{'; '.join(judged.stops)}: past a stop of [monitoring.thresholds]")
 
 
-def psi(earlier: np.ndarray, later: np.ndarray) -> float:
-    """Population stability index of two samples: the sum over bins of (q - p) ln(q / p), p earlier, q later.
-
-    Bins are the earlier sample's deciles; equal ones are one bin. Half a row is added to each bin, so that an empty
-    one counts as rare, not as impossible. 0 for equal samples. With n and m rows chance alone gives about
-    (bins - 1) (1/n + 1/m): few rows shift by themselves.
-
-    The index and its usual bounds, 0.1 and 0.25, are Siddiqi's (Credit Risk Scorecards, Wiley 2006); what chance
-    gives is from Yurdakul and Naranjo (Statistical properties of the population stability index, Journal of Risk
-    Model Validation 14(4), 2020).
-
-    >>> scores = np.linspace(0.01, 0.3, 1000)
-    >>> psi(scores, scores)
-    0.0
-    >>> psi(scores, scores + 0.1) > 0.25
-    True
-    """
-    edges = np.unique(np.quantile(earlier, DECILES))
-    bins = len(edges) + 1
-    p, q = (
-        (np.bincount(np.searchsorted(edges, sample), minlength=bins) + 0.5) / (len(sample) + 0.5 * bins)
-        for sample in (earlier, later)
-    )
-    return float(np.sum((q - p) * np.log(q / p)))
+def _measure(context: Context, ds: date, before: date | None, nights: Mapping[date, int]) -> list[Measured]:
+    settings = context.settings
+    connection = connect(settings, "user_scores, runs, events, baselines")
+    ((model,),) = connection.execute("SELECT max(model_version) FROM user_scores WHERE ds = ?", [ds]).fetchall()
+    baseline = read_baseline(connection, model) if model else None
+    figures = [
+        *_volumes(connection, ds, nights),
+        *_freshness(connection, ds, end_of_day(ds, settings.zone)),
+        *_scores(connection, ds, before, settings.funnel.stage_names, model, baseline),
+    ]
+    if baseline:
+        sample = context.warehouse.arrow("feature_samples", first=ds, last=ds)
+        figures += feature_figures(sample, baseline, steady_features(settings))
+    for stage, found in matured(connection, settings, ds).items():
+        figures += outcome_figures(stage, found)
+    return figures
 
 
-def _volumes(connection: duckdb.DuckDBPyConnection, ds: date) -> Iterator[Measured]:
-    landed = connection.execute(
-        "SELECT rows_in, rows_out, quarantined FROM runs WHERE ds = ? AND stage = 'ingest' AND status = 'ok' "
-        "ORDER BY started_at DESC LIMIT 1",
-        [ds],
-    ).fetchone()
-    if landed:
-        rows_in, rows_out, quarantined = landed
+def _volumes(connection: duckdb.DuckDBPyConnection, ds: date, nights: Mapping[date, int]) -> Iterator[Measured]:
+    landed = {
+        day: (rows_in, rows_out, quarantined)
+        for day, rows_in, rows_out, quarantined in connection.execute(
+            "SELECT ds, rows_in, rows_out, quarantined FROM runs WHERE stage = 'ingest' AND status = 'ok' "
+            "AND ds BETWEEN ? AND ? QUALIFY row_number() OVER (PARTITION BY ds ORDER BY started_at DESC) = 1",
+            [ds - timedelta(days=USUAL_NIGHTS), ds],
+        ).fetchall()
+    }
+    if ds in landed:
+        rows_in, rows_out, quarantined = landed[ds]
         yield Measured("rows_landed", rows_out)
+        yield from _beside_usual("rows_landed_ratio", {day: rows for day, (_, rows, _) in landed.items()}, ds)
         yield Measured("quarantined_share", quarantined / rows_in if rows_in else 0.0)
+    yield Measured("users_scored", nights[ds])
+    yield from _beside_usual("users_scored_ratio", nights, ds)
+
+
+def _beside_usual(name: str, counts: Mapping[date, int], ds: date) -> Iterator[Measured]:
+    """A night's count to the median of those of the week before; by chance a count n differs by sqrt(n), Poisson's."""
+    week = [count for day, count in counts.items() if ds - timedelta(days=USUAL_NIGHTS) <= day < ds]
+    usual = median(week) if len(week) >= FEWEST_NIGHTS else 0
+    if usual:
+        ratio = counts[ds] / usual
+        error = float(np.sqrt(1 / max(counts[ds], 1) + 1 / usual))
+        yield Measured(name, ratio, chance=ERRORS * error * max(ratio, 1 / ratio if ratio else 0.0))
 
 
 def _freshness(connection: duckdb.DuckDBPyConnection, ds: date, midnight: datetime) -> Iterator[Measured]:
@@ -132,18 +200,23 @@ def _freshness(connection: duckdb.DuckDBPyConnection, ds: date, midnight: dateti
         {"ds": ds, "stages": list(PUBLISHING)},
     ).fetchone()
     if published and published[0] is not None:
-        yield Measured("hours_to_scores", (published[0] - midnight.timestamp()) / 3600)
+        hours = (published[0] - midnight.timestamp()) / 3600
+        yield Measured("hours_to_scores", hours, is_judged=hours < BACKFILL_HOURS)
 
 
 def _scores(
-    connection: duckdb.DuckDBPyConnection, ds: date, before: date | None, stages: tuple[str, ...]
+    connection: duckdb.DuckDBPyConnection,
+    ds: date,
+    before: date | None,
+    stages: tuple[str, ...],
+    model: str | None,
+    baseline: Baseline | None,
 ) -> Iterator[Measured]:
     columns = ", ".join(f'"p_{stage}"' for stage in stages)
     of_night = f"SELECT {columns} FROM user_scores WHERE ds = ?"
     tonight = connection.execute(of_night, [ds]).fetchnumpy()
     earlier = connection.execute(of_night, [before]).fetchnumpy() if before else None
     users = len(tonight[f"p_{stages[0]}"])
-    yield Measured("users_scored", users)
     if before:
         ((common,),) = connection.execute(
             "SELECT count(*) FROM user_scores WHERE ds = ? "
@@ -152,7 +225,76 @@ def _scores(
         ).fetchall()
         yield Measured("users_in_common", common / users)
     for stage in stages:
-        column = f"p_{stage}"
-        yield Measured("mean_score", float(tonight[column].mean()), stage)
+        scores = tonight[f"p_{stage}"]
+        yield Measured("mean_score", float(scores.mean()), stage, model_version=model)
         if earlier:
-            yield Measured("score_psi", psi(earlier[column], tonight[column]), stage)
+            shift = psi(earlier[f"p_{stage}"], scores)
+            chance = index_by_chance(len(DECILES) + 1, len(earlier[f"p_{stage}"]), users)
+            against = f"against the night of {before}"
+            yield Measured("score_psi", shift, stage, model_version=model, chance=chance, against=against)
+        if baseline:
+            yield from score_figures(stage, scores, baseline)
+
+
+def score_figures(stage: str, scores: np.ndarray, baseline: Baseline) -> Iterator[Measured]:
+    """Tonight's scores (n,) of a stage against those of the model's beginnings; nothing of a stage it did not know."""
+    if stage in baseline.scores:
+        moved = drift(baseline.scores[stage], pa.chunked_array([scores]))
+        yield Measured(
+            "score_psi_training",
+            moved.psi,
+            stage,
+            model_version=baseline.model_version,
+            chance=moved.psi_chance,
+            against=f"against {baseline}",
+        )
+
+
+def feature_figures(sample: pa.Table, baseline: Baseline, steady: set[str]) -> Iterator[Measured]:
+    """Each feature of tonight's users against the model's baseline; nothing of a night without a sample."""
+    for feature, began in baseline.features.items():
+        if not sample.num_rows or feature not in sample.column_names:
+            continue
+        moved = drift(began, sample.column(feature))
+        found = {
+            "feature_psi": (moved.psi, moved.psi_chance),
+            "feature_missing_share": (moved.missing_share, 0.0),
+            "feature_missing_change": (moved.missing_change, moved.missing_chance),
+            "feature_unseen_share": (moved.unseen_share, moved.unseen_chance),
+        }
+        for name, (value, chance) in found.items():
+            if value is not None:
+                yield Measured(
+                    name,
+                    value,
+                    feature=feature,
+                    model_version=baseline.model_version,
+                    chance=chance,
+                    is_judged=feature in steady,
+                    against=f"against {baseline}",
+                )
+
+
+def outcome_figures(stage: str, found: Matured) -> Iterator[Measured]:
+    """What came of each model's scores; the one that gave the latest of them is judged."""
+    for model in sorted(set(found.models)):
+        of_model = quality(found.of_model(model))
+        figures = {
+            "matured_exposures": (of_model.exposures, 0.0),
+            "matured_positives": (of_model.positives, 0.0),
+            "matured_auc": (of_model.auc, of_model.auc_chance),
+            "matured_calibration_error": (of_model.calibration_error, 0.0),
+            "matured_calibration_gap": (of_model.calibration_gap, 0.0),
+            "matured_lift": (of_model.lift, of_model.lift_chance),
+        }
+        for name, (value, chance) in figures.items():
+            if value is not None:
+                yield Measured(
+                    name,
+                    value,
+                    stage,
+                    model_version=model,
+                    chance=chance,
+                    is_judged=model == found.models[-1],
+                    against=f"{of_model.positives:,} positives of {of_model.exposures:,}, model {model}",
+                )

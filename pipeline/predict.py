@@ -1,12 +1,13 @@
 """The champion inside Spark's Python workers: loaded once a worker, Arrow batches in and out."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import SparkFiles
 
 from model import Bundle
@@ -17,11 +18,18 @@ FARTHEST = 1_000_000
 """Thousandths of log-odds of a score that is exactly 0 or 1: farther out than any other float64 has."""
 
 
-def predictor(bundle_name: str, constants: Mapping[str, str | None]) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+SAMPLED = "is_sampled"
+"""Boolean column of the rows to score: whether the row's features are wanted back."""
+
+
+def predictor(
+    bundle_name: str, constants: Mapping[str, str | None], kept: Sequence[str]
+) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
     """A function for `mapInArrow` that scores one partition.
 
-    In: `user_id` and features. Out, in the order of `user_id`: `user_id`, and of each stage `raw_<stage>`,
-    `p_<stage>` and `log_odds_<stage>`, the raw score's log-odds in whole thousandths.
+    In: `user_id`, features and `is_sampled`. Out, in the order of `user_id`: `user_id`, of each stage `raw_<stage>`,
+    `p_<stage>` and `log_odds_<stage>`, the raw score's log-odds in whole thousandths, and `sample`, a struct of the
+    columns `kept` for a sampled row and null for others.
 
     The rows of a partition are sorted before they are scored: the last bits of a matrix product depend on the place
     of a row in it, so that equal partitions in an equal order repeat every score. A partition is held in memory for
@@ -38,17 +46,29 @@ def predictor(bundle_name: str, constants: Mapping[str, str | None]) -> Callable
             return
         bundle = _load(SparkFiles.get(bundle_name))
         rows = pa.Table.from_batches(parts).combine_chunks().sort_by("user_id")
-        for name, value in constants.items():
-            rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(rows)))
-        scores = bundle.predict(rows)
+        scores = bundle.predict(with_constants(rows, constants))
         columns = {"user_id": rows.column("user_id")}
         for position, stage in enumerate(bundle.task_names):
             columns[f"raw_{stage}"] = pa.array(scores.raw[:, position])
             columns[f"p_{stage}"] = pa.array(scores.calibrated[:, position])
             columns[f"log_odds_{stage}"] = pa.array(thousandths_of_log_odds(scores.raw[:, position]))
+        columns["sample"] = _sample(rows, kept)
         yield from pa.table(columns).to_batches(max_chunksize=parts[0].num_rows)
 
     return predict
+
+
+def with_constants(rows: pa.Table, constants: Mapping[str, str | None]) -> pa.Table:
+    """The rows with text columns that have one value."""
+    for name, value in constants.items():
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(rows)))
+    return rows
+
+
+def _sample(rows: pa.Table, kept: Sequence[str]) -> pa.StructArray:
+    features = [rows.column(name).combine_chunks() for name in kept]
+    is_other = pc.invert(rows.column(SAMPLED)).combine_chunks()
+    return pa.StructArray.from_arrays(features, names=list(kept), mask=is_other)
 
 
 def thousandths_of_log_odds(p: np.ndarray) -> np.ndarray:

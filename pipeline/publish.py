@@ -6,12 +6,13 @@ from pyspark.sql import DataFrame
 
 from pipeline.context import Context
 from pipeline.dates import DateRange
+from pipeline.findings import Finding
 from pipeline.runs import StageRun
 from pipeline.spark import read_as_written, stage
 from pipeline.warehouse import Pinned
 
-Check = Callable[[DataFrame], list[str]]
-"""Audits a frame: returns warnings, raises AuditError."""
+Check = Callable[[DataFrame], list[Finding]]
+"""Audits a frame."""
 
 
 def stage_audit_publish(
@@ -32,7 +33,7 @@ def stage_audit_publish(
 
 
 def audit_staged(context: Context, run: StageRun, staged: Pinned, check: Check) -> None:
-    """Check exactly the files that are staged; warnings go into the run's record.
+    """Check exactly the files that are staged; what is found goes into the run's record.
 
     Raises:
         AuditError: a critical expectation failed; the staged files are removed.
@@ -40,7 +41,7 @@ def audit_staged(context: Context, run: StageRun, staged: Pinned, check: Check) 
     # Cached: the checks of a million scores took 3.5 s of the cores' time then, and 6.1 s from the files.
     written = read_as_written(context.spark, staged).persist()
     try:
-        run.warnings += check(written)
+        run.judge(check(written))
     except Exception:
         context.warehouse.discard(staged.table, staged.files)
         raise

@@ -1,18 +1,16 @@
-"""The record of every stage of every run: status, rows in and out, seconds, input snapshots, versions."""
+"""The record of every stage of every run: status, rows in and out, seconds, input snapshots, versions, audits."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException, PySparkException, PythonException
-
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, first_line
+from pipeline.findings import Finding, require
 from pipeline.warehouse import Pinned
 
 
@@ -31,7 +29,7 @@ class Counts:
 
 @dataclass
 class StageRun:
-    """What a stage reports while it runs; written to `runs` when it ends, one row a date."""
+    """What a stage reports while it runs; written to `runs` when it ends, one row a date, and to `audits`."""
 
     stage: str
     dates: DateRange
@@ -40,12 +38,22 @@ class StageRun:
     output_snapshot: int | None = None
     model_version: str | None = None
     warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def read(self, pinned: Pinned) -> Pinned:
         """Note a pinned snapshot as an input, and pass it on."""
         if pinned.snapshot_id is not None:
             self.inputs[pinned.table] = pinned.snapshot_id
         return pinned
+
+    def judge(self, findings: Sequence[Finding]) -> None:
+        """Note what an audit found, and what of it warns.
+
+        Raises:
+            AuditError: an expectation failed that may not.
+        """
+        self.findings += findings
+        self.warnings += require(findings)
 
     @property
     def total(self) -> Counts:
@@ -68,18 +76,31 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
         # The stage's own failure is the news, even when the record of it cannot be written either.
         with suppress(Exception):
             _write(context, run, started, time.monotonic() - clock, status="failed", message=message)
+        with suppress(Exception):
+            _write_audits(context, run)
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}") from error
-        # A file that cannot be read, a disk that is full. What our own Python code in a worker raises is a bug's trace.
-        if isinstance(error, PySparkException | Py4JJavaError) and not isinstance(error, PythonException):
-            kind = FunnelError if isinstance(error, AnalysisException) else TransientError
+        if kind := _spark_failure(error):
             raise kind(f"{stage} {dates}: Spark: {message}") from error
         raise
     seconds = time.monotonic() - clock
+    _write_audits(context, run)
     _write(context, run, started, seconds, status="ok", message="")
     for warning in run.warnings:
         context.notify(f"warning: {stage} {dates}: {warning}")
     context.notify(f"{stage:<9} {dates}  {_describe(run.total)}  {seconds:.1f} s")
+
+
+def _spark_failure(error: Exception) -> type[FunnelError] | None:
+    """What Spark's complaint is to us; None for what is none, or is the trace of our own Python code in a worker."""
+    # Most stages run without Spark, and what it raises has it imported already.
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import AnalysisException, PySparkException, PythonException
+
+    if not isinstance(error, PySparkException | Py4JJavaError) or isinstance(error, PythonException):
+        return None
+    # A query that does not fit will not fit later. A file that cannot be read or a full disk may pass.
+    return FunnelError if isinstance(error, AnalysisException) else TransientError
 
 
 def _describe(total: Counts) -> str:
@@ -108,3 +129,10 @@ def _write(context: Context, run: StageRun, started: datetime, seconds: float, *
         counts = run.by_day.get(day, Counts())
         rows.append(shared | vars(counts) | {"ds": day})
     context.warehouse.append("runs", rows)
+
+
+def _write_audits(context: Context, run: StageRun) -> None:
+    """One row an expectation; those of a range that was checked as one stand at its last date."""
+    shared = {"ds": run.dates.last, "checked_at": datetime.now(UTC), "run_id": context.run_id}
+    if run.findings:
+        context.warehouse.append("audits", [vars(finding) | shared for finding in run.findings])

@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import median
 
 import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from model import Bundle, BundleError
 from pipeline.audit import audit
@@ -18,12 +20,15 @@ from pipeline.dates import DateRange
 from pipeline.eligible import eligible
 from pipeline.errors import FunnelError
 from pipeline.expectations import BASELINE_NIGHTS, of_scores
-from pipeline.features import features
-from pipeline.predict import predictor
+from pipeline.feature_samples import is_sampled, publish_sample
+from pipeline.features import features, planned_context
+from pipeline.findings import Finding
+from pipeline.predict import SAMPLED, predictor
 from pipeline.publish import audit_staged, publish
 from pipeline.registry import Registry
 from pipeline.runs import Counts, StageRun, recorded
 from pipeline.spark import stage_one_partition
+from pipeline.tables import feature_columns
 from pipeline.warehouse import Pinned
 
 BANDS = 10
@@ -38,6 +43,8 @@ def score(context: Context, ds: date, *, model: str | None = None) -> None:
 
 def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tuple[str, ...]:
     """Score every user who is eligible on `ds` into files that no reader sees, and audit them.
+
+    The features of a sample of the users become the partition `ds` of `feature_samples`.
 
     Args:
         model: a version to use instead of the champion as of `ds`.
@@ -81,7 +88,7 @@ def publish_scores(context: Context, ds: date, files: Sequence[str]) -> None:
 
 
 def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> Pinned:
-    """Score rows of features into audited files of the run's one date.
+    """Score rows of features into audited files of the run's one date, and publish a sample of the features.
 
     Args:
         inputs: `user_id`, once each, and the columns of `tables.feature_columns`.
@@ -93,9 +100,10 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
     """
     ds = run.dates.first
     partitions = -(-users // PARTITION_USERS)
-    scored = _scored(context, inputs, bundle, partitions).persist()
+    chosen = inputs.withColumn(SAMPLED, is_sampled(users, context.settings.monitoring.sample_users))
+    scored = _scored(context, chosen, bundle, partitions).persist()
     try:
-        rows = with_bands(scored, context.settings.funnel.stage_names).select(
+        rows = with_bands(scored.drop("sample"), context.settings.funnel.stage_names).select(
             "*",
             F.lit(ds).alias("ds"),
             F.lit(ds).alias("feature_as_of"),
@@ -109,6 +117,7 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
         files = max(min(partitions, cores), -(-partitions // 8))
         staged = stage_one_partition(rows, context.warehouse, "user_scores", ds, files=files)
         audit_staged(context, run, staged, partial(_audit, context, ds, users))
+        publish_sample(context, run, scored.where("sample IS NOT NULL").select("user_id", "sample.*"), ds)
         return staged
     finally:
         scored.unpersist()
@@ -121,10 +130,10 @@ def _scored(context: Context, inputs: DataFrame, bundle: Path, partitions: int) 
     repeats every score to the last bit.
     """
     settings = context.settings
-    planned = {f"context_{name}": settings.scoring.context.get(name) for name in settings.features.context}
+    score_rows = predictor(bundle.name, planned_context(settings), list(feature_columns(settings)))
     context.spark.sparkContext.addFile(str(bundle), recursive=True)
     spread = inputs.drop("as_of").repartition(partitions, "user_id")
-    return spread.mapInArrow(predictor(bundle.name, planned), _score_schema(settings))
+    return spread.mapInArrow(score_rows, _score_schema(settings))
 
 
 def with_bands(scored: DataFrame, stages: tuple[str, ...]) -> DataFrame:
@@ -178,10 +187,11 @@ def _require_same_stages(bundle: Path, settings: Settings) -> None:
 def _score_schema(settings: Settings) -> str:
     stages = settings.funnel.stage_names
     of_stage = "raw_{0} double, p_{0} double, log_odds_{0} int"
-    return ", ".join(["user_id string", *(of_stage.format(stage) for stage in stages)])
+    sample = from_arrow_schema(pa.schema(feature_columns(settings))).simpleString()
+    return ", ".join(["user_id string", *(of_stage.format(stage) for stage in stages), f"sample {sample}"])
 
 
-def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[str]:
+def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[Finding]:
     warehouse = context.warehouse
     last = ds - timedelta(days=1)
     nights = warehouse.row_counts("user_scores", first=ds - timedelta(days=BASELINE_NIGHTS), last=last)

@@ -130,12 +130,17 @@ class EventSource(Reader):
 
 
 class UserSource(Reader):
-    """`[source.users]`. Columns it maps: user_id; optionally consent, landed_on, and any declared feature."""
+    """`[source.users]`. Columns it maps: user_id; optionally consent, time_zone, landed_on, and any feature."""
 
 
 class Source(Section):
     events: EventSource
     users: UserSource | None = None
+
+    @property
+    def has_time_zones(self) -> bool:
+        """Whether the source tells of its users' own time zones (IANA names)."""
+        return self.users is not None and "time_zone" in self.users.columns
 
 
 class Features(Section):
@@ -157,7 +162,7 @@ class Features(Section):
     def _names_are_unique(self) -> "Features":
         names = [*self.categorical, *self.numeric]
         for name in names:
-            if names.count(name) > 1 or name in RESERVED_COLUMNS | {"consent", "landed_on"}:
+            if names.count(name) > 1 or name in RESERVED_COLUMNS | {"consent", "time_zone", "landed_on"}:
                 raise ValueError(f"{name!r} is declared twice or is one of the pipeline's own columns")
         return self
 
@@ -262,7 +267,7 @@ class Monitoring(Section):
     backtest_nights: PositiveInt = 28
     """Of how many nights, the latest whose outcomes are known, scores are held against outcomes."""
     thresholds: dict[str, Threshold] = {}
-    """By a figure's name in `metrics`; one that is not named has the threshold that `pipeline.monitor` gives it."""
+    """By a figure's name in `metrics`; one that is not named has the threshold that `pipeline.thresholds` gives it."""
 
 
 class Reports(Section):

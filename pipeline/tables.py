@@ -38,7 +38,7 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
             context=pa.map_(pa.string(), pa.string()),
         ),
         _table("quarantine", "landed_on", reason=pa.string(), raw=pa.string()),
-        _table("users", "landed_on", user_id=pa.string(), consent=pa.bool_(), **profile_columns(settings)),
+        _table("users", "landed_on", user_id=pa.string(), **contact_columns(settings), **profile_columns(settings)),
         _table(
             "activity",
             "landed_on",
@@ -54,7 +54,7 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
             "as_of",
             user_id=pa.string(),
             profile_on=pa.date32(),
-            consent=pa.bool_(),
+            **contact_columns(settings),
             **profile_columns(settings),
             seen_on=pa.date32(),
             completed_on=pa.date32(),
@@ -130,6 +130,18 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
         ),
         _table("feature_samples", "ds", user_id=pa.string(), **feature_columns(settings)),
         _table(
+            "baselines",
+            "ds",
+            model_version=pa.string(),
+            stage=pa.string(),
+            feature=pa.string(),
+            bin=pa.int32(),
+            upper=pa.float64(),
+            value=pa.string(),
+            rows=pa.int64(),
+            run_id=pa.string(),
+        ),
+        _table(
             "targets",
             "ds",
             campaign_id=pa.string(),
@@ -161,6 +173,12 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
         ),
     ]
     return {table.name: table for table in tables}
+
+
+def contact_columns(settings: Settings) -> dict[str, pa.DataType]:
+    """Whether and when a user may be texted: consent, and the time zone where the source maps one."""
+    zone = {"time_zone": pa.string()} if settings.source.has_time_zones else {}
+    return {"consent": pa.bool_()} | zone
 
 
 def profile_columns(settings: Settings) -> dict[str, pa.DataType]:

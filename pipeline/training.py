@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from model import (
     Bundle,
     Categorical,
+    ExpertUse,
     Feature,
     ModelConfig,
     Numeric,
@@ -26,19 +27,22 @@ from model import (
     TrainingError,
     fit,
 )
+from pipeline.baseline import record_baseline
 from pipeline.config import Settings, one_line
 from pipeline.context import Context, code_version
 from pipeline.dates import DateRange
 from pipeline.errors import ConfigError, FunnelError
 from pipeline.evaluation import LabelledExposures, compare, cross_fitted, figures, read_examples, user_folds
 from pipeline.examples import context_columns, examples
+from pipeline.features import planned_context
+from pipeline.predict import with_constants
 from pipeline.promotion import Verdict
 from pipeline.registry import Registry
 from pipeline.runs import Counts, StageRun, recorded
 from pipeline.sections import Training
 from pipeline.tables import behaviour_columns
 from pipeline.tracking import TrainingRun
-from pipeline.training_plots import plot_expert_use, plot_reliability
+from pipeline.training_plots import expert_use_of, plot_reliability
 
 VERDICT = "verdict.json"
 TAG_LENGTH = 1000
@@ -95,8 +99,10 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         except Exception:
             tracking.fail(candidate)
             raise
-        _log(context, candidate, bundle, read)
-        _record_metrics(context, bundle, as_of)
+        use = expert_use_of(bundle, read.judged.table)
+        _log(context, candidate, bundle, read, use)
+        _record_metrics(context, bundle, candidate.version, as_of, use)
+        _record_baseline(context, bundle, candidate.version, as_of)
         tracking.finish(candidate)
     for stage, metrics in bundle.metrics.items():
         context.notify(
@@ -263,7 +269,9 @@ def _parameters(settings: Settings) -> dict[str, object]:
     }
 
 
-def _log(context: Context, candidate: TrainingRun, bundle: Bundle, read: LabelledExposures) -> None:
+def _log(
+    context: Context, candidate: TrainingRun, bundle: Bundle, read: LabelledExposures, use: ExpertUse | None
+) -> None:
     """Leave figures, plots and the bundle in the candidate's run."""
     tracking, held = Registry(context.settings).tracking, read.judged
     found = {
@@ -279,28 +287,47 @@ def _log(context: Context, candidate: TrainingRun, bundle: Bundle, read: Labelle
         if held.table.num_rows:
             fair = cross_fitted(bundle, held.table, held.labels, user_folds(held.table))
             plot_reliability(held.labels, fair, bundle.task_names, plots / "reliability.png")
-            plot_expert_use(bundle, held.table, plots / "expert_use.png")
+        if use:
+            use.plot(plots / "expert_use.png")
         bundle.save(Path(folder) / candidate.bundle)
         tracking.log_folder(candidate, Path(folder))
 
 
-def _record_metrics(context: Context, bundle: Bundle, as_of: date) -> None:
-    """Write each stage's figures into `metrics`, in place of those that this run wrote before it was killed."""
+def _record_metrics(context: Context, bundle: Bundle, version: str, as_of: date, use: ExpertUse | None) -> None:
+    """Write each stage's figures into `metrics`, in place of those that this run wrote before it was killed.
+
+    `expert_use` is the share of an expert, the row's `feature`, in what a stage takes of all of them.
+    """
+    shared = {"ds": as_of, "model_version": version, "run_id": context.run_id}
     rows = [
-        {
-            "ds": as_of,
+        shared
+        | {
             "name": name if name.startswith(("train_", "held_out_")) else f"held_out_{name}",
             "stage": stage,
             "value": float(value),
-            "run_id": context.run_id,
         }
         for stage, metrics in bundle.metrics.items()
         for name, value in vars(metrics).items()
         if isinstance(value, int | float)
     ]
+    if use:
+        rows += [
+            shared | {"name": "expert_use", "stage": stage, "feature": f"expert {expert}", "value": float(share)}
+            for stage, shares in zip(use.tasks, use.mean, strict=True)
+            for expert, share in zip(use.experts, shares, strict=True)
+        ]
     names = ", ".join(sorted({f"'{row['name']}'" for row in rows}))
     own = f"ds = '{as_of}' AND run_id = '{context.run_id}' AND name IN ({names})"
     context.warehouse.replace("metrics", rows, where=own)
+
+
+def _record_baseline(context: Context, bundle: Bundle, version: str, as_of: date) -> None:
+    """Keep what the users of the model's own night are like, and how it scores them, as a night would."""
+    sample = context.warehouse.arrow("feature_samples", first=as_of, last=as_of)
+    if not sample.num_rows:
+        return
+    scores = bundle.predict(with_constants(sample, planned_context(context.settings))).calibrated
+    record_baseline(context, version, as_of, sample, scores)
 
 
 def _model_config(settings: Settings) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""Plots of a trained model for its run: whether its probabilities hold, and which experts each stage uses."""
+"""A trained model as its run shows it: whether its probabilities hold, and which experts each stage uses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow as pa
 from model import Bundle
 from model.architectures import Architecture
 from model.display import new_figure
-from model.inspection import expert_use
+from model.inspection import ExpertUse, expert_use
 from model.metrics import reliability
 
 
@@ -44,8 +44,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, stages: Sequ
     figure.savefig(path)
 
 
-def plot_expert_use(bundle: Bundle, rows: pa.Table, path: Path) -> None:
-    """Draw how much of each expert every stage takes, context hidden; nothing for an architecture without gates."""
+def expert_use_of(bundle: Bundle, rows: pa.Table) -> ExpertUse | None:
+    """How much of each expert every stage takes, context hidden; None of no rows, and where there are no gates."""
     has_gates = type(bundle.network.architecture).expert_weights is not Architecture.expert_weights
-    if has_gates:
-        expert_use(bundle, rows, hide_context=True).plot(path)
+    return expert_use(bundle, rows, hide_context=True) if has_gates and rows.num_rows else None

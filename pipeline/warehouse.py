@@ -9,8 +9,8 @@ import re
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,6 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
-    CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
     NotInstalledError,
@@ -31,12 +30,12 @@ from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import StringType
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipeline.config import Settings
 from pipeline.errors import FunnelError, TransientError
 from pipeline.local_catalog import LocalReader
-from pipeline.snapshots import PUBLISH_KEY, before_publish
+from pipeline.retries import is_away, lost_race, told_in_one_line
+from pipeline.snapshots import PUBLISH_KEY, before_publish, current_at, first_commit
 from pipeline.tables import Table, all_tables
 
 if TYPE_CHECKING:
@@ -50,47 +49,10 @@ PROPERTIES = {
     "commit.manifest.min-count-to-merge": "10",
     # Each commit writes the table's metadata anew; those a hundred commits old go.
     "write.metadata.delete-after-commit.enabled": "true",
-    # After a lost race everything is looked at again: `_lost_race` does that, PyIceberg's own retry would not.
+    # After a lost race everything is looked at again: `lost_race` does that, PyIceberg's own retry would not.
     "commit.retry.num-retries": "0",
 }
 """Properties of every table."""
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether a host did not answer, which may pass in minutes, not seconds."""
-    from requests import ConnectionError, Timeout
-
-    return isinstance(error, ConnectionError | Timeout)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether trying again can help: another writer was faster, or SQLite is busy."""
-    from sqlalchemy.exc import IntegrityError, OperationalError
-
-    if isinstance(error, OperationalError) and re.search("unable to open|readonly|disk is full", str(error.orig)):
-        return False
-    return isinstance(error, CommitFailedException | OperationalError | IntegrityError)
-
-
-_lost_race = retry(
-    retry=retry_if_exception(_may_pass),
-    wait=wait_random_exponential(multiplier=0.05, max=3),
-    stop=stop_after_attempt(20),
-    reraise=True,
-)
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """Turn what a person has to mend outside, or try again later, into a line of the command's."""
-    from sqlalchemy.exc import OperationalError
-
-    try:
-        yield
-    except (OSError, CommitFailedException, OperationalError) as error:
-        reason = getattr(error, "orig", None) or str(error).splitlines()[0]
-        kind = TransientError if _may_pass(error) or _is_away(error) else FunnelError
-        raise kind(f"the warehouse cannot be written: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -161,16 +123,32 @@ class Warehouse:
             read_only=read_only,
         )
 
-    def pin(self, name: str, *, first: date | None = None, last: date | None = None) -> Pinned:
-        """The current snapshot's files whose partition lies in [first, last]; no files if the table is new."""
+    def pin(
+        self, name: str, *, first: date | None = None, last: date | None = None, at: datetime | None = None
+    ) -> Pinned:
+        """The current snapshot's files whose partition lies in [first, last]; no files if the table is new.
+
+        Args:
+            at: the snapshot that was current then, instead of now.
+
+        Raises:
+            FunnelError: that snapshot has expired; names the oldest time that can be read.
+        """
         table = self._load(name)
         schema = self.tables[name].schema
-        if table is None or table.current_snapshot() is None:
+        snapshot = None
+        if table is not None:
+            snapshot = table.current_snapshot() if at is None else current_at(table, at)
+        if table is None or snapshot is None:
             return Pinned(name, None, (), schema)
-        snapshot = _current(table)
         scan = table.scan(row_filter=self._between(name, first, last), snapshot_id=snapshot.snapshot_id)
         files = tuple(sorted(task.file.file_path for task in scan.plan_files()))
         return Pinned(name, snapshot.snapshot_id, files, schema)
+
+    def oldest_commit(self) -> datetime | None:
+        """When the oldest snapshot of all tables was committed; none of an empty warehouse."""
+        commits = (first_commit(table) for table in map(self._load, self.tables) if table)
+        return min((commit for commit in commits if commit), default=None)
 
     def arrow(self, name: str, *, first: date, last: date) -> pa.Table:
         """The current rows of [first, last] as an Arrow table, for what fits into memory."""
@@ -188,13 +166,13 @@ class Warehouse:
             counts[day] = counts.get(day, 0) + task.file.record_count
         return counts
 
-    @_told_in_one_line()
+    @told_in_one_line()
     def staging(self, name: str) -> str:
         """A fresh directory under the table's location; files in it are invisible until they are published."""
         return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
 
-    @_told_in_one_line()
-    @_lost_race
+    @told_in_one_line()
+    @lost_race
     def publish(
         self, name: str, files: Sequence[str], *, first: date, last: date, summary: Mapping[str, str]
     ) -> int | None:
@@ -216,14 +194,25 @@ class Warehouse:
         snapshot = self._ensure(name).current_snapshot()
         return snapshot.snapshot_id if snapshot else None
 
-    @_told_in_one_line()
-    @_lost_race
+    @told_in_one_line()
+    @lost_race
     def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a few records (runs, metrics), small enough to pass through Python."""
         self._ensure(name).append(pa.Table.from_pylist(list(rows), schema=self.tables[name].schema))
 
-    @_told_in_one_line()
-    @_lost_race
+    @told_in_one_line()
+    @lost_race
+    def append_to(self, name: str, records: pa.Table, *, snapshot_id: int | None) -> bool:
+        """Add records in one commit if the table still is at the snapshot they were made from; whether it was."""
+        table = self._ensure(name)
+        found = table.current_snapshot()
+        if (found and found.snapshot_id) != snapshot_id:
+            return False
+        table.append(records.cast(self.tables[name].schema))
+        return True
+
+    @told_in_one_line()
+    @lost_race
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
         """Put a few records in the place of those that a filter matches (`ds = '2026-01-31'`), in one commit."""
         records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
@@ -237,8 +226,8 @@ class Warehouse:
             with suppress(OSError):
                 table.io.delete(path)
 
-    @_told_in_one_line()
-    @_lost_race
+    @told_in_one_line()
+    @lost_race
     def compact(self, name: str, *, more_than: int, dry_run: bool) -> "Compacted":
         """Write the small files of each partition that has `more_than` of them as one, in one commit.
 
@@ -249,8 +238,8 @@ class Warehouse:
         table = self._load(name)
         return compact(table, more_than=more_than, dry_run=dry_run) if table else Compacted()
 
-    @_told_in_one_line()
-    @_lost_race
+    @told_in_one_line()
+    @lost_race
     def clear(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleared":
         """Forget snapshots replaced before `since` but for the last publishes; remove orphans older than `older_than`.
 
@@ -263,8 +252,8 @@ class Warehouse:
             return Cleared()
         return clear(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
 
-    @_told_in_one_line()
-    @_lost_race
+    @told_in_one_line()
+    @lost_race
     def rollback(self, name: str) -> int:
         """Make the state before the last publish current again.
 
@@ -314,7 +303,7 @@ class Warehouse:
         except (sqlite3.Error, NotADirectoryError, PermissionError) as error:
             raise _cannot_be_opened(self._location, error) from None
 
-    @_lost_race
+    @lost_race
     def _ensure(self, name: str) -> IcebergTable:
         """The table, made if it is new and widened if the configuration has gained columns."""
         wanted = self.tables[name]
@@ -377,11 +366,11 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
 
 def _cannot_be_opened(location: str, error: Exception) -> FunnelError:
     reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-    kind = TransientError if _is_away(error) else FunnelError
+    kind = TransientError if is_away(error) else FunnelError
     return kind(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
 
 
-@_lost_race
+@lost_race
 def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
     catalog = load_catalog(CATALOG, **properties)
     with suppress(NamespaceAlreadyExistsError):

@@ -1,11 +1,12 @@
 -- Everyone the source has told of by ds, one row a user: all that a night needs of history but the last windows' tiles.
 --
--- in   users(landed_on, user_id, consent, attributes), if the source has users
+-- in   users(landed_on, user_id, consent, time_zone, attributes), if the source has users; time_zone if it maps one
 --      activity(landed_on, user_id, event, event_date)
 --      earlier: what this file gave as of an earlier date, if it did; users and activity then hold what landed since
 -- out  user_id, once each
 --      profile_on   when the newest profile landed; null: none has
 --      consent      the last word on it: a later profile that says nothing takes no withdrawal back
+--      time_zone    the last word on it, if the source maps one
 --      attributes   the newest profile's
 --      seen_on      the first local date of an event that has landed; where the source has users, of one that completes
 --      completed_on the first local date of an event of the last stage that has landed
@@ -17,6 +18,9 @@ WITH told AS (
     user_id,
     landed_on AS profile_on,
     consent,
+    {% if has_time_zones %}
+    time_zone,
+    {% endif %}
     {% for name in attributes %}
     {{ name }},
     {% endfor %}
@@ -30,6 +34,9 @@ WITH told AS (
     user_id,
     CAST(NULL AS DATE) AS profile_on,
     CAST(NULL AS BOOLEAN) AS consent,
+    {% if has_time_zones %}
+    CAST(NULL AS STRING) AS time_zone,
+    {% endif %}
     {% for name in attributes %}
     NULL AS {{ name }},
     {% endfor %}
@@ -41,7 +48,9 @@ WITH told AS (
   {% if has_earlier %}
   -- All of it is older than what landed since, so that its profile reads like any other.
   UNION ALL
-  SELECT user_id, profile_on, consent, {% for name in attributes %}{{ name }}, {% endfor %}seen_on, completed_on
+  SELECT
+    user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}
+    {% for name in attributes %}{{ name }}, {% endfor %}seen_on, completed_on
   FROM earlier
   {% endif %}
 ),
@@ -50,6 +59,9 @@ latest AS (
     user_id,
     max(profile_on) AS profile_on,
     max_by(consent, profile_on) FILTER (WHERE consent IS NOT NULL) AS consent,
+    {% if has_time_zones %}
+    max_by(time_zone, profile_on) FILTER (WHERE time_zone IS NOT NULL) AS time_zone,
+    {% endif %}
     {% if attributes %}
     max_by(struct({{ attributes | join(', ') }}), profile_on) AS profile,
     {% endif %}
@@ -59,5 +71,6 @@ latest AS (
   GROUP BY user_id
 )
 SELECT
-  user_id, profile_on, consent, {% for name in attributes %}profile.{{ name }}, {% endfor %}seen_on, completed_on
+  user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}
+  {% for name in attributes %}profile.{{ name }}, {% endfor %}seen_on, completed_on
 FROM latest

@@ -193,6 +193,7 @@ class Bench:
     def _known_users(self) -> Query:
         parameters = {
             "has_users": True,
+            "has_time_zones": False,
             "attributes": list(profile_columns(self.settings)),
             "last_stage": self.settings.funnel.stage_names[-1],
         }

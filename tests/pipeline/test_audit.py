@@ -16,6 +16,7 @@ from pipeline.config import Settings
 from pipeline.dates import DateRange
 from pipeline.errors import AuditError
 from pipeline.expectations import of_events, of_examples, of_history, of_night, of_scores
+from pipeline.findings import require
 from pipeline.publish import stage_audit_publish
 from pipeline.runs import recorded
 from pipeline.sections import Audit
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 
 def complaint(frame: pd.DataFrame, *expectations: Expectation, keys: Sequence[str] = ("user_id",)) -> str:
     with pytest.raises(AuditError) as raised:
-        audit(frame, expectations, what="people", keys=keys)
+        require(audit(frame, expectations, what="people", keys=keys))
     line = str(raised.value)
     assert "\n" not in line
     assert line.startswith("audit of people failed: ")
@@ -75,7 +76,7 @@ def test_more_than_one_failure_is_counted() -> None:
 
 
 def test_warnings_alone_pass_and_are_told() -> None:
-    warnings = audit(
+    found = audit(
         people(2, age=[20, 200]),
         [
             gxe.ExpectColumnValuesToNotBeNull(column="age"),
@@ -84,13 +85,39 @@ def test_warnings_alone_pass_and_are_told() -> None:
         what="people",
         keys=("user_id",),
     )
+    warnings = require(found)
     assert len(warnings) == 1
     assert warnings[0].startswith("audit of people: expect_column_values_to_be_between(column='age'")
     assert "{user_id: u1, age: 200}" in warnings[0]
 
 
 def test_nothing_failed_is_nothing_said() -> None:
-    assert audit(people(2), [gxe.ExpectColumnValuesToNotBeNull(column="city")], what="people", keys=()) == []
+    found = audit(people(2), [gxe.ExpectColumnValuesToNotBeNull(column="city")], what="people", keys=())
+    assert require(found) == []
+
+
+def test_every_expectation_is_a_finding_in_its_order() -> None:
+    found = audit(
+        people(3, age=[20, None, 200]),
+        [
+            gxe.ExpectTableRowCountToEqual(value=3),
+            gxe.ExpectColumnValuesToNotBeNull(column="age"),
+            gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="age", column_B="age", severity="warning"),
+            gxe.ExpectColumnValuesToBeUnique(column="city", severity="info"),
+        ],
+        what="people",
+        keys=("user_id",),
+    )
+    assert [(each.columns, each.severity, each.status) for each in found] == [
+        ("", "critical", "ok"),
+        ("age", "critical", "failed"),
+        ("age, age", "warning", "warning"),
+        ("city", "info", "warning"),
+    ]
+    assert {each.audited for each in found} == {"people"}
+    assert found[0].expectation == "expect_table_row_count_to_equal(value=3)"
+    assert found[0].observed is None
+    assert found[1].observed == "observed 1 of 3 rows that break it, such as {user_id: u1, age: nan}"
 
 
 def night(**changes: Any) -> pd.DataFrame:
@@ -118,20 +145,20 @@ def night(**changes: Any) -> pd.DataFrame:
 )
 def test_a_night_against_the_nights_before(changes: Row, told: str, stops: bool) -> None:
     check = partial(audit, night(**changes), what="the night", keys=("landed_on", "reasons"))
-    assert audit(night(), of_night(["click"], Audit()), what="the night", keys=()) == []
+    assert require(audit(night(), of_night(["click"], Audit()), what="the night", keys=())) == []
     if stops:
         with pytest.raises(AuditError) as raised:
-            check(of_night(["click"], Audit()))
+            require(check(of_night(["click"], Audit())))
         assert told in str(raised.value)
     else:
-        (warning,) = check(of_night(["click"], Audit()))
+        (warning,) = require(check(of_night(["click"], Audit())))
         assert told in warning
 
 
 def test_an_empty_night_can_be_allowed_and_is_no_matter_in_history() -> None:
     empty = night(is_unexpectedly_empty=True, rows=0.0, rows_to_last_7_nights=None, click_rate_to_last_7_nights=None)
     for limits in (of_night(["click"], Audit(empty_day="warning")), of_history(Audit())):
-        (warning,) = audit(empty, limits, what="the night", keys=("landed_on",))
+        (warning,) = require(audit(empty, limits, what="the night", keys=("landed_on",)))
         assert "is_unexpectedly_empty" in warning
 
 
@@ -292,6 +319,15 @@ def test_a_critical_failure_leaves_the_table_as_it_was(
     last = max(publisher.company.rows("runs"), key=lambda run: run["started_at"])
     assert (last["stage"], last["status"]) == (name, "failed")
     assert last["message"] in line
+    noted = [row for row in publisher.company.rows("audits") if row["run_id"] == last["run_id"]]
+    latest = [row for row in noted if row["checked_at"] == max(each["checked_at"] for each in noted)]
+    assert len(latest) == len(publisher.expectations(name)), "an audit that stops the night is on record, too"
+    assert {(row["ds"], row["audited"]) for row in latest} == {(DAY, name)}
+    failed = [row for row in latest if row["status"] == "failed"]
+    assert any(
+        row["expectation"].startswith(expectation) and told in f"{row['expectation']}: {row['observed']}"
+        for row in failed
+    )
 
 
 @pytest.mark.slow
@@ -327,5 +363,5 @@ def test_a_schema_that_is_not_the_table_s_is_refused(publisher: Publisher, name:
         (frame.withColumn(column, frame["user_id"] == ""), f"expect_column_values_to_be_of_type(column='{column}'"),
     ):
         with pytest.raises(AuditError) as raised:
-            check(wrong)
+            require(check(wrong))
         assert told in str(raised.value)

@@ -101,7 +101,7 @@ MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "misspelt consent": (
         {'consent = "sms_consent"': 'consnt = "sms_consent"'},
-        ("source.users.columns", "'consnt'", "only the columns user_id, consent, landed_on, city_tier, age"),
+        ("source.users.columns", "'consnt'", "only the columns user_id, consent, time_zone, landed_on, city_tier"),
     ),
     "required column of events": (
         {'event_time = "ts", ': ""},

@@ -4,14 +4,18 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame
 
+from pipeline.analyst import connect
 from pipeline.context import Context
 from pipeline.dates import DateRange
-from pipeline.known_users import STATE_NIGHTS, _known_since, known_users
+from pipeline.known_users import STATE_NIGHTS, _known_since, known_users, parameters
+from pipeline.local_sql import run_locally
 from pipeline.nights import load
 from pipeline.runs import StageRun
+from pipeline.tables import feature_columns
 from tests.conftest import Company
 from tests.pipeline.funnels import sms
 
@@ -85,3 +89,33 @@ def test_a_state_that_has_grown_old_is_followed_by_one_that_starts_from_it(
     for ds, has in ((D1, {D1}), (last_use, {D1}), (last_use + timedelta(days=1), {D1, last_use + timedelta(days=1)})):
         assert known(company, ds).keys() == {"ann", "bob"}
         assert states(company) == has
+
+
+ZONED = pa.schema([("uid", pa.string()), ("tz", pa.string()), ("city_tier", pa.string()), ("age", pa.float64())])
+
+
+@pytest.mark.slow
+def test_a_user_s_time_zone_is_the_last_word_on_it_and_no_feature(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={'consent = "sms_consent"': 'time_zone = "tz"'})
+    days = {
+        D1: [("ann", "Europe/Paris"), ("bob", " Asia/Tokyo "), ("cat", "")],
+        D2: [("ann", None), ("bob", "Asia/Seoul"), ("dan", "no zone")],
+    }
+    for day, told in days.items():
+        company.land(day, [completed("eve", day)])
+        rows_of_day = [{"uid": uid, "tz": zone, "city_tier": "1", "age": 30.0} for uid, zone in told]
+        company.write("users", day, pa.Table.from_pylist(rows_of_day, schema=ZONED))
+    load(company.context(), DateRange(D1, D2))
+    zones = {"ann": "Europe/Paris", "bob": "Asia/Tokyo", "cat": None, "eve": None}
+    assert {name: row["time_zone"] for name, row in known(company, D1).items()} == zones
+    # From the state of D1, and what landed since.
+    later = zones | {"bob": "Asia/Seoul", "dan": "no zone"}
+    found = known(company, D2)
+    assert {name: row["time_zone"] for name, row in found.items()} == later
+    assert states(company) == {D1}
+    connection = connect(company.settings, "users, activity")
+    local = run_locally(connection, "known_users", **parameters(company.settings, D2), has_earlier=False)
+    assert {row[local.columns.index("user_id")]: row for row in local.fetchall()} == {
+        name: tuple(row[column] for column in local.columns) for name, row in found.items()
+    }
+    assert "time_zone" not in feature_columns(company.settings)

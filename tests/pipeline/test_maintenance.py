@@ -23,6 +23,7 @@ from pipeline.errors import FunnelError
 from pipeline.maintenance import maintain
 from pipeline.warehouse import Warehouse
 from tests.conftest import Company
+from tests.pipeline import nights_by_hand
 from tests.pipeline.conftest import Ended
 from tests.pipeline.kill_at import kill_at
 from tests.pipeline.test_warehouse import contents, reasons_in, staged, warehouse_at
@@ -276,6 +277,15 @@ def test_states_older_than_a_backfill_are_dropped_but_for_one_to_start_from(comp
     assert maintained(company) == [f"known_users {len(dropped)} states until {dropped[-1]} dropped"]
     assert sorted(row["as_of"] for row in company.rows("known_users")) == [days[len(dropped)], *kept]
     assert maintained(company) == NOTHING
+
+
+def test_samples_of_features_are_dropped_when_old(company: Company) -> None:
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in (0, 1, 2, 90, 91)]
+    for day in days:
+        nights_by_hand.publish(company, "feature_samples", day, [{"user_id": "ann"}])
+    assert maintained(company, dry_run=True) == ["feature_samples 2 samples until 2026-01-02 would be dropped"]
+    assert maintained(company) == ["feature_samples 2 samples until 2026-01-02 dropped"]
+    assert [row["ds"] for row in company.rows("feature_samples")] == days[2:]
 
 
 def append_many(config: Path, number: int) -> None:

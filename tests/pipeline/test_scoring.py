@@ -14,6 +14,8 @@ from model import Bundle
 from pipeline.config import load
 from pipeline.context import Context
 from pipeline.dates import DateRange
+from pipeline.feature_samples import is_sampled
+from pipeline.monitor import monitor
 from pipeline.nights import load as load_history
 from pipeline.predict import thousandths_of_log_odds
 from pipeline.registry import Registry
@@ -105,6 +107,35 @@ class TestLender:
                 values = scores[[f"{kind}_{stage}" for stage in STAGES]].to_numpy()
                 assert np.isfinite(values).all() and (values > 0).all() and (values < 1).all()
                 assert (np.diff(values, axis=1) <= 0).all()
+
+    @pytest.mark.parametrize("ds", [TRAINED, NIGHT])
+    def test_the_features_of_users_are_kept_at_training_and_at_scoring(self, lender: Lender, ds: date) -> None:
+        warehouse = lender.company.context().warehouse
+        sample = warehouse.arrow("feature_samples", first=ds, last=ds).to_pandas().set_index("user_id")
+        if ds == NIGHT:
+            assert sorted(sample.index) == sorted(lender.scores[NIGHT]["user_id"])
+        users = warehouse.arrow("users", first=date.min, last=ds).to_pandas().sort_values("landed_on")
+        latest = users.groupby("user_id").last().loc[sample.index]
+        pd.testing.assert_series_equal(sample["city_tier"], latest["city_tier"])
+        pd.testing.assert_series_equal(sample["age"], latest["age"])
+        tiles = warehouse.arrow("activity", first=date.min, last=ds).to_pandas()
+        week = tiles[(tiles["event"] == "exposure") & (tiles["event_date"] > ds - timedelta(days=7))]
+        counts = week.groupby("user_id")["n"].sum().reindex(sample.index, fill_value=0)
+        assert sample["exposure_n_7d"].tolist() == counts.tolist()
+
+    def test_users_who_stay_the_same_are_no_news(self, lender: Lender) -> None:
+        lender.company.lines.clear()
+        monitor(lender.company.context(), NIGHT)
+        assert not [line for line in lender.company.lines if line.startswith("warning")]
+        rows = lender.company.rows("metrics")
+        found = {row["name"] for row in rows if row["ds"] == NIGHT and row["model_version"] == lender.versions[0]}
+        assert {"score_psi_training", "feature_psi", "feature_missing_change", "feature_unseen_share"} <= found
+        (held_out,) = (
+            row["value"]
+            for row in rows
+            if (row["name"], row["stage"], row["model_version"]) == ("held_out_auc", "click", lender.versions[1])
+        )
+        assert 0.5 < held_out < 1
 
     def test_bands_are_ten_equal_shares_in_order_of_the_raw_score(self, lender: Lender) -> None:
         scores = lender.scores[NIGHT]
@@ -255,6 +286,17 @@ class TestLender:
 def test_log_odds_are_whole_thousandths_and_finite() -> None:
     p = np.array([0.0, 1e-12, 0.25, 0.5, 0.75, 1.0 - 1e-12, 1.0, np.nan])
     assert thousandths_of_log_odds(p).tolist() == [-1_000_000, -27_631, -1_099, 0, 1_099, 27_631, 1_000_000, 0]
+
+
+def test_a_sample_is_the_same_users_of_more_and_of_fewer(company: Company) -> None:
+    users = company.context().spark.range(20_000).selectExpr("CAST(id AS STRING) AS user_id")
+    many, few = (
+        {row.user_id for row in users.where(is_sampled(20_000, wanted)).collect()} for wanted in (4_000, 1_000)
+    )
+    assert few < many
+    # Drawn by a hash: five standard deviations of a binomial.
+    assert abs(len(many) - 4_000) < 5 * 57 and abs(len(few) - 1_000) < 5 * 31
+    assert users.where(is_sampled(20_000, 20_000)).count() == 20_000
 
 
 def test_bands_are_by_middle_rank(company: Company) -> None:

@@ -168,6 +168,12 @@ class TestLender:
         assert {row["model_version"] for row in runs.values()} == {champion(lender)}
         assert runs["train"]["rows_in"] == DAYS * A_DAY
         assert ("held_out_auc", "click") in {row[:2] for row in figures(lender)}
+        used = [row for row in lender.rows("metrics") if row["name"] == "expert_use"]
+        assert {row["feature"] for row in used} == {f"expert {n}" for n in range(lender.settings.training.experts)}
+        assert {row["model_version"] for row in used} == {champion(lender)}
+        for stage in lender.settings.funnel.stage_names:
+            shares = [row["value"] for row in used if row["stage"] == stage]
+            assert sum(shares) == pytest.approx(1.0) and min(shares) > 0
         assert lender.lines[-1].endswith("promoted: the first champion")
 
     def test_the_same_run_again_trains_nothing_anew(self, lender: Company) -> None:
@@ -309,7 +315,7 @@ def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
     assert "no model in " in funnel("models", "-c", bank.config).complaint
     version = trained(bank.context(run_id="night"))
     assert champion(bank) == version
-    names = [row[:2] for row in figures(bank)]
+    names = [(row["name"], row["stage"], row["feature"]) for row in bank.rows("metrics")]
     assert len(names) == len(set(names)), "what the killed run had written is not there twice"
 
 

@@ -118,6 +118,7 @@ def known_users(
         ds=ds,
         has_users=profiles is not None,
         has_earlier=earlier is not None,
+        has_time_zones=False,
         attributes=ATTRIBUTES if profiles is not None else (),
         last_stage=last_stage,
     )

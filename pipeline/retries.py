@@ -1,0 +1,48 @@
+"""What goes wrong with the warehouse for a moment, and is tried again; and what a person has to mend, in one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyiceberg.exceptions import CommitFailedException
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from pipeline.errors import FunnelError, TransientError
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a host did not answer, which may pass in minutes, not seconds."""
+    from requests import ConnectionError, Timeout
+
+    return isinstance(error, ConnectionError | Timeout)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again can help: another writer was faster, or SQLite is busy."""
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    if isinstance(error, OperationalError) and re.search("unable to open|readonly|disk is full", str(error.orig)):
+        return False
+    return isinstance(error, CommitFailedException | OperationalError | IntegrityError)
+
+
+lost_race = retry(
+    retry=retry_if_exception(_may_pass),
+    wait=wait_random_exponential(multiplier=0.05, max=3),
+    stop=stop_after_attempt(20),
+    reraise=True,
+)
+"""Decorator of what commits: from the start again, for about a minute, while others are faster."""
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Turn what a person has to mend outside, or try again later, into a line of the command's."""
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        yield
+    except (OSError, CommitFailedException, OperationalError) as error:
+        reason = getattr(error, "orig", None) or str(error).splitlines()[0]
+        kind = TransientError if _may_pass(error) or is_away(error) else FunnelError
+        raise kind(f"the warehouse cannot be written: {reason}") from error
