@@ -1,4 +1,4 @@
-"""A company of simulated users, from its first day to its last nights' scores, shown beside the truth."""
+"""A company of simulated users, from its first day to a list of whom to text, its scores shown beside the truth."""
 
 import shutil
 from dataclasses import dataclass
@@ -17,10 +17,13 @@ from pipeline.config import Settings, load
 from pipeline.context import Context
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
+from pipeline.exports import export
 from pipeline.nights import load as load_history
 from pipeline.nights import nightly
 from pipeline.progress import bar, show, training_progress
+from pipeline.report import report
 from pipeline.simulate import Simulation, Summary, simulate
+from pipeline.targets import make, show_list
 from pipeline.training import train
 
 START = date(2026, 1, 1)
@@ -42,7 +45,7 @@ class Quality:
 
 
 def demo(out: Path, *, users: int, days: int, nights: int) -> list[Quality]:
-    """Simulate, load, train, run the last nights one by one, and print scores, quality and where to look next.
+    """Simulate, load, train, run the last nights one by one, make a target list; print it all and where to look next.
 
     Returns: a row of quality a stage.
 
@@ -71,7 +74,10 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> list[Quality]:
 
     scores = Context(settings).warehouse.arrow("user_scores", first=scored.first, last=scored.last).to_pandas()
     quality = judge(scores, out / "source" / "truth" / "exposures.parquet", settings)
-    _show(scores, quality, config, last_night, settings)
+    _show_scores(scores, last_night, settings)
+    _show_quality(scores, quality)
+    _make_list(settings, last_night)
+    _show_next(config, last_night, settings)
     return quality
 
 
@@ -128,7 +134,22 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out)
 
 
-def _show(scores: pd.DataFrame, quality: list[Quality], config: Path, last_night: date, settings: Settings) -> None:
+def _make_list(settings: Settings, last_night: date) -> None:
+    """Make and export the campaign's list, and write the night's report anew, which then has it."""
+    context = Context(settings)
+    (campaign,) = settings.campaigns
+    try:
+        made = make(context, last_night, campaign)
+    except FunnelError as error:
+        # A company of few users is no reason to end a demo, but the reason is worth seeing.
+        print(f"\nno target list: {error}")
+        return
+    show_list(made)
+    export(context, last_night, campaign)
+    report(context, last_night)
+
+
+def _show_scores(scores: pd.DataFrame, last_night: date, settings: Settings) -> None:
     stages = settings.funnel.stage_names
     newest = scores[pd.to_datetime(scores["ds"]) == pd.Timestamp(last_night)]
     head = newest.sort_values([f"p_{stages[-1]}", "user_id"], ascending=[False, True]).head(HEAD_ROWS)
@@ -141,6 +162,9 @@ def _show(scores: pd.DataFrame, quality: list[Quality], config: Path, last_night
         probabilities = (f"{row[f'p_{stage}']:.4f}" for stage in stages)
         table.add_row(row["user_id"], *probabilities, *(str(row[f"band_{stage}"]) for stage in stages))
     show(table)
+
+
+def _show_quality(scores: pd.DataFrame, quality: list[Quality]) -> None:
     print(f"These {scores['ds'].nunique()} nights' scores against what became of the texts sent the day after")
     table = Table("stage", box=SIMPLE_HEAD)
     for column in ("texts", "positives", "AUC", "ceiling", "log loss", "calibration error"):
@@ -150,14 +174,21 @@ def _show(scores: pd.DataFrame, quality: list[Quality], config: Path, last_night
         table.add_row(each.stage, f"{each.texts:,}", f"{each.positives:,}", *map(_number, figures))
     show(table)
     print("ceiling: the AUC of the true probabilities, which only the simulator knows")
+
+
+def _show_next(config: Path, last_night: date, settings: Settings) -> None:
+    last_stage = settings.funnel.stage_names[-1]
+    (campaign,) = settings.campaigns
     print(
         f"\nNext:\n"
         f"  {settings.resolve(settings.reports.path)}/{last_night}.html     that night's report: open it in a browser\n"
         f"  python dags/standalone.py {config}     a real Airflow over this company (make airflow)\n"
+        f"  funnel targets -c {config} --ds {last_night} --campaign {campaign} --size 1000     a shorter one\n"
         f"  funnel models -c {config}\n"
-        f"  funnel tables -c {config}\n"
-        f'  funnel sql -c {config} "SELECT band_{stages[-1]}, count(*), avg(p_{stages[-1]}) FROM user_scores '
-        f"WHERE ds = '{last_night}' GROUP BY ALL ORDER BY 1 DESC\"\n"
+        f"  funnel tables -c {config} --views\n"
+        f"  funnel sql -c {config} \"SELECT * FROM bands WHERE ds = '{last_night}' AND stage = '{last_stage}' "
+        'ORDER BY band DESC"\n'
+        f"  funnel sql -c {config}     a prompt; .help says what it takes\n"
         f"  funnel nightly -c {config} --ds {last_night}     runs that night again: the same partition\n"
         f'  {config}     the configuration; the README\'s "Your own data" says how to write yours'
     )

@@ -133,7 +133,8 @@ def psi(earlier: np.ndarray, later: np.ndarray) -> float:
 def index(earlier: np.ndarray, later: np.ndarray) -> float:
     """Population stability index of rows by bin: the sum over bins of (q - p) ln(q / p), p earlier, q later.
 
-    Half a row is added to each bin, so that an empty one counts as rare, not as impossible. The index and its usual bounds, 0.1 and 0.25, are Siddiqi's (Credit Risk Scorecards, Wiley 2006).
+    Half a row is added to each bin, so that an empty one counts as rare, not as impossible. The index and its usual
+    bounds, 0.1 and 0.25, are Siddiqi's (Credit Risk Scorecards, Wiley 2006).
 
     >>> round(index(np.array([50, 50]), np.array([80, 20])), 4)
     0.4063

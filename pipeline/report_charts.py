@@ -15,16 +15,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter, date2num
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-INK, ACCENT, FAINT = "#010203", "#010204", "#010205"
+from pipeline.curves import Rates
+
+INK, ACCENT, FAINT, PAPER = "#010203", "#010204", "#010205", "#010206"
 """Stand-ins, which the page's own colours replace: matplotlib knows no CSS variables."""
-_PAGE_COLOURS = {INK: "var(--ink)", ACCENT: "var(--accent)", FAINT: "var(--faint)"}
+_PAGE_COLOURS = {INK: "var(--ink)", ACCENT: "var(--accent)", FAINT: "var(--faint)", PAPER: "var(--paper)"}
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "funnelcast",
-    "font.size": 9,
+    "font.size": 10,
+    "legend.fontsize": 8,
     "text.color": INK,
+    "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.edgecolor": FAINT,
@@ -54,18 +58,11 @@ def rates_by_day(name: str, days: Sequence[date], rates: Sequence[float | None])
     Args:
         name: unique in the page.
     """
-    with _drawing(name) as drawing:
-        values = np.array([np.nan if rate is None else rate for rate in rates])
-        drawing.axes.plot(
-            np.array(days, dtype="datetime64[D]"), values, color=ACCENT, linewidth=1.6, marker="o", ms=2.5
-        )
-        drawing.axes.set_ylim(bottom=0)
-        # All of the days, those at the ends without a rate, too.
-        drawing.axes.set_xlim(date2num(days[0]), date2num(days[-1]))
-        drawing.axes.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=5))
-        drawing.axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
-        drawing.axes.yaxis.set_major_formatter(_PERCENT)
-    return drawing.svg
+    with drawing(name) as chart:
+        _draw_days(chart.axes, days, rates)
+        chart.axes.set(ylim=(0, None), ylabel="events per message")
+        chart.axes.yaxis.set_major_formatter(_PERCENT)
+    return chart.svg
 
 
 def distribution(name: str, scores: np.ndarray, earlier: np.ndarray | None) -> str:
@@ -75,15 +72,16 @@ def distribution(name: str, scores: np.ndarray, earlier: np.ndarray | None) -> s
         name: unique in the page.
     """
     edges = np.linspace(0, max(float(np.quantile(scores, 0.995)), 1e-9), 31)
-    with _drawing(name) as drawing:
-        drawing.axes.stairs(_counts(scores, edges), edges, fill=True, color=ACCENT)
+    with drawing(name) as chart:
+        chart.axes.stairs(_counts(scores, edges), edges, fill=True, color=ACCENT)
         if earlier is not None:
-            drawing.axes.stairs(_counts(earlier, edges), edges, color=INK, linewidth=1)
-        drawing.axes.xaxis.set_major_formatter(_PERCENT)
-        drawing.axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
-        drawing.axes.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS, integer=True))
-        drawing.axes.yaxis.set_major_formatter("{x:,.0f}")
-    return drawing.svg
+            chart.axes.stairs(_counts(earlier, edges), edges, color=INK, linewidth=1)
+        chart.axes.xaxis.set_major_formatter(_PERCENT)
+        chart.axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        chart.axes.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS, integer=True))
+        chart.axes.yaxis.set_major_formatter("{x:,.0f}")
+        chart.axes.set(xlabel="score", ylabel="users")
+    return chart.svg
 
 
 def means_by_band(name: str, means: Mapping[int, float], overall: float) -> str:
@@ -92,30 +90,120 @@ def means_by_band(name: str, means: Mapping[int, float], overall: float) -> str:
     Args:
         name: unique in the page.
     """
-    with _drawing(name) as drawing:
-        drawing.axes.bar(list(means), list(means.values()), color=ACCENT, width=0.75)
-        drawing.axes.axhline(overall, color=INK, linewidth=1, linestyle="--")
-        drawing.axes.set_xticks(range(1, 11))
-        drawing.axes.yaxis.set_major_formatter(_PERCENT)
-    return drawing.svg
+    with drawing(name) as chart:
+        chart.axes.bar(list(means), list(means.values()), color=ACCENT, width=0.75)
+        chart.axes.axhline(overall, color=INK, linewidth=1, linestyle="--")
+        chart.axes.set(xticks=range(1, 11), xlabel="band", ylabel="mean score")
+        chart.axes.yaxis.set_major_formatter(_PERCENT)
+    return chart.svg
+
+
+def figure_by_day(name: str, days: Sequence[date], values: Sequence[float | None], reference: float) -> str:
+    """A line over days, from a reference (dashed) up; a day without a value is a gap.
+
+    Args:
+        name: unique in the page.
+    """
+    with drawing(name) as chart:
+        _draw_days(chart.axes, days, values)
+        chart.axes.axhline(reference, color=INK, linewidth=1, linestyle="--")
+        there = [value for value in values if value is not None]
+        chart.axes.set_ylim(min(reference, *there) - 0.02, max(0.8, *there) + 0.02)
+    return chart.svg
+
+
+def gains_curve(name: str, shares: np.ndarray, found: np.ndarray) -> str:
+    """The share of outcomes found over the share of messages sent, best scores first, and the diagonal of any order.
+
+    Args:
+        name: unique in the page.
+    """
+    # Thousands of messages are thousands of corners, where a drawing shows some hundreds.
+    at = np.linspace(0, 1, 201)
+    with drawing(name) as chart:
+        chart.axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
+        chart.axes.plot(at, np.interp(at, shares, found), color=ACCENT, linewidth=1.6)
+        chart.axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="share of messages, best first", ylabel="share of outcomes")
+        chart.axes.xaxis.set_major_formatter(_PERCENT)
+        chart.axes.yaxis.set_major_formatter(_PERCENT)
+    return chart.svg
+
+
+def rates_by_band(name: str, bands: Rates, overall: float) -> str:
+    """A bar a band, from band 1 on, with its interval; what was promised as a rhombus; and a line at the rate of all.
+
+    Args:
+        name: unique in the page.
+    """
+    numbers = np.arange(1, len(bands.rows) + 1)
+    with drawing(name) as chart:
+        chart.axes.bar(numbers, np.nan_to_num(bands.observed), color=ACCENT, width=0.75)
+        _draw_intervals(chart.axes, numbers, bands)
+        chart.axes.plot(numbers, bands.expected, "D", color=PAPER, markeredgecolor=INK, ms=4)
+        chart.axes.axhline(overall, color=INK, linewidth=1, linestyle="--")
+        chart.axes.set(xticks=numbers, ylim=(0, None), xlabel="band", ylabel="got there")
+        chart.axes.yaxis.set_major_formatter(_PERCENT)
+    return chart.svg
+
+
+def reliability_curve(name: str, groups: Rates, scores: np.ndarray) -> str:
+    """Observed over promised rates of groups with their intervals, the diagonal, and a histogram of the scores below.
+
+    Args:
+        name: unique in the page.
+    """
+    top = 1.1 * float(np.nanmax(np.concatenate([groups.expected, groups.observed])))
+    with drawing(name, height=2.6) as chart:
+        axes = chart.axes
+        axes.plot([0, top], [0, top], color=INK, linewidth=1, linestyle="--")
+        _draw_intervals(axes, groups.expected, groups)
+        axes.plot(groups.expected, groups.observed, "o", color=ACCENT, ms=4)
+        counts, edges = np.histogram(scores[scores <= top], bins=40, range=(0, top))
+        # In the lowest eighth, below the axis of rates.
+        axes.stairs(counts / counts.max() * top / 8 - top / 7, edges, baseline=-top / 7, fill=True, color=FAINT)
+        axes.set(xlim=(0, top), ylim=(-top / 7, 1.15 * top), xlabel="promised", ylabel="came")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        axes.yaxis.set_major_locator(FixedLocator([tick for tick in axes.get_yticks() if tick >= 0]))
+        axes.xaxis.set_major_formatter(_PERCENT)
+        axes.yaxis.set_major_formatter(_PERCENT)
+    return chart.svg
+
+
+@contextmanager
+def drawing(name: str, *, height: float = 2.2) -> Iterator[Drawing]:
+    """A chart to draw into; its `svg` is there afterwards.
+
+    Args:
+        name: unique in the page.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, height), layout="constrained")
+        chart = Drawing(figure.subplots())
+        chart.axes.grid(axis="y")
+        chart.axes.tick_params(length=0)
+        chart.axes.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+        yield chart
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_WITHOUT_ORIGIN)
+    chart.svg = _for_page(buffer.getvalue(), name)
+
+
+def _draw_days(axes: Axes, days: Sequence[date], values: Sequence[float | None]) -> None:
+    shown = np.array([np.nan if value is None else value for value in values])
+    axes.plot(np.array(days, dtype="datetime64[D]"), shown, color=ACCENT, linewidth=1.6, marker="o", ms=2.5)
+    # All of the days, those at the ends without a value, too.
+    axes.set_xlim(date2num(days[0]), date2num(days[-1]))
+    axes.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=5))
+    axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
+
+
+def _draw_intervals(axes: Axes, at: np.ndarray, rates: Rates) -> None:
+    there = rates.rows > 0
+    axes.vlines(at[there], rates.low[there], rates.high[there], color=INK, linewidth=1)
 
 
 def _counts(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.histogram(np.minimum(scores, edges[-1]), edges)[0]
-
-
-@contextmanager
-def _drawing(name: str) -> Iterator[Drawing]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 2.2), layout="constrained")
-        drawing = Drawing(figure.subplots())
-        drawing.axes.grid(axis="y")
-        drawing.axes.tick_params(length=0)
-        drawing.axes.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
-        yield drawing
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_WITHOUT_ORIGIN)
-    drawing.svg = _for_page(buffer.getvalue(), name)
 
 
 def _for_page(svg: str, name: str) -> str:

@@ -64,12 +64,16 @@ def test_a_good_night(nights: Company) -> None:
     assert path == str(nights.folder / "reports" / "2026-03-02.html")
     page = Page(path)
     text = page.text
-    assert "Funnel night 2026-03-02 Scores are out , without warnings." in text
-    assert "Users scored 20 Model model-7 Scored at (Asia/Shanghai) 2026-03-02 09:30" in text
-    assert "Mean score share of users expected to get there, were all texted click 9.45% 10.5%" in text
-    assert "Rows landed events and users that arrived and were kept 188 188" in text
-    assert "ingest ok 200 188 10 2 0 1.0 2026-03-03 00:00" in text
-    assert "score ok 20 20 0 0 0 61.2" in text
+    assert (
+        "Funnel night 2026-03-02 ✓ Scores are out , without warnings. What to do Nothing: the scores may be used."
+        in text
+    )
+    assert "Users scored 20 Expected, were all texted 0.5 complete Model model-7 Scored at (Asia/Shanghai)" in text
+    assert "2026-03-02 09:30 Compared with 2026-03-01" in text
+    assert "Mean score share of users expected to get there, were all texted click 9.45% 10.5% −1.05 points" in text
+    assert "Rows landed events and users that arrived and were kept 188 188 ±0" in text
+    assert "ingest ✓ ok 200 188 10 2 0 1.0 2026-03-03 00:00" in text
+    assert "score ✓ ok 20 20 0 0 0 61.2" in text
     assert "Band 10 averages 17.6%, all users 9.45% (dashed)." in text
     assert "10% over these days, 10% on the last one." in text
     assert "WHERE ds = '2026-03-02' ORDER BY p_complete DESC" in text
@@ -104,16 +108,18 @@ def test_a_failed_stage_comes_first(company: Company, stage: str) -> None:
     record(company, D2, "ingest", MIDNIGHT, rows_in=200, rows_out=200)
     record(company, D2, stage, MIDNIGHT + timedelta(hours=1), status="failed", message="the disk is full")
     text = Page(report(company.context(), D2)).text
-    assert f"Funnel night 2026-03-02 {stage} failed for 2026-03-02: the disk is full No scores of this night." in text
+    assert (
+        f"Funnel night 2026-03-02 ✗ {stage} failed for 2026-03-02: the disk is full ✗ No scores of this night." in text
+    )
     assert "The newest before it are of 2026-03-01." in text
-    assert f"{stage} failed 0 0" in text
+    assert f"{stage} ✗ failed 0 0" in text
 
 
 @pytest.mark.slow
 def test_a_failed_rerun_keeps_the_night_s_scores(nights: Company) -> None:
     record(nights, D2, "score", MIDNIGHT + timedelta(hours=5), status="failed", message="no model")
     text = Page(report(nights.context(), D2)).text
-    assert "score failed for 2026-03-02: no model Scores are there , of 2026-03-02 09:30" in text
+    assert "score failed for 2026-03-02: no model ▲ Scores are there , of 2026-03-02 09:30" in text
     assert "Users scored 20" in text
 
 
@@ -121,6 +127,15 @@ def test_a_failed_rerun_keeps_the_night_s_scores(nights: Company) -> None:
 def test_a_mended_failure_is_no_news(nights: Company) -> None:
     record(nights, D2, "score", MIDNIGHT + timedelta(minutes=30), status="failed", message="no model")
     assert "no model" not in Page(report(nights.context(), D2)).text
+
+
+def test_a_night_that_monitoring_stopped_says_so(company: Company) -> None:
+    publish_scores(company, D1, SCORES)
+    record(company, D1, "score", MIDNIGHT)
+    record(company, D1, "monitor", MIDNIGHT, status="failed", message="drift of age: PSI 0.6 > 0.5")
+    text = Page(report(company.context(), D1)).text
+    assert "✗ monitor failed for 2026-03-01: drift of age: PSI 0.6 > 0.5 ▲ Scores are there" in text
+    assert "What to do Make no list of these scores before monitoring has passed" in text
 
 
 def test_a_first_night(company: Company) -> None:
@@ -136,7 +151,7 @@ def test_a_first_night_that_failed_at_once(company: Company) -> None:
     record(company, D1, "ingest", MIDNIGHT, status="failed", message="nothing at source/events")
     text = Page(report(company.context(), D1)).text
     assert (
-        "ingest failed for 2026-03-01: nothing at source/events No scores of this night. No earlier night has" in text
+        "ingest failed for 2026-03-01: nothing at source/events ✗ No scores of this night. No earlier night has" in text
     )
 
 
@@ -155,7 +170,7 @@ def test_what_the_data_say_is_text(company: Company) -> None:
     assert not {"script", "img"} & set(page.tags)
     assert f"score failed for 2026-03-01: {HOSTILE}" in page.text
     assert f"Model {HOSTILE}" in page.text
-    assert f"Warnings {HOSTILE} {HOSTILE} {HOSTILE} second" in page.text
+    assert f"▲ {HOSTILE} {HOSTILE} ▲ {HOSTILE} second" in page.text
 
 
 def test_nothing_ran(nights: Company, funnel: Callable[..., Ended]) -> None:
