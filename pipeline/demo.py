@@ -183,7 +183,7 @@ def _show_next(config: Path, last_night: date, settings: Settings) -> None:
         f"\nNext:\n"
         f"  {settings.resolve(settings.reports.path)}/{last_night}.html     that night's report: open it in a browser\n"
         f"  python dags/standalone.py {config}     a real Airflow over this company (make airflow)\n"
-        f"  funnel targets -c {config} --ds {last_night} --campaign {campaign} --size 1000     a shorter one\n"
+        f"  funnel targets -c {config} --ds {last_night} --campaign {campaign} --size 6000     a longer one\n"
         f"  funnel models -c {config}\n"
         f"  funnel tables -c {config} --views\n"
         f"  funnel sql -c {config} \"SELECT * FROM bands WHERE ds = '{last_night}' AND stage = '{last_stage}' "

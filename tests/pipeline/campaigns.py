@@ -10,6 +10,11 @@ from tests.pipeline.nights_by_hand import publish, publish_scores
 D = date(2026, 3, 1)
 WITH_ZONES = {'consent = "sms_consent" }': 'consent = "sms_consent", time_zone = "tz" }'}
 """A replacement in the tests' funnel that maps users' time zones."""
+CAP_AND_QUIET = """
+[targeting]
+frequency_cap = { messages = 2, days = 3 }
+quiet_hours = ["21:00", "08:00"]
+"""
 CAMPAIGN = """
 [campaigns.{name}]
 worth = {{ complete = 100, click = 1 }}
