@@ -127,10 +127,11 @@ def copy_weights(peer, ours):
 
 
 def copy_networks(networks, stack):
-    for depth, (layer, norm) in enumerate(zip(stack.layers, stack.norms, strict=True)):
+    norms = stack.norms or [None] * len(stack.layers)
+    for depth, (layer, norm) in enumerate(zip(stack.layers, norms, strict=True)):
         layer.weight.copy_(torch.stack([network.linears[depth].weight.t() for network in networks]))
         layer.bias.copy_(torch.stack([network.linears[depth].bias for network in networks]))
-        if not isinstance(norm, torch.nn.Identity):
+        if norm is not None:
             for own, theirs in (("weight", "weight"), ("bias", "bias"), ("mean", "running_mean")):
                 getattr(norm, own).copy_(torch.stack([getattr(network.bn[depth], theirs) for network in networks]))
             norm.variance.copy_(torch.stack([network.bn[depth].running_var for network in networks]))
