@@ -1,5 +1,7 @@
 """One night, and many: the stages in the order Airflow runs them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 from pipeline.activity import activity
@@ -20,19 +22,11 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
         FunnelError: the first stage that failed, once the report that tells of it is written; or the report's own.
     """
     night = DateRange(ds, ds)
-    try:
+    with _reported(context, ds):
         ingest(context, night)
         activity(context, night)
         score(context, ds, model=model)
         monitor(context, ds)
-    except Exception:
-        try:
-            report(context, ds)
-        except Exception as error:
-            # The stage's failure is the news.
-            context.notify(f"no report of {ds}: {first_line(error)}")
-        raise
-    report(context, ds)
 
 
 def load(context: Context, dates: DateRange) -> None:
@@ -45,6 +39,9 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
     """Load a range, then score, monitor and report each of its dates, by the champion as of that date.
 
     Dates before the first model are loaded and not scored; one line says which.
+
+    Raises:
+        FunnelError: the first stage that failed, once that night's report is written; the dates after it are not scored.
     """
     load(context, dates)
     registry = Registry(context.settings)
@@ -53,6 +50,21 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
         until = "" if not scored else f" until {scored[0]}"
         context.notify(f"not scored{until}: no model trained on data up to these dates was promoted")
     for ds in scored:
-        score(context, ds, model=model)
-        monitor(context, ds)
-        report(context, ds)
+        with _reported(context, ds):
+            score(context, ds, model=model)
+            monitor(context, ds)
+
+
+@contextmanager
+def _reported(context: Context, ds: date) -> Iterator[None]:
+    """Write a night's report after its stages, the failed ones too."""
+    try:
+        yield
+    except Exception:
+        try:
+            report(context, ds)
+        except Exception as error:
+            # The stage's failure is the news.
+            context.notify(f"no report of {ds}: {first_line(error)}")
+        raise
+    report(context, ds)
