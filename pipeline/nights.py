@@ -41,7 +41,7 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
     Dates before the first model are loaded and not scored; one line says which.
 
     Raises:
-        FunnelError: the first stage that failed, once that night's report is written; the dates after it are not scored.
+        FunnelError: the first stage that failed, once that night has its report; later dates are not scored.
     """
     load(context, dates)
     registry = Registry(context.settings)
