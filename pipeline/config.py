@@ -88,8 +88,8 @@ class Settings(BaseSettings):
                 f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(self.funnel.stage_names)}"
             )
         for name, campaign in self.campaigns.items():
-            only_known(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ")
-            only_known(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ")
+            only_known(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ", what="stages")
+            only_known(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ", what="stages")
             if campaign.goal not in (None, *self.funnel.stage_names):
                 raise ValueError(
                     f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(self.funnel.stage_names)}"

@@ -322,7 +322,9 @@ class Spark(Section):
     conf: dict[str, str] = {}
 
 
-def only_known(columns: dict[str, T], known: tuple[str, ...], prefix: str = "") -> dict[str, T]:
+def only_known(
+    columns: dict[str, T], known: tuple[str, ...], prefix: str = "", *, what: str = "columns"
+) -> dict[str, T]:
     """The columns, if each is a known one.
 
     Raises:
@@ -330,5 +332,5 @@ def only_known(columns: dict[str, T], known: tuple[str, ...], prefix: str = "") 
     """
     for name in columns:
         if name not in known:
-            raise ValueError(f"{prefix}only the columns {', '.join(known)}; {name!r} is none of them")
+            raise ValueError(f"{prefix}only the {what} {', '.join(known)}; {name!r} is none of them")
     return columns

@@ -154,6 +154,8 @@ def test_an_exported_list_of_another_campaign_for_the_same_day_counts(
     assert funnel("export", "--ds", D, "--campaign", "summer", "-c", company.config).code == 0
     assert make(company.context(), D, "spring").version == 2
     assert reasons(company, 2) == {"ann": ("suppressed", "frequency_cap"), "bob": ("target", "selected")}
+    assert funnel("export", "--ds", D, "--campaign", "spring", "-c", company.config).code == 0
+    assert make(company.context(), D, "spring").version == 2, "a campaign's own list is the message that is planned"
 
 
 def test_the_same_inputs_give_the_same_list_and_no_new_version(make_company: Callable[..., Company]) -> None:
