@@ -17,8 +17,8 @@ partition of `user_scores`, monitors it, announces it, and writes its report. Th
 - **Failed.** The failed task's log ends with one line that says what is wrong and where. Bad data and bad configuration
   fail at once; what may pass by itself is tried three times. No table shows half a night in either case. `report`
   is written all the same: *Report* in the run's tabs.
-- **Monitored.** What lies past a threshold is a warning in the report; past a stop `monitor` fails, though the scores are
-  there: nothing is announced, and `funnel targets` makes no list of them.
+- **Monitored.** What lies past a threshold is a warning in the report; past a stop `monitor` fails, though the scores
+  are there: nothing is announced, and `funnel targets` makes no list of them.
 - **Campaigns.** A DAG with `schedule=[Asset("user_scores")]` starts when `announce` has succeeded; the event's
   extra holds `ds`. A backfill announces nothing: nobody should be texted by old scores.
 """
@@ -139,7 +139,7 @@ def publish(night: str, run: str, files: list[str]) -> None:
 
 @task(execution_timeout=timedelta(minutes=30))
 def monitor(night: str, run: str) -> None:
-    """Writes the night's figures into `metrics`; fails past a stop of `[monitoring.thresholds]`, and announces nothing."""
+    """Writes the night's figures into `metrics`; fails past a stop of `[monitoring.thresholds]`."""
     from pipeline.monitor import monitor
 
     with one_line(f"monitor {night}"):
