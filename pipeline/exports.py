@@ -3,12 +3,10 @@
 import csv
 import hashlib
 import io
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +17,7 @@ from pipeline.analyst import connect
 from pipeline.context import Context
 from pipeline.errors import FunnelError, first_line
 from pipeline.targets import campaign_named
+from pipeline.whole_files import write_whole
 
 Format = Literal["csv", "parquet"]
 
@@ -77,7 +76,7 @@ def export(
     present = _digest_of_file(path)
     done = Export(campaign, ds, version, path, len(ids), hashlib.sha256(content).hexdigest(), present is None)
     if present is None:
-        _write(path, content)
+        write_whole(path, content, what=path, see="[targeting] path or --out")
     # Another release of Arrow may write the same ids as other bytes: those that were noted are this list's, too.
     elif present not in {done.sha256, *(sha256 for (sha256,) in noted)}:
         raise FunnelError(f"{path} holds something else than version {version} of {campaign!r}: name another --out")
@@ -145,22 +144,3 @@ def _digest_of_file(path: str) -> str | None:
             return hashlib.sha256(stream.readall()).hexdigest()
     except (OSError, pa.ArrowInvalid) as error:
         raise FunnelError(f"{path} cannot be read: {first_line(error)}; see [targeting] path or --out") from None
-
-
-def _write(path: str, content: bytes) -> None:
-    """Under another name first: whoever looks finds the whole list or none."""
-    try:
-        filesystem, inner = FileSystem.from_uri(path)
-        folder, _, name = inner.rpartition("/")
-        filesystem.create_dir(folder, recursive=True)
-        draft = f"{folder}/.{name}.{uuid4().hex}"
-        try:
-            with filesystem.open_output_stream(draft, compression=None) as stream:
-                stream.write(content)
-            filesystem.move(draft, inner)
-        except OSError:
-            with suppress(OSError):
-                filesystem.delete_file(draft)
-            raise
-    except (OSError, pa.ArrowInvalid) as error:
-        raise FunnelError(f"{path} cannot be written: {first_line(error)}; see [targeting] path or --out") from None

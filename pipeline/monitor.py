@@ -125,10 +125,7 @@ def monitor(context: Context, ds: date) -> None:
     Raises:
         FunnelError: the night has no scores (names the newest that has), or a figure is past a threshold that stops.
     """
-    nights = context.warehouse.row_counts("user_scores", first=date.min, last=date.max)
-    if ds not in nights:
-        newest = f"the newest night is {max(nights)}" if nights else "no night has any yet"
-        raise FunnelError(f"no scores of {ds}, {newest}: run `funnel nightly --ds {ds}` first")
+    nights = require_scores(context, ds)
     with recorded(context, "monitor", DateRange(ds, ds)) as run:
         before = max((night for night in nights if night < ds), default=None)
         run.read(context.warehouse.pin("user_scores", first=before or ds, last=ds))
@@ -144,6 +141,19 @@ def monitor(context: Context, ds: date) -> None:
         run.warnings += judged.warnings
         if judged.stops:
             raise FunnelError(f"{'; '.join(judged.stops)}: past a stop of [monitoring.thresholds]")
+
+
+def require_scores(context: Context, ds: date) -> dict[date, int]:
+    """Users scored by night, of every night that has scores.
+
+    Raises:
+        FunnelError: the night `ds` has none; names the newest that has.
+    """
+    nights = context.warehouse.row_counts("user_scores", first=date.min, last=date.max)
+    if ds not in nights:
+        newest = f"the newest night is {max(nights)}" if nights else "no night has any yet"
+        raise FunnelError(f"no scores of {ds}, {newest}: run `funnel nightly --ds {ds}` first")
+    return nights
 
 
 def _measure(context: Context, ds: date, before: date | None, nights: Mapping[date, int]) -> list[Measured]:

@@ -1,20 +1,16 @@
 """A night's report: one HTML file that needs nothing else to be read, for whoever asks how the night went."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date
 from importlib.resources import files
-from uuid import uuid4
 
 import duckdb
-import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from pyarrow.fs import FileSystem
 
 from pipeline.analyst import connect
 from pipeline.context import Context
-from pipeline.errors import FunnelError, first_line
+from pipeline.errors import FunnelError
 from pipeline.report_backtest import backtest
 from pipeline.report_campaigns import campaigns
 from pipeline.report_glossary import GLOSSARY
@@ -23,6 +19,7 @@ from pipeline.report_night import Night, read_night
 from pipeline.report_operations import audits, stages, where_next
 from pipeline.report_parts import Section, about
 from pipeline.report_scores import funnel_by_day, in_figures, scores_and_bands, what_changed
+from pipeline.whole_files import write_whole
 
 TABLES = "runs, metrics, audits, user_scores, activity, events, feature_samples, targets"
 SECTIONS: tuple[Callable[[Night], Section | None], ...] = (
@@ -57,7 +54,8 @@ def report(context: Context, ds: date) -> str:
         page = _render(night, [section for make in SECTIONS if (section := make(night))])
     except duckdb.Error as error:
         raise FunnelError(f"report {ds}: {str(error).strip().splitlines()[0]}") from error
-    path = _write(settings.resolve(settings.reports.path), f"{ds}.html", page)
+    path = f"{settings.resolve(settings.reports.path).rstrip('/')}/{ds}.html"
+    write_whole(path, page.encode(), what=f"the report {path}", see="[reports] path")
     context.notify(f"report    {ds}  {path}")
     return path
 
@@ -70,23 +68,3 @@ def _render(night: Night, sections: list[Section]) -> str:
     return environment.from_string(template).render(
         night=night, sections=sections, glossary=GLOSSARY, style=Markup(style)
     )
-
-
-def _write(folder: str, name: str, page: str) -> str:
-    """Under another name first: whoever opens the report sees the old one or the new, never half."""
-    target = f"{folder.rstrip('/')}/{name}"
-    try:
-        filesystem, path = FileSystem.from_uri(folder)
-        filesystem.create_dir(path, recursive=True)
-        draft = f"{path}/.{name}.{uuid4().hex}"
-        try:
-            with filesystem.open_output_stream(draft) as stream:
-                stream.write(page.encode())
-            filesystem.move(draft, f"{path}/{name}")
-        except OSError:
-            with suppress(OSError):
-                filesystem.delete_file(draft)
-            raise
-    except (OSError, pa.ArrowInvalid) as error:
-        raise FunnelError(f"the report {target} cannot be written: {first_line(error)}; see [reports] path") from None
-    return target

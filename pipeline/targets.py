@@ -24,6 +24,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.known_users import parameters as of_known_users
 from pipeline.local_sql import run_locally
+from pipeline.monitor import require_scores
 from pipeline.progress import show
 from pipeline.runs import Counts, recorded
 from pipeline.sql_files import render
@@ -111,7 +112,7 @@ def make(
     """
     options = campaign_named(context.settings, campaign)
     limit = limit_of(options, size=size, budget=budget)
-    _require_scores(context, ds)
+    require_scores(context, ds)
     decided = _decide(context, ds, campaign, options, limit, despite_monitor=despite_monitor)
     with recorded(context, "targets", DateRange(ds, ds)) as run:
         while (written := _write(context, ds, campaign, decided)) is None:
@@ -176,13 +177,6 @@ def campaign_named(settings: Settings, name: str) -> Campaign:
     close = difflib.get_close_matches(name, settings.campaigns, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise FunnelError(f"no campaign {name!r}; {hint}the configuration has {', '.join(settings.campaigns)}")
-
-
-def _require_scores(context: Context, ds: date) -> None:
-    nights = context.warehouse.row_counts("user_scores", first=date.min, last=date.max)
-    if ds not in nights:
-        newest = f"the newest night is {max(nights)}" if nights else "no night has any yet"
-        raise FunnelError(f"no scores of {ds}, {newest}: run `funnel nightly --ds {ds}` first")
 
 
 def _decide(
