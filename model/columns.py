@@ -52,19 +52,25 @@ def as_strings(column: Column, name: str) -> Column:
         raise ValueError(f"column {name!r} of type {kind} cannot be read as strings: {error}") from error
 
 
-def as_numbers(column: Column, name: str) -> np.ndarray:
-    """The values as float64 (n,), in memory of their own; NaN where missing or beyond float32."""
+def as_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values as float64 (n,), in memory of their own, NaN where missing or beyond float32; and where they are, bool
+    (n,), or None for nowhere."""
     kind = column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (is_number or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise ValueError(f"column {name!r} is of type {kind}, not numeric")
     if not (pa.types.is_float32(kind) or pa.types.is_float64(kind)):
         column = pc.cast(column, pa.float64(), safe=False)
-    values = np.asarray(column).astype(np.float64)
+    if column.null_count:  # NumPy would be given the NaN value by value
+        column = pc.fill_null(column, pa.scalar(np.nan, column.type))
+    read = np.asarray(column)
+    values = read.astype(np.float64)
     # The least and the greatest value tell that none is missing; a NaN among them is either.
-    if not (len(values) and np.minimum.reduce(values) >= -_FLOAT32_MAX and np.maximum.reduce(values) <= _FLOAT32_MAX):
-        values[~(np.abs(values) <= _FLOAT32_MAX)] = np.nan
-    return values
+    if not len(read) or (np.minimum.reduce(read) >= -_FLOAT32_MAX and np.maximum.reduce(read) <= _FLOAT32_MAX):
+        return values, None
+    missing = ~(np.abs(read) <= _FLOAT32_MAX)
+    values[missing] = np.nan
+    return values, missing
 
 
 def as_lists(column: Column, name: str) -> list[pa.Array]:

@@ -28,6 +28,8 @@ PIECE_ROWS = BLOCK_ROWS
 READ_AHEAD = 2
 """A stream has so many batches under way while a step is taken."""
 
+CPU = torch.device("cpu")
+
 T = TypeVar("T")
 
 
@@ -94,7 +96,7 @@ class Streamed:
     Memory bound, in each process: ``shuffle_rows`` encoded rows (two batches at least) and those of one row
     group; what Arrow needs to read that row group; ``READ_AHEAD`` + 1 batches; ``PIECE_ROWS`` rows, at twice their
     size, while they are encoded. An encoded row takes 4 bytes a column of its tensors, 4 (S + D + P + 2T), and
-    in the buffer up to 41 more, while places are shuffled.
+    in the buffer up to 24 more, while places are shuffled.
 
     Rows mix with those of the row groups that share the buffer with them: where a file is sorted, small row
     groups shuffle better. Of several processes, each reads one part of the row groups' random order, equal
@@ -147,13 +149,8 @@ class Streamed:
             # Half the buffer goes out, half stays to mix with the row groups that come next.
             keep = 0 if last else self.shuffle_rows // 2
             while batch < self.batches and len(buffer) - (ends[batch] - sent) >= keep:
-                yield self._on_device(buffer.take(ends[batch] - sent))
+                yield buffer.take(ends[batch] - sent, self.device)
                 sent, batch = ends[batch], batch + 1
-
-    def _on_device(self, batch: Examples) -> Examples:
-        if self.device.type == "cuda":  # from pinned memory, the copy runs beside the step before
-            return batch.map(lambda each: each.pin_memory().to(self.device, non_blocking=True))
-        return batch.to(self.device)
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,11 @@ def cut(groups: Sequence[RowGroup], part: slice) -> list[RowGroup]:
 class Buffer:
     """At most ``capacity`` rows, in memory allocated once: a row is copied when it comes and when it goes.
 
-    Shuffled are the places of rows, while they wait where they are.
+    The tensors of a row lie side by side, 4 bytes a word, so that a row is gathered from one place: 45 ns instead of
+    95 for 56 words in four tensors. What is taken are views into such rows.
+
+    Shuffled are the places of rows, while they wait where they are. New rows go behind the last one; where rows were
+    taken before, the last ones first move into the gaps.
 
     >>> number = torch.arange(4.0)[:, None]
     >>> buffer = Buffer(4)
@@ -248,45 +249,53 @@ class Buffer:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._memory: Examples | None = None
-        self._order = [torch.empty(0, dtype=torch.int64)]
-        self._rows = 0
-        self._is_free = torch.ones(capacity, dtype=torch.bool)
-        self._free = torch.empty(0, dtype=torch.int64)
+        self._words: np.ndarray | None = None
+        self._no_rows: Examples | None = None
+        """What tells the widths and types of the tensors."""
+        self._end = 0
+        self._order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        return self._rows
+        return len(self._order)
 
     def add(self, rows: Examples) -> None:
         """Copy rows in, in order behind those that are there."""
-        if self._memory is None:
+        # Ids go along as the bits of floats: torch joins floats in two thirds of the time of integers.
+        tensors = [each.view(torch.float32) for each in rows.tensors]
+        if self._words is None:
+            self._no_rows = rows.rows(slice(0)).map(torch.clone)
             # NumPy asks for large pages, torch does not.
-            self._memory = rows.map(
-                lambda each: torch.from_numpy(np.empty((self.capacity, each.shape[1]), each.numpy().dtype))
-            )
-        if len(self._free) < len(rows):
-            self._free = self._is_free.nonzero().flatten()  # ascending: next to each other as far as can be
-        places, self._free = self._free[: len(rows)], self._free[len(rows) :]
-        for memory, each in zip(self._memory.tensors, rows.tensors, strict=True):
-            memory.index_copy_(0, places, each)
-        self._is_free[places] = False
-        self._order.append(places)
-        self._rows += len(rows)
+            self._words = np.empty((self.capacity, sum(each.shape[1] for each in tensors)), np.float32)
+        self._close_gaps(self._words)
+        start, self._end = self._end, self._end + len(rows)
+        torch.cat(tensors, 1, out=torch.from_numpy(self._words[start : self._end]))
+        self._order = torch.cat([self._order, torch.arange(start, self._end)])
 
     def shuffle(self, generator: torch.Generator) -> None:
-        order = torch.cat(self._order)
-        self._order = [order[torch.randperm(len(order), generator=generator)]]
+        self._order = self._order[torch.randperm(len(self), generator=generator)]
 
-    def take(self, rows: int) -> Examples:
-        """A copy of the first so many rows in order, which then are gone."""
-        assert self._memory is not None
-        order = torch.cat(self._order) if len(self._order) > 1 else self._order[0]
-        places, self._order = order[:rows], [order[rows:]]
-        self._is_free[places] = True
-        self._rows -= rows
-        index = places.numpy()
+    def take(self, rows: int, device: torch.device = CPU) -> Examples:
+        """A copy on ``device`` of the first so many rows in order, which then are gone."""
+        assert self._words is not None and self._no_rows is not None
+        places, self._order = self._order[:rows], self._order[rows:]
         # NumPy's take: half the time of torch's index_select on one core.
-        return self._memory.map(lambda each: torch.from_numpy(np.take(each.numpy(), index, axis=0)))
+        words = torch.from_numpy(np.take(self._words, places.numpy(), axis=0))
+        if device.type == "cuda":  # from pinned memory, the copy runs beside the step before
+            words = words.pin_memory().to(device, non_blocking=True)
+        parts = iter(words.to(device).split([each.shape[1] for each in self._no_rows.tensors], dim=1))
+        return self._no_rows.map(lambda each: next(parts).view(each.dtype))
+
+    def _close_gaps(self, words: np.ndarray) -> None:
+        rows = len(self)
+        if self._end == rows:
+            return
+        is_behind, is_gap = self._order >= rows, torch.ones(rows, dtype=torch.bool)
+        is_gap[self._order[~is_behind]] = False
+        gaps = is_gap.nonzero().flatten()  # as many as rows behind
+        for to, behind in zip(gaps.split(PIECE_ROWS), self._order[is_behind].split(PIECE_ROWS), strict=True):
+            words[to.numpy()] = np.take(words, behind.numpy(), axis=0)
+        self._order[is_behind] = gaps
+        self._end = rows
 
 
 def read_ahead(items: Iterator[T], most: int) -> Iterator[T]:

@@ -121,15 +121,13 @@ class FittedNumeric:
     def encode_into(self, values: np.ndarray, missing: np.ndarray | None, table: pa.Table | pa.RecordBatch) -> None:
         """Write the scaled column, 0 where missing, to ``values`` and its indicator to ``missing``, float32 (n,)
         both. Scales are applied in float64."""
-        scaled = self.scaler(_read(table, self.feature))
-        if missing is not None:
-            missing[...] = 0.0
-        if np.isnan(np.add.reduce(scaled)):  # scaled values are at most 10: only a missing one makes the sum NaN
-            unknown = np.isnan(scaled)
-            scaled[unknown] = 0.0
-            if missing is not None:
-                missing[...] = unknown
+        read, is_missing = _read(table, self.feature)
+        scaled = self.scaler(read)
+        if is_missing is not None:
+            scaled[is_missing] = 0.0
         values[...] = scaled
+        if missing is not None:
+            missing[...] = 0.0 if is_missing is None else is_missing
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -161,8 +159,8 @@ class NumericFit:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in a batch. Raises ValueError that names a missing or mistyped column."""
-        values = _read(batch, self.feature)
-        known = values[~np.isnan(values)]
+        values, is_missing = _read(batch, self.feature)
+        known = values if is_missing is None else values[~is_missing]
         self._missing |= len(known) < len(values)
         self._moments.add(known)
         self._sample.add(known)
@@ -260,10 +258,13 @@ class Sample:
         self._numbers, self._values, self._held = [numbers], [values], len(values)
 
 
-def _read(table: pa.Table | pa.RecordBatch, feature: Numeric) -> np.ndarray:
-    """The column as float64 (n,), NaN where missing, log1p taken if the feature says so."""
-    values = as_numbers(column_of(table, feature.name), feature.name)
-    return np.copysign(np.log1p(np.abs(values)), values) if feature.transform == "log" else values
+def _read(table: pa.Table | pa.RecordBatch, feature: Numeric) -> tuple[np.ndarray, np.ndarray | None]:
+    """The column as float64 (n,), NaN where missing, log1p taken if the feature says so; where it is missing, bool
+    (n,), or None for nowhere."""
+    values, is_missing = as_numbers(column_of(table, feature.name), feature.name)
+    if feature.transform == "log":
+        values = np.copysign(np.log1p(np.abs(values)), values)
+    return values, is_missing
 
 
 def _quantiles(ascending: np.ndarray, most: int) -> np.ndarray:

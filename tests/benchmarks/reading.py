@@ -267,7 +267,7 @@ def report(
         others.append([name, f"{ours.rate:,.0f}", f"{floor.rate:,.0f}", f"{ours.times_as_fast_as(floor):.2f}"])
     row = 4 * (len(CATEGORICALS) + len(NUMERICS) + 2 * len(TASKS))
     parts = {
-        "the buffer": (BOUND_ROWS + BOUND_GROUP) * (row + 41),
+        "the buffer": (BOUND_ROWS + BOUND_GROUP) * (row + 24),
         "Arrow reading a row group": streamed[1],
         "batches": (READ_AHEAD + 1) * BOUND_BATCH * row,
         "rows being encoded": 2 * PIECE_ROWS * row,
