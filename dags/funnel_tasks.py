@@ -79,8 +79,8 @@ def one_line(where: str) -> Iterator[None]:
         raise kind(line) from None
 
 
-def context_of(configuration: Settings, run: str) -> "Context":
+def context_of(configuration: Settings, run: str, *, is_bulk: bool = False) -> "Context":
     """What a stage works with; its records carry Airflow's run id and its lines go to the task's log."""
     from pipeline.context import Context
 
-    return Context(configuration, run_id=run, notify=log.info)
+    return Context(configuration, run_id=run, notify=log.info, is_bulk=is_bulk)

@@ -53,7 +53,7 @@ def examples(as_of: str, run: str) -> None:
     from pipeline.examples import examples
 
     with one_line(f"examples {as_of}"):
-        examples(context_of(_with_parameters(), run), _day(as_of))
+        examples(context_of(_with_parameters(), run, is_bulk=True), _day(as_of))
 
 
 @task(pool=GPU, queue=SETTINGS.operations.training_queue, execution_timeout=timedelta(hours=12))

@@ -133,7 +133,7 @@ def backfill(start: Start, end: End, config: Config = DEFAULT_CONFIG, model: Mod
 
     settings = _load(config)
     first, last = _night(start, "--start", settings).first, _night(end, "--end", settings).last
-    backfill(Context(settings), DateRange(first, last), model=model)
+    backfill(Context(settings, is_bulk=True), DateRange(first, last), model=model)
 
 
 @app.command()
@@ -151,7 +151,7 @@ def train(
     settings = with_training(_load(config), architecture=architecture, history_days=history_days, seed=seed)
     day = _night(as_of, "--as-of", settings).first
     with training_progress() as on_progress:
-        train(Context(settings), day, on_progress=on_progress)
+        train(Context(settings, is_bulk=True), day, on_progress=on_progress)
 
 
 @models_app.callback()

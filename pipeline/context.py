@@ -22,11 +22,14 @@ class Context:
         settings: the configuration.
         run_id: what all records of this run carry.
         notify: takes one line at a time for the person or log that watches.
+        is_bulk: whether months of history are to be read, which pays for the time that Spark's JVM takes to optimise
+            its code; see `spark.session`.
     """
 
     settings: "Settings"
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     notify: Callable[[str], None] = print
+    is_bulk: bool = False
 
     @cached_property
     def warehouse(self) -> "Warehouse":
@@ -38,7 +41,7 @@ class Context:
     def spark(self) -> "SparkSession":
         from pipeline.spark import session
 
-        return session(self.settings)
+        return session(self.settings, is_bulk=self.is_bulk)
 
 
 @cache

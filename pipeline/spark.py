@@ -24,20 +24,41 @@ from pipeline.warehouse import Pinned, Warehouse
 PARTITION = "_partition"
 
 
-def session(settings: Settings) -> SparkSession:
-    """The process's Spark session, made on first use with the configuration's properties.
+def session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
+    """The process's Spark session, made on first use with `properties`.
 
     Raises:
         FunnelError: no Java, or Spark did not start.
     """
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise FunnelError("Spark needs Java 17 or newer: no `java` on the PATH and JAVA_HOME is not set")
-    log_config = (Path(__file__).parent / "log4j2.properties").as_uri()
     # Workers would otherwise take whatever `python3` the PATH has; a session made in Python reads the variable,
     # spark-submit the property.
     os.environ.setdefault("PYSPARK_PYTHON", settings.spark.conf.get("spark.pyspark.python", sys.executable))
-    properties = {
-        "spark.pyspark.python": os.environ["PYSPARK_PYTHON"],
+    builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
+    for key, value in properties(settings, is_bulk=is_bulk).items():
+        builder = builder.config(key, value)
+    # PySpark logs the Java trace of every analysis error beside raising it; the one line that we make of it is enough.
+    PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
+    return builder.getOrCreate()
+
+
+def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
+    """Spark's properties: ours, then those of the configuration, which win.
+
+    Args:
+        is_bulk: let the driver's JVM optimise its code in full. Most of what a night runs, it runs a few times only:
+            without, a night of 100,000 users took 60 s of the processors' time instead of 92. To load 1.3 million
+            events took the same with and without.
+    """
+    log_config = (Path(__file__).parent / "log4j2.properties").as_uri()
+    java_options = [
+        f"-Dlog4j2.configurationFile={log_config}",
+        *([] if is_bulk else ["-XX:TieredStopAtLevel=1"]),
+        settings.spark.conf.get("spark.driver.extraJavaOptions", ""),
+    ]
+    return {
+        "spark.pyspark.python": os.environ.get("PYSPARK_PYTHON", sys.executable),
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -50,15 +71,8 @@ def session(settings: Settings) -> SparkSession:
         "spark.sql.shuffle.partitions": "8",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         **settings.spark.conf,
+        "spark.driver.extraJavaOptions": " ".join(java_options).strip(),
     }
-    java_options = settings.spark.conf.get("spark.driver.extraJavaOptions", "")
-    properties["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log_config} {java_options}".strip()
-    builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
-    for key, value in properties.items():
-        builder = builder.config(key, value)
-    # PySpark logs the Java trace of every analysis error beside raising it; the one line that we make of it is enough.
-    PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
-    return builder.getOrCreate()
 
 
 def read(spark: SparkSession, pinned: Pinned) -> DataFrame:
