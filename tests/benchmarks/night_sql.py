@@ -6,7 +6,8 @@ results must be the same rows. The limit is three times DuckDB's time.
 
 `classify` and `activity` run over a night's landing and over all of the history, as a load does; `eligible` includes
 `known_users`, from a state a week old; `exposures` are those of a training. Processor seconds, unlike seconds, say the
-same on a busy machine.
+same on a busy machine. The session is warm and its JVM optimises, as a load's does; a night's own does not, see
+`pipeline.spark.properties`.
 
     python -m tests.benchmarks.night_sql [--users N] [--days N] [--keep FOLDER] [--rounds N]
 """
@@ -61,7 +62,7 @@ class Bench:
     """Both engines over one prepared company."""
 
     def __init__(self, prepared: Prepared, scratch: Path) -> None:
-        self.context = Context(prepared.settings, notify=lambda _: None)
+        self.context = Context(prepared.settings, notify=lambda _: None, is_bulk=True)
         self.scratch = scratch
         self.ds = prepared.history.last
         self.history = prepared.history
