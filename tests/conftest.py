@@ -1,6 +1,7 @@
 """Shared by all tests: one Spark session, small companies in temporary folders, and the real data where it is."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 
 SHARED_DATA = Path(os.environ.get("FUNNEL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-SMALL_SPARK = """
+USE_ARCHIVE = f"-XX:SharedArchiveFile={Path(__file__).parents[1] / 'build' / 'spark.jsa'}"
+"""Start from what `tests/spark_archive.py` has kept, where it has."""
+JAVA_OPTIONS = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable {USE_ARCHIVE}"
+"""For jobs of few rows: nothing that runs once is optimised, and one thread collects what little garbage there is."""
+
+SMALL_SPARK = f"""
 [spark]
 conf."spark.sql.shuffle.partitions" = "2"
 conf."spark.default.parallelism" = "2"
-conf."spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1"
+conf."spark.driver.extraJavaOptions" = "{JAVA_OPTIONS}"
 """
-"""For jobs of few rows, which take a fifth less when the JVM does not optimise what runs once."""
 
 FUNNEL = """
 [funnel]
@@ -49,10 +54,17 @@ context = ["offer", "hour"]
 """
 """The funnel of the tests; its source is Parquet by landing day, as `Company.land` writes it."""
 
+LONGEST = ("test_airflow", "test_killed", "test_scoring", "test_package")
+"""The test files that take the most minutes."""
+
 EVENT_COLUMNS = ("id", "uid", "type", "ts", "campaign", "offer")
 USER_SCHEMA = pa.schema(
     [("uid", pa.string()), ("sms_consent", pa.bool_()), ("city_tier", pa.string()), ("age", pa.float64())]
 )
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker's main module has no file, which PySpark takes for a run of its own doctests, and exits.
+    sys.modules["__main__"].__file__ = pytest.__file__
 
 
 class Company:
@@ -115,6 +127,12 @@ class Company:
         table = self.context().warehouse.arrow(name, first=date.min, last=date.max)
         kept = [column for column in table.column_names if column not in set(without)]
         return sorted(table.select(kept).to_pylist(), key=repr)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers share the files, those of minutes begin first: the last ones run side by side too."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture

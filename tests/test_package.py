@@ -1,5 +1,6 @@
 """What a new user meets first: `make` on a machine that lacks something, and the wheel outside the checkout."""
 
+import json
 import os
 import shutil
 import stat
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import JAVA_OPTIONS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("dags", "pipeline", "model", "sql", "pyproject.toml", "README.md", "LICENSE")
@@ -76,7 +79,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     wrapper.parent.mkdir(parents=True)
     wrapper.write_text(f'#!/bin/sh\necho "$*" >> "{starts}"\nexec "{Path(java).resolve()}" "$@"\n', encoding="utf-8")
     wrapper.chmod(0o755)
-    spark = '{"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}'
+    spark = json.dumps({"spark.driver.extraJavaOptions": JAVA_OPTIONS})
 
     def run(*command: str) -> str:
         starts.write_text("", encoding="utf-8")

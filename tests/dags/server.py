@@ -61,11 +61,11 @@ class Airflow:
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
-        self.until(lambda: "login:" in self.printed, seconds=240, what="Airflow to answer")
+        self.until(lambda: "login:" in self.printed, seconds=600, what="Airflow to answer")
         users = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text(encoding="utf-8"))
         self.password: str = users["admin"]
         login = {"username": "admin", "password": self.password}
-        token = httpx.post(f"{self.address}/auth/token", json=login).json()["access_token"]
+        token = httpx.post(f"{self.address}/auth/token", json=login, timeout=60).json()["access_token"]
         self._client = httpx.Client(
             base_url=f"{self.address}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60
         )
@@ -117,7 +117,7 @@ class Airflow:
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(60)
+            self._process.wait(180)
         finally:
             self._process.kill()
             self._output.close()

@@ -37,6 +37,8 @@ ZONE = ZoneInfo("Asia/Shanghai")
 USERS, DAYS = 1_200, 46
 SHOTS = Path(__file__).parents[2] / "build" / "airflow"
 NIGHT_ID = "funnel_nightly"
+# Missed nights are not late here: on SQLite, a scheduler that tells of a late run while Airflow takes back half of a
+# refused backfill ends. The night before the first data is late, and nobody is told.
 SETTINGS = (
     SMALL_SPARK
     + """
@@ -48,6 +50,7 @@ min_positives = 1
 [operations]
 poke_seconds = 15
 retry_minutes = 0.1
+scores_due_hours = 120
 webhook_connection = "funnel_webhook"
 """
 )
@@ -121,7 +124,7 @@ def page(airflow: Airflow) -> "Iterator[Page]":
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 1000}, timezone_id=ZONE.key)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(240_000)
         page.goto(airflow.address)
         page.fill('input[name="username"]', "admin")
         page.fill('input[name="password"]', airflow.password)
@@ -137,8 +140,8 @@ def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str,
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
     fill_backfill_form(page, lender.missed, at_once=3)
     shot(page, "backfill-form")
-    page.get_by_role("button", name="Run Backfill").click()
-    airflow.until(lambda: len(of_nights(airflow, lender.missed)) == 3, seconds=60, what="the backfill's three runs")
+    start_backfill(page)
+    airflow.until(lambda: len(of_nights(airflow, lender.missed)) == 3, seconds=300, what="the backfill's three runs")
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/backfills")
     shot(page, "backfill-running", wait=10)
     # A page that follows the runs would take a fifth of a core from them.
@@ -146,7 +149,7 @@ def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str,
     kill_first_worker(airflow)
     airflow.until(
         lambda: all(run["state"] in ("success", "failed") for run in of_nights(airflow, lender.missed)),
-        seconds=420,
+        seconds=1200,
         what="the backfill's end",
     )
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs")
@@ -199,7 +202,7 @@ def last_night(airflow: Airflow, backfilled: list[dict[str, Any]], lender: Lende
     only = DateRange(lender.yesterday, lender.yesterday)
     (run,) = airflow.until(
         lambda: [run for run in of_nights(airflow, only) if run["state"] in ("success", "failed")],
-        seconds=300,
+        seconds=900,
         what="last night's end",
     )
     found: dict[str, Any] = run
@@ -225,11 +228,9 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     early = DateRange(day, day)
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
     fill_backfill_form(page, early)
-    run_backfill = page.get_by_role("button", name="Run Backfill")
-    run_backfill.click()
-    run_backfill.wait_for(state="hidden")
+    start_backfill(page)
     (run,) = airflow.until(
-        lambda: [run for run in of_nights(airflow, early) if run["state"] == "failed"], seconds=120, what="the failure"
+        lambda: [run for run in of_nights(airflow, early) if run["state"] == "failed"], seconds=400, what="the failure"
     )
     tasks = airflow.tasks(run)
     assert (tasks["wait"]["state"], tasks["wait"]["try_number"]) == ("failed", 1)
@@ -261,7 +262,7 @@ def test_a_report_is_shown_to_those_who_are_logged_in_alone(
     import httpx
 
     address = f"{airflow.address}/funnelcast/reports/{lender.yesterday}"
-    assert httpx.get(address).status_code == 401
+    assert httpx.get(address, timeout=60).status_code == 401
     page.goto(f"{airflow.address}/funnelcast/reports")
     page.get_by_role("link", name=lender.yesterday.isoformat()).click()
     page.get_by_text("user_scores").first.wait_for()
@@ -282,7 +283,7 @@ def test_maintenance_runs_beside_them(airflow: Airflow, last_night: dict[str, An
     airflow.post("/dags/funnel_maintenance/dagRuns", logical_date=None)
     (run, *_) = airflow.until(
         lambda: [run for run in airflow.runs("funnel_maintenance") if run["state"] in ("success", "failed")],
-        seconds=120,
+        seconds=400,
         what="the maintenance",
     )
     assert run["state"] == "success"
@@ -295,7 +296,7 @@ def test_a_training_for_a_day_that_is_not_over_fails_in_one_line(airflow: Airflo
     airflow.post("/dags/funnel_training/dagRuns", logical_date=None, conf={"as_of": "2100-01-01"})
     (run, *_) = airflow.until(
         lambda: [run for run in airflow.runs("funnel_training") if run["state"] == "failed"],
-        seconds=120,
+        seconds=400,
         what="the refusal",
     )
     assert airflow.tasks(run)["examples"]["try_number"] == 1
@@ -316,7 +317,7 @@ def test_a_backfill_that_cannot_be_is_refused(airflow: Airflow, body: dict[str, 
     asked = {"dag_id": NIGHT_ID, "from_date": "2026-01-01T00:00:00", "to_date": "2026-01-02T00:00:00"} | body
     airflow.until(
         lambda: all(one["completed_at"] for one in airflow.get("/backfills", dag_id=NIGHT_ID)["backfills"]),
-        seconds=120,
+        seconds=200,
         what="the end of earlier backfills, beside which Airflow refuses any other",
     )
     assert complaint in str(airflow.post("/backfills", **asked))
@@ -337,15 +338,29 @@ def fill_backfill_form(page: "Page", dates: DateRange, *, at_once: int = 1) -> N
     page.get_by_text(f"{number} will be triggered").wait_for()
 
 
+def start_backfill(page: "Page") -> None:
+    """Send the form, again where Airflow refuses it because another process is writing to its SQLite."""
+    from playwright.sync_api import TimeoutError
+
+    button = page.get_by_role("button", name="Run Backfill")
+    for _ in range(4):
+        button.click()
+        try:
+            return button.wait_for(state="hidden", timeout=60_000)
+        except TimeoutError:
+            continue
+    raise AssertionError("Airflow refused the backfill four times")
+
+
 def kill_first_worker(airflow: Airflow) -> None:
     """Kill the process of the first task that has a Spark of its own, and see that its JVM goes with it."""
     jvm = airflow.until(
         lambda: next((pid for pid in descendants(airflow.home) if b"SparkSubmit" in command(pid)), None),
-        seconds=120,
+        seconds=400,
         what="the first task's Spark",
     )
     os.kill(parent(jvm), signal.SIGKILL)
-    airflow.until(lambda: not Path(f"/proc/{jvm}").exists(), seconds=30, what="the end of the killed worker's JVM")
+    airflow.until(lambda: not Path(f"/proc/{jvm}").exists(), seconds=120, what="the end of the killed worker's JVM")
 
 
 def shot(page: "Page", name: str, *, wait: float = 1) -> None:

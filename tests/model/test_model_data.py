@@ -219,7 +219,7 @@ from model import ModelConfig, Numeric, TrainConfig, fit
 from model.fitting import Trainer
 
 torch.set_num_threads(1)
-distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+distributed.init_process_group("gloo", timeout=timedelta(seconds=240))
 rank, step, seen, rates = distributed.get_rank(), Trainer._step, [], []
 
 def spy(trainer, batch):

@@ -300,7 +300,7 @@ from model import ModelConfig, TrainConfig, fit
 from tests.model.funnels import FEATURES, TASKS, draw_funnel, last_rows
 
 torch.set_num_threads(1)
-distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+distributed.init_process_group("gloo", timeout=timedelta(seconds=240))
 seen = []
 bundle = fit(
     draw_funnel(1_500).table, features=FEATURES, tasks=TASKS, held_out=last_rows(1_500),

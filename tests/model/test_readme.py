@@ -50,7 +50,7 @@ def test_the_script_for_several_gpus_runs_in_two_processes(tmp_path):
     pq.write_table(table, tmp_path / "later.parquet")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "several.py"]
     environment = {**os.environ, "PYTHONPATH": str(README.parent), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=900)
     assert Bundle.load(tmp_path / "complete-model").metrics["click"].held_out_rows > 0
 
 

@@ -147,7 +147,7 @@ def start(company: Company, kill: Kill) -> subprocess.Popen[str]:
 
 def kill_while_spark_writes(company: Company, child: subprocess.Popen[str]) -> None:
     """Spark keeps what its tasks write in a folder of that name until all of them are done."""
-    until(lambda: any(company.tables.glob("*/data/*/_temporary")) or child.poll() is not None, seconds=240, pause=0.005)
+    until(lambda: any(company.tables.glob("*/data/*/_temporary")) or child.poll() is not None, seconds=600, pause=0.005)
     child.kill()
 
 
@@ -179,9 +179,9 @@ def test_a_night_killed_everywhere_ends_as_if_nothing_had_been(company: Company)
         child = start(company, kill)
         if kill.function is None:
             kill_while_spark_writes(company, child)
-        output, _ = child.communicate(timeout=300)
+        output, _ = child.communicate(timeout=900)
         assert child.returncode == -signal.SIGKILL, f"{kill.where}: {output}"
-        until(lambda session=child.pid: is_gone(session), seconds=60)
+        until(lambda session=child.pid: is_gone(session), seconds=180)
         for name, rows in all_rows(company.config).items():
             expected = company.after if name in kill.new else company.before
             assert rows.equals(expected[name]), f"{kill.where}: {name}"

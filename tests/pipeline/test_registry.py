@@ -229,7 +229,7 @@ def test_processes_that_open_a_fresh_store_at_once_all_find_it(company: Company)
     for process in started:
         assert process.stdin is not None
         process.stdin.close()
-    ended = [(process.wait(120), process.stdout.read(), process.stderr.read()) for process in started]  # type: ignore[union-attr]
+    ended = [(process.wait(400), process.stdout.read(), process.stderr.read()) for process in started]  # type: ignore[union-attr]
     assert [(code, told) for code, _, told in ended] == [(0, b"")] * 3, "and none has anything to complain of"
     versions = {said.decode().strip() for _, said, _ in ended}
     assert {run.version for run in Registry(company.settings).tracking.finished()} == versions
@@ -243,7 +243,7 @@ def test_a_process_killed_while_it_makes_the_store_is_in_nobody_s_way(company: C
         "pathlib.Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN_AND_BEGIN
     )
     command = [sys.executable, "-c", killed, str(company.config)]
-    ended = subprocess.run(command, cwd=ROOT, input=b"", capture_output=True, check=False, timeout=120)
+    ended = subprocess.run(command, cwd=ROOT, input=b"", capture_output=True, check=False, timeout=400)
     assert ended.returncode == -signal.SIGKILL
     registry = Registry(company.settings)
     assert registry.tracking.is_empty
@@ -268,7 +268,7 @@ def server(tmp_path: Path, fresh_store: Path) -> Iterator[str]:
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 300
         while True:
             with socket.socket() as each:
                 if each.connect_ex(("127.0.0.1", port)) == 0:

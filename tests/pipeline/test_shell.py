@@ -77,7 +77,7 @@ def test_a_session_at_a_terminal(company: Company, tmp_path: Path) -> None:
         os.close(own_end)
         os.write(terminal, "".join(f"{line}\n" for line in typed).encode())
         out = everything_from(terminal)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     os.close(terminal)
     assert process.returncode == 0, err
     for shown in ("Ctrl-D", "user_scores", "One user scored on the newest night", "band_complete"):

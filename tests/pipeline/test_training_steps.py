@@ -309,7 +309,7 @@ def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
         encoding="utf-8",
     )
     command, environment = [sys.executable, str(script), str(bank.config)], {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=900)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert Registry(bank.settings).tracking.finished() == []
     assert "no model in " in funnel("models", "-c", bank.config).complaint

@@ -242,7 +242,7 @@ def test_a_reader_sees_the_old_rows_or_the_new_never_neither(company: Company) -
     with PROCESSES.Manager() as manager, ProcessPoolExecutor(1, mp_context=PROCESSES) as pool:
         started, done = manager.Event(), manager.Event()
         reader = pool.submit(read_until, company.config, started, done)
-        started.wait(60)
+        started.wait(240)
         for n in range(1, rounds):
             publish(warehouse, D2, D2, {D2: [str(n)] * rows})
         done.set()

@@ -1,0 +1,39 @@
+"""Keep what Spark's JVM loads at every start as one archive, which halves the start: python -m tests.spark_archive FILE
+
+The tests start dozens of JVMs. An archive that is not there, or of another Java or Spark, is passed over by the JVM.
+"""
+
+import sys
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pyspark import SparkContext
+
+from pipeline.activity import activity
+from pipeline.dates import DateRange
+from pipeline.ingest import ingest
+from tests.conftest import USE_ARCHIVE, Company
+from tests.pipeline.funnels import sms
+
+DAY = date(2026, 3, 1)
+
+
+def write(archive: Path) -> None:
+    """Land a day of a small company and archive the classes that this took."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        company = Company.make(Path(folder), replace={USE_ARCHIVE: f"-XX:ArchiveClassesAtExit={archive}"})
+        company.land(DAY, [sms("1", "ann", f"{DAY} 10:00:00")], [{"uid": "ann"}])
+        ingest(company.context(), DateRange(DAY, DAY))
+        activity(company.context(), DateRange(DAY, DAY))
+        company.context().spark.stop()
+        # The archive is written when the JVM ends, which it does once it cannot hear from this process.
+        gateway = SparkContext._gateway
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
