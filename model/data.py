@@ -253,10 +253,10 @@ class Buffer:
         self._no_rows: Examples | None = None
         """What tells the widths and types of the tensors."""
         self._end = 0
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = [torch.empty(0, dtype=torch.int64)]
 
     def __len__(self) -> int:
-        return len(self._order)
+        return sum(map(len, self._order))
 
     def add(self, rows: Examples) -> None:
         """Copy rows in, in order behind those that are there."""
@@ -269,15 +269,17 @@ class Buffer:
         self._close_gaps(self._words)
         start, self._end = self._end, self._end + len(rows)
         torch.cat(tensors, 1, out=torch.from_numpy(self._words[start : self._end]))
-        self._order = torch.cat([self._order, torch.arange(start, self._end)])
+        self._order.append(torch.arange(start, self._end))
 
     def shuffle(self, generator: torch.Generator) -> None:
-        self._order = self._order[torch.randperm(len(self), generator=generator)]
+        places = self._places()
+        self._order = [places[torch.randperm(len(places), generator=generator)]]
 
     def take(self, rows: int, device: torch.device = CPU) -> Examples:
         """A copy on ``device`` of the first so many rows in order, which then are gone."""
         assert self._words is not None and self._no_rows is not None
-        places, self._order = self._order[:rows], self._order[rows:]
+        places, kept = self._places().split([rows, len(self) - rows])
+        self._order = [kept]
         # NumPy's take: half the time of torch's index_select on one core.
         words = torch.from_numpy(np.take(self._words, places.numpy(), axis=0))
         if device.type == "cuda":  # from pinned memory, the copy runs beside the step before
@@ -289,13 +291,20 @@ class Buffer:
         rows = len(self)
         if self._end == rows:
             return
-        is_behind, is_gap = self._order >= rows, torch.ones(rows, dtype=torch.bool)
-        is_gap[self._order[~is_behind]] = False
+        places = self._places()
+        is_behind, is_gap = places >= rows, torch.ones(rows, dtype=torch.bool)
+        is_gap[places[~is_behind]] = False
         gaps = is_gap.nonzero().flatten()  # as many as rows behind
-        for to, behind in zip(gaps.split(PIECE_ROWS), self._order[is_behind].split(PIECE_ROWS), strict=True):
+        for to, behind in zip(gaps.split(PIECE_ROWS), places[is_behind].split(PIECE_ROWS), strict=True):
             words[to.numpy()] = np.take(words, behind.numpy(), axis=0)
-        self._order[is_behind] = gaps
+        places[is_behind] = gaps
         self._end = rows
+
+    def _places(self) -> torch.Tensor:
+        """Of all rows, in order; joined here and not at each piece that is added, which would copy them all again."""
+        if len(self._order) > 1:
+            self._order = [torch.cat(self._order)]
+        return self._order[0]
 
 
 def read_ahead(items: Iterator[T], most: int) -> Iterator[T]:

@@ -23,7 +23,7 @@ class Context:
         run_id: what all records of this run carry.
         notify: takes one line at a time for the person or log that watches.
         is_bulk: whether months of history are to be read, which pays for the time that Spark's JVM takes to optimise
-            its code; see `spark.session`.
+            its code; see `spark.properties`.
     """
 
     settings: "Settings"

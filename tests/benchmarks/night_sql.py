@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     write_report(
         "night_sql",
         *sections,
-        command="python -m tests.benchmarks.night_sql",
+        command=f"python -m tests.benchmarks.night_sql --rounds {options.rounds}",
         packages=("pyspark", "duckdb", "sqlglot"),
     )
 
