@@ -272,9 +272,12 @@ def test_a_report_is_shown_to_those_who_are_logged_in_alone(
 def test_a_killed_worker_is_tried_again(
     airflow: Airflow, backfilled: list[dict[str, Any]], last_night: dict[str, Any], webhook: Webhook
 ) -> None:
-    tries = [airflow.tasks(run)["ingest"]["try_number"] for run in (*backfilled, last_night)]
-    assert sorted(tries) == [1, 1, 1, 2]
-    assert not [line for line in webhook.told if "ingest" in line], "nobody is told of what a retry mends"
+    runs = [*backfilled, last_night]
+    # Which of them had the first Spark to be found depends on how long the form took.
+    tries = [airflow.tasks(run)[stage]["try_number"] for run in runs for stage in ("ingest", "activity", "score")]
+    assert sorted(tries) == [1] * 11 + [2]
+    of_these = [line for run in runs for line in webhook.told if " failed: " in line and str(night_of(run)) in line]
+    assert not of_these, "nobody is told of what a retry mends"
 
 
 def test_maintenance_runs_beside_them(airflow: Airflow, last_night: dict[str, Any], lender: Lender) -> None:
