@@ -47,9 +47,8 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
     """Spark's properties: ours, then those of the configuration, which win.
 
     Args:
-        is_bulk: let the driver's JVM optimise its code in full. Most of what a night runs, it runs a few times only:
-            without, a night of 100,000 users took 60 s of the processors' time instead of 92. To load 1.3 million
-            events took the same with and without.
+        is_bulk: let the driver's JVM optimise its code in full. Most of what a night of few users runs, it runs a few
+            times only, see `context.MANY_USERS`. To load 1.3 million events took the same with and without.
     """
     log_config = (Path(__file__).parent / "log4j2.properties").as_uri()
     java_options = [

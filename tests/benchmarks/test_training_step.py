@@ -31,13 +31,17 @@ def test_every_contender_learns_the_problem(peer):
             assert predicted[positive, task].mean() > 1.5 * predicted[~positive, task].mean()
 
 
-def test_it_reports_from_small_sizes(monkeypatch, tmp_path):
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_it_reports_from_small_sizes(monkeypatch, tmp_path, has_bfloat16):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     monkeypatch.setitem(training_step.SIZES, "cpu", training_step.Sizes(64, 2, 64, 2))
     for name, value in {"PRODUCT": 64, "COPY": 1024, "ROUNDS": 2, "VOCABULARY": 50}.items():
         monkeypatch.setattr(training_step, name, value)
     monkeypatch.setattr(training_step, "auc_of_bfloat16", lambda device: [["click", "0.5", "0"]])
+    monkeypatch.setattr(training_step, "has_bfloat16", lambda device: has_bfloat16)
     training_step.main()
-    report = (tmp_path / "training_step.md").read_text(encoding="utf-8")
-    assert "| funnelcast, bfloat16 |" in report
+    name = "training_step.md" if has_bfloat16 else "training_step_float32.md"
+    report = (tmp_path / name).read_text(encoding="utf-8")
+    assert ("| funnelcast, bfloat16 |" in report) == has_bfloat16
+    assert ("no products of bfloat16" in report) != has_bfloat16
     assert "of the limit" in report and "`aten::" in report

@@ -194,8 +194,18 @@ def machine(packages: Sequence[str] = ()) -> str:
     usual = ("torch", "lightgbm", "numpy", "pyarrow", "scikit-learn")
     versions = [f"{name} {found}" for name in dict.fromkeys([*usual, *packages]) if (found := _installed(name))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = f"{os.cpu_count()} cores ({platform.machine()})"
+    cores = f"{os.cpu_count()} cores ({_processor()}, {torch.backends.cpu.get_cpu_capability()})"
     return ", ".join([cores, f"{memory:.0f} GiB", f"Python {platform.python_version()}", *versions])
+
+
+def _processor() -> str:
+    """The processor's name, or its architecture where none is told."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _installed(name: str) -> str | None:

@@ -1,5 +1,15 @@
 """What Spark is started with."""
 
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import context as contexts
+from pipeline import spark
 from pipeline.spark import properties
 from tests.conftest import Company
 
@@ -21,3 +31,25 @@ def test_what_the_configuration_says_wins(company: Company) -> None:
     assert found["spark.sql.shuffle.partitions"] == "64"
     # Of an option given twice, the JVM takes the last.
     assert found[OPTIONS].split().index(ONE_COMPILER) < found[OPTIONS].split().index("-XX:TieredStopAtLevel=4")
+
+
+@pytest.mark.parametrize(
+    ("users", "is_bulk", "optimises"),
+    [([], False, False), ([], True, True), ([3, 2], False, False), ([4, 2], False, True)],
+)
+def test_a_night_of_many_users_optimises_as_a_load_does(
+    company: Company, monkeypatch: pytest.MonkeyPatch, users: list[int], is_bulk: bool, optimises: bool
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(contexts, "MANY_USERS", 3)
+    monkeypatch.setattr(spark, "session", lambda settings, *, is_bulk: asked.append(is_bulk))
+    warehouse = company.context().warehouse
+    for day, known in zip((date(2026, 1, 1), date(2026, 1, 8)), users, strict=False):
+        rows: list[dict[str, Any]] = [{"user_id": f"user-{each}", "as_of": day} for each in range(known)]
+        folder = Path(warehouse.staging("known_users").removeprefix("file://"))
+        folder.mkdir(parents=True)
+        table = pa.Table.from_pylist(rows, schema=warehouse.tables["known_users"].schema)
+        pq.write_table(table, folder / "part.parquet")
+        warehouse.publish("known_users", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
+    _ = company.context(is_bulk=is_bulk).spark
+    assert asked == [optimises]
