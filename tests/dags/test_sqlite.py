@@ -1,0 +1,46 @@
+"""Airflow's own database, where it is SQLite: a backfill that is being made and a scheduler that writes meanwhile."""
+
+import importlib.util
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.dags.conftest import DAGS
+
+
+@pytest.mark.parametrize("is_airflows", [True, False])
+def test_a_savepoint_of_airflows_database_takes_the_write_lock_first(
+    airflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_airflows: bool
+) -> None:
+    from airflow import settings
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.orm import Session
+
+    place = importlib.util.spec_from_file_location("funnel_sqlite", DAGS / "plugins" / "funnel_sqlite.py")
+    assert place is not None and place.loader is not None
+    place.loader.exec_module(importlib.util.module_from_spec(place))
+    engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
+    monkeypatch.setattr(settings, "engine", engine if is_airflows else None)
+    count, insert = "SELECT count(*) FROM runs", "INSERT INTO runs VALUES (1)"
+    with closing(sqlite3.connect(tmp_path / "airflow.db", timeout=0)) as scheduler, Session(engine) as session:
+        scheduler.execute("PRAGMA journal_mode = WAL")
+        scheduler.execute("CREATE TABLE runs (number INTEGER)")
+        with session.begin_nested() as savepoint:
+            session.execute(text(count))
+            if not is_airflows:
+                with scheduler:
+                    scheduler.execute(insert)
+                with pytest.raises(OperationalError, match="locked"):
+                    session.execute(text(insert))
+                savepoint.rollback()
+                return
+            with pytest.raises(sqlite3.OperationalError, match="locked"), scheduler:
+                scheduler.execute(insert)
+            session.execute(text(insert))
+        # A backfill is made of several: none shows before all do.
+        assert scheduler.execute(count).fetchone() == (0,)
+        session.commit()
+        assert scheduler.execute(count).fetchone() == (1,)
