@@ -43,7 +43,7 @@ START = date(2026, 1, 1)
 SIZES = ((20_000, 90), (100_000, 30), (100_000, 90), (100_000, 180), (1_000_000, 90))
 NIGHTS = 3
 LIMIT_SECONDS, LIMIT_GIB = 180, 8
-STAGES = ("ingest", "activity", "score")
+STAGES = ("ingest", "activity", "score", "monitor")
 TEACHER = (20_000, 60)
 TRAINING = "\n[training]\nepochs = 2\n"
 TWICE = """

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 
 from tests.benchmarks.harness import RESULTS
 
-STAGES = ("ingest", "activity", "score")
+STAGES = ("ingest", "activity", "score", "monitor")
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
