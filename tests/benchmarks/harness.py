@@ -111,8 +111,10 @@ class PeakMemory:
         return max((used for _, used in self.samples), default=0)
 
     def peak_between(self, first: float, last: float) -> int:
-        """The peak between two Unix times."""
-        return max((used for at, used in self.samples if first <= at <= last), default=0)
+        """The peak between two Unix times; the sample next to them where none was taken between."""
+        if inside := [used for at, used in self.samples if first <= at <= last]:
+            return max(inside)
+        return min(self.samples, key=lambda sample: abs(sample[0] - first), default=(0.0, 0))[1]
 
     def _watch(self) -> None:
         while True:

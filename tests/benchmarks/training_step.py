@@ -86,8 +86,11 @@ def main(device: str = "cpu") -> None:
         profile_of(contenders["funnelcast"], rows, sizes.train_batch, device),
     ]
     command = "python -m tests.benchmarks.training_step" + ("" if device == "cpu" else f" --device {device}")
-    kind = device if device != "cpu" else "" if has_bfloat16(device) else "float32"
-    name = "_".join(filter(None, ["training_step", kind]))
+    name = "training_step"
+    if device != "cpu":
+        name += f"_{device}"
+    elif not has_bfloat16(device):
+        name += "_float32"
     write_report(name, *sections, command=command, packages=("deepctr-torch", "torch-rechub"))
 
 

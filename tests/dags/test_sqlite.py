@@ -1,27 +1,24 @@
 """Airflow's own database, where it is SQLite: a backfill that is being made and a scheduler that writes meanwhile."""
 
-import importlib.util
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-
-from tests.dags.conftest import DAGS
 
 
 @pytest.mark.parametrize("is_airflows", [True, False])
 def test_a_savepoint_of_airflows_database_takes_the_write_lock_first(
-    airflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_airflows: bool
+    import_dag: Callable[..., ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_airflows: bool
 ) -> None:
     from airflow import settings
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import OperationalError
     from sqlalchemy.orm import Session
 
-    place = importlib.util.spec_from_file_location("funnel_sqlite", DAGS / "plugins" / "funnel_sqlite.py")
-    assert place is not None and place.loader is not None
-    place.loader.exec_module(importlib.util.module_from_spec(place))
+    import_dag(tmp_path / "funnel.toml", "plugins/funnel_sqlite")
     engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
     monkeypatch.setattr(settings, "engine", engine if is_airflows else None)
     count, insert = "SELECT count(*) FROM runs", "INSERT INTO runs VALUES (1)"

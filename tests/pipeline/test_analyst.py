@@ -6,7 +6,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 
 def publish(company: Company, day: date, *people: str) -> None:
     """Put events into the warehouse by hand: an analyst's query needs no Spark, nor does its test."""
-    warehouse = company.context().warehouse
     noon = pd.Timestamp(day, tz="Asia/Shanghai") + timedelta(hours=12)
     rows = [
         {
@@ -32,14 +30,10 @@ def publish(company: Company, day: date, *people: str) -> None:
             "event": "exposure",
             "event_time": noon,
             "context": [("offer", "cash")],
-            "landed_on": day,
         }
         for person in people
     ]
-    folder = Path(warehouse.staging("events").removeprefix("file://"))
-    folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=warehouse.tables["events"].schema), folder / "part.parquet")
-    warehouse.publish("events", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
+    publish_rows(company, "events", day, rows)
 
 
 @pytest.fixture
@@ -95,12 +89,7 @@ def test_a_column_that_the_configuration_gained_is_null_in_old_rows(
     sql: Callable[..., Ended], company: Company
 ) -> None:
     text = company.config.read_text(encoding="utf-8")
-    warehouse = company.context().warehouse
-    folder = Path(warehouse.staging("users").removeprefix("file://"))
-    folder.mkdir(parents=True)
-    rows = pa.Table.from_pylist([{"user_id": "ann", "landed_on": D1}], schema=warehouse.tables["users"].schema)
-    pq.write_table(rows, folder / "part.parquet")
-    warehouse.publish("users", [f"file://{folder}/part.parquet"], first=D1, last=D1, summary={})
+    publish_rows(company, "users", D1, [{"user_id": "ann"}])
     company.config.write_text(text.replace('["age"]', '["age", "income"]'), encoding="utf-8")
     assert sql("SELECT user_id, income FROM users", "--format", "csv").out.splitlines()[1:] == ['"ann",']
 

@@ -11,8 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyiceberg.table import Transaction
 
@@ -264,14 +262,9 @@ def test_a_rollback_while_snapshots_expire_keeps_its_table(company: Company, mon
 
 
 def test_states_older_than_a_backfill_are_dropped_but_for_one_to_start_from(company: Company) -> None:
-    warehouse = warehouse_at(company.config)
-    schema = warehouse.tables["known_users"].schema
     days = [date(2026, 1, 1) + timedelta(days=7 * n) for n in range(20)]
     for day in days:
-        folder = Path(warehouse.staging("known_users").removeprefix("file://"))
-        folder.mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist([{"user_id": "ann", "as_of": day}], schema=schema), folder / "part.parquet")
-        warehouse.publish("known_users", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
+        nights_by_hand.publish(company, "known_users", day, [{"user_id": "ann"}])
     kept = [day for day in days if day > days[-1] - timedelta(days=90)]
     dropped = days[: -len(kept) - 1]
     assert maintained(company) == [f"known_users {len(dropped)} states until {dropped[-1]} dropped"]

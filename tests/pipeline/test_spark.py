@@ -1,17 +1,14 @@
 """What Spark is started with."""
 
 from datetime import date
-from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline import context as contexts
 from pipeline import spark
 from pipeline.spark import properties
 from tests.conftest import Company
+from tests.pipeline.nights_by_hand import publish
 
 OPTIONS = "spark.driver.extraJavaOptions"
 ONE_COMPILER = "-XX:TieredStopAtLevel=1"
@@ -43,13 +40,7 @@ def test_a_night_of_many_users_optimises_as_a_load_does(
     asked: list[bool] = []
     monkeypatch.setattr(contexts, "MANY_USERS", 3)
     monkeypatch.setattr(spark, "session", lambda settings, *, is_bulk: asked.append(is_bulk))
-    warehouse = company.context().warehouse
     for day, known in zip((date(2026, 1, 1), date(2026, 1, 8)), users, strict=False):
-        rows: list[dict[str, Any]] = [{"user_id": f"user-{each}", "as_of": day} for each in range(known)]
-        folder = Path(warehouse.staging("known_users").removeprefix("file://"))
-        folder.mkdir(parents=True)
-        table = pa.Table.from_pylist(rows, schema=warehouse.tables["known_users"].schema)
-        pq.write_table(table, folder / "part.parquet")
-        warehouse.publish("known_users", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
+        publish(company, "known_users", day, [{"user_id": f"user-{each}"} for each in range(known)])
     _ = company.context(is_bulk=is_bulk).spark
     assert asked == [optimises]
