@@ -33,10 +33,11 @@ test-airflow: setup browser $(ARCHIVE)  ## an operator's day in a real browser o
 $(ARCHIVE): $(STAMP)
 	@$(BIN)/python -m tests.spark_archive $@
 
-check: setup          ## linter, formatter check, type checker
+check: setup          ## linter, formatter check, type checker, layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup          ## the benchmarks' own tests, then those of speed beside their peers, into tests/benchmarks/results; long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

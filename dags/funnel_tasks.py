@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from pipeline.config import Settings, load
+from pipeline.config.settings import Settings, load
 from pipeline.errors import FunnelError, TransientError
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
+    from pipeline.runs.context import Context
 
 log = logging.getLogger("funnel")
 # A task's log shows what is said at level INFO, where these would bury a night's few lines under hundreds.
@@ -81,6 +81,6 @@ def one_line(where: str) -> Iterator[None]:
 
 def context_of(configuration: Settings, run: str, *, is_bulk: bool = False) -> "Context":
     """What a stage works with; its records carry Airflow's run id and its lines go to the task's log."""
-    from pipeline.context import Context
+    from pipeline.runs.context import Context
 
     return Context(configuration, run_id=run, notify=log.info, is_bulk=is_bulk)

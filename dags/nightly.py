@@ -54,9 +54,9 @@ def _day(night: str) -> date:
 @task.sensor(mode="reschedule", poke_interval=OPERATIONS.poke_seconds, timeout=timedelta(days=7).total_seconds())
 def wait(night: str, run: str) -> bool:
     """Waits for the source's partition of the day, and for earlier nights that are still landing theirs."""
-    from pipeline.arrivals import days_delivered, missing
     from pipeline.errors import FunnelError
-    from pipeline.runs import recorded
+    from pipeline.ingest.arrivals import days_delivered, missing
+    from pipeline.runs.record import recorded
 
     context = get_current_context()
     with one_line(f"wait {night}"):
@@ -102,7 +102,7 @@ def _still_landing(context: Any, day: date) -> list[str]:
 @task(pool=SPARK, execution_timeout=timedelta(hours=3))
 def ingest(night: str, run: str) -> None:
     """Lands the day's source: `events`, `users` and `quarantine`."""
-    from pipeline.ingest import ingest
+    from pipeline.ingest.ingest import ingest
 
     with one_line(f"ingest {night}"):
         day = _day(night)
@@ -112,7 +112,7 @@ def ingest(night: str, run: str) -> None:
 @task(pool=SPARK, execution_timeout=timedelta(hours=1))
 def activity(night: str, run: str) -> None:
     """Rebuilds the day's tiles, `activity`, from its events."""
-    from pipeline.activity import activity
+    from pipeline.ingest.activity import activity
 
     with one_line(f"activity {night}"):
         day = _day(night)
@@ -122,7 +122,7 @@ def activity(night: str, run: str) -> None:
 @task(pool=SPARK, execution_timeout=timedelta(hours=3))
 def score(night: str, run: str, model: str) -> list[str]:
     """Scores every eligible user by the champion as of the night, or `model`, into audited files that nobody sees."""
-    from pipeline.scoring import stage_scores
+    from pipeline.scoring.scoring import stage_scores
 
     with one_line(f"score {night}"):
         return list(stage_scores(context_of(SETTINGS, run), _day(night), model=model or None))
@@ -131,7 +131,7 @@ def score(night: str, run: str, model: str) -> list[str]:
 @task(pool=PUBLISH, execution_timeout=timedelta(minutes=30))
 def publish(night: str, run: str, files: list[str]) -> None:
     """Makes the audited files the night's partition of `user_scores`, in one commit."""
-    from pipeline.scoring import publish_scores
+    from pipeline.scoring.scoring import publish_scores
 
     with one_line(f"publish {night}"):
         publish_scores(context_of(SETTINGS, run), _day(night), files)
@@ -140,7 +140,7 @@ def publish(night: str, run: str, files: list[str]) -> None:
 @task(execution_timeout=timedelta(minutes=30))
 def monitor(night: str, run: str) -> None:
     """Writes the night's figures into `metrics`; fails past a stop of `[monitoring.thresholds]`."""
-    from pipeline.monitor import monitor
+    from pipeline.monitoring.monitor import monitor
 
     with one_line(f"monitor {night}"):
         monitor(context_of(SETTINGS, run), _day(night))
@@ -157,7 +157,7 @@ def announce(night: str, run: str) -> Any:
 @task(execution_timeout=timedelta(minutes=30))
 def report(night: str, run: str) -> None:
     """Writes the night's report, whatever became of the night."""
-    from pipeline.report import report
+    from pipeline.report.report import report
 
     with one_line(f"report {night}"):
         log.info("report: %s", report(context_of(SETTINGS, run), _day(night)))

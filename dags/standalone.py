@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from pipeline.config import load
+from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 
 DAGS = Path(__file__).resolve().parent

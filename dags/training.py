@@ -21,9 +21,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 from funnel_alerts import tell_failure
 from funnel_tasks import GPU, SPARK, context_of, last_ended, log, of_every_task, one_line, settings
 
-from pipeline.config import Settings
+from pipeline.config.sections import Architecture
+from pipeline.config.settings import Settings
 from pipeline.dates import parse_night
-from pipeline.sections import Architecture
 
 if TYPE_CHECKING:
     from datetime import date
@@ -40,7 +40,7 @@ def _day(as_of: str) -> "date":
 
 def _with_parameters() -> Settings:
     """The configuration with what this run's parameters change in `[training]`."""
-    from pipeline.training import with_training
+    from pipeline.training.steps import with_training
 
     params = get_current_context()["params"]
     changes = {name: params[name] for name in ("architecture", "history_days", "seed") if params[name] is not None}
@@ -50,7 +50,7 @@ def _with_parameters() -> Settings:
 @task(pool=SPARK, execution_timeout=timedelta(hours=3))
 def examples(as_of: str, run: str) -> None:
     """Publishes the partition `as_of` of `examples`: every exposure known then, with features, labels and masks."""
-    from pipeline.examples import examples
+    from pipeline.features.examples import examples
 
     with one_line(f"examples {as_of}"):
         examples(context_of(_with_parameters(), run, is_bulk=True), _day(as_of))
@@ -59,7 +59,7 @@ def examples(as_of: str, run: str) -> None:
 @task(pool=GPU, queue=SETTINGS.operations.training_queue, execution_timeout=timedelta(hours=12))
 def train(as_of: str, run: str) -> str:
     """Fits a model and logs it to MLflow: parameters, figures, plots and the bundle. Gives its version."""
-    from pipeline.training import fit_candidate
+    from pipeline.training.steps import fit_candidate
 
     with one_line(f"train {as_of}"):
         return fit_candidate(context_of(_with_parameters(), run), _day(as_of))
@@ -68,7 +68,7 @@ def train(as_of: str, run: str) -> str:
 @task(execution_timeout=timedelta(hours=2))
 def evaluate(as_of: str, run: str, version: str) -> str:
     """Judges the candidate beside the champion on the same later days. Gives its version."""
-    from pipeline.training import evaluate
+    from pipeline.training.steps import evaluate
 
     with one_line(f"evaluate {as_of}"):
         verdict = evaluate(context_of(SETTINGS, run), version)
@@ -79,7 +79,7 @@ def evaluate(as_of: str, run: str, version: str) -> str:
 @task(execution_timeout=timedelta(minutes=30))
 def register(as_of: str, run: str, version: str) -> str:
     """Adds the candidate to the registry. Gives its version."""
-    from pipeline.training import register
+    from pipeline.training.steps import register
 
     with one_line(f"register {as_of}"):
         register(context_of(SETTINGS, run), version)
@@ -89,7 +89,7 @@ def register(as_of: str, run: str, version: str) -> str:
 @task(execution_timeout=timedelta(minutes=30))
 def promote(as_of: str, run: str, version: str) -> None:
     """Makes the candidate champion, or is skipped with the reason why not."""
-    from pipeline.training import promote
+    from pipeline.training.steps import promote
 
     with one_line(f"promote {as_of}"):
         verdict = promote(context_of(SETTINGS, run), version)

@@ -6,14 +6,14 @@ Needs torch, numpy, pyarrow, scikit-learn and safetensors; knows nothing of Spar
 from model.bundle import Bundle, BundleError, FitMetrics, Predictions
 from model.comparison import Seesaw, seesaw
 from model.config import ModelConfig, TrainConfig
-from model.features import Categorical, CategoricalList, Encoded, Feature, FeatureSpec, Numeric
 from model.fitting import fit
+from model.inputs.features import Categorical, CategoricalList, Encoded, Feature, FeatureSpec, Numeric
+from model.inputs.labels import Task
 from model.inspection import ExpertUse, Importance, expert_use, permutation_importance
-from model.labels import Task
 from model.metrics import TaskMetrics
-from model.network import MultiTaskModel
-from model.progress import progress_bar
-from model.training import Progress, TrainingError
+from model.network.network import MultiTaskModel
+from model.training.progress import progress_bar
+from model.training.trainer import Progress, TrainingError
 
 __all__ = [
     "Bundle",

@@ -17,13 +17,13 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from model.calibration import Calibrator, sigmoid
+from model.calibration.calibration import Calibrator, sigmoid
 from model.config import ModelConfig, TrainConfig
-from model.features import Encoded, FeatureSpec
-from model.inference import score
-from model.labels import Labels, Task
+from model.inputs.features import Encoded, FeatureSpec
+from model.inputs.labels import Labels, Task
 from model.metrics import Reliability, TaskMetrics, reliability
-from model.network import MultiTaskModel, build_model
+from model.network.inference import score
+from model.network.network import MultiTaskModel, build_model
 
 FORMAT = "funnelcast-bundle"
 FORMAT_VERSION = 2

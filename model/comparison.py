@@ -13,9 +13,9 @@ import pyarrow as pa
 from model.bundle import Bundle
 from model.config import ModelConfig, TrainConfig
 from model.display import score_name, text_table
-from model.features import Feature
 from model.fitting import fit
-from model.labels import Labels, Task, tasks_of
+from model.inputs.features import Feature
+from model.inputs.labels import Labels, Task, tasks_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset

@@ -22,7 +22,7 @@ UNTIED = ("single_task", "aitm")
 class ModelConfig:
     """The network's shape. Units are the widths of a stack's hidden layers; none means no hidden layer.
 
-    ``architecture``: how tasks share what they learn, one module each in ``model.architectures``.
+    ``architecture``: how tasks share what they learn, one module each in ``model.network.architectures``.
     ``head``: "chain" multiplies conditional probabilities along the funnel, "independent" leaves tasks
     unrelated; by default the chain, but for "single_task" and "aitm".
 

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from model.bundle import Bundle, FitMetrics, TargetScale
-from model.calibration import IDENTITY, Calibrator, calibrate, sigmoid
-from model.checkpoint import Checkpoint
+from model.calibration.calibration import IDENTITY, Calibrator, calibrate, sigmoid
+from model.calibration.ordering import least_gaps, order_stages
 from model.config import ModelConfig, TrainConfig, one_of, require
-from model.data import Examples, Resident, Source, Streamed
-from model.features import Feature, FeatureSpec, check_declared
-from model.inference import score
-from model.labels import Labels, LabelSummary, Task, tasks_of
+from model.inputs.features import Feature, FeatureSpec, check_declared
+from model.inputs.labels import Labels, LabelSummary, Task, tasks_of
 from model.metrics import TaskMetrics, auc
-from model.network import build_model
-from model.ordering import least_gaps, order_stages
-from model.training import OnProgress, Trainer, TrainingError, pick_device, seeded
+from model.network.inference import score
+from model.network.network import build_model
+from model.training.checkpoint import Checkpoint
+from model.training.data import Examples, Resident, Source, Streamed
+from model.training.trainer import OnProgress, Trainer, TrainingError, pick_device, seeded
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -61,7 +61,7 @@ def fit(
     ``held_out``, or a task without anything to learn from; TrainingError when a loss is no longer finite,
     with a bundle of the last good weights where there are any.
 
-    >>> from model.features import Numeric
+    >>> from model.inputs.features import Numeric
     >>> number = np.random.default_rng(0).normal(size=1000)
     >>> table = pa.table({"x": number, "label_click": (number > 1).astype(int)})
     >>> held_out = np.arange(1000)[:, None] >= 800

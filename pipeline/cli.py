@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.context import Context
 from pipeline.dates import DateRange, parse_date, parse_night
+from pipeline.runs.context import Context
 
 if TYPE_CHECKING:
-    from pipeline.config import Settings
+    from pipeline.config.settings import Settings
 
 app = typer.Typer(
     help="Nightly multi-task propensity scores for SMS campaigns.",
@@ -42,7 +42,7 @@ def nightly(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> Non
 @app.command()
 def ingest(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Land one date of the source: events, users, quarantine."""
-    from pipeline.ingest import ingest
+    from pipeline.ingest.ingest import ingest
 
     settings = _load(config)
     ingest(Context(settings), _night(ds, "--ds", settings))
@@ -51,7 +51,7 @@ def ingest(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
 @app.command()
 def activity(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Rebuild one date's activity tiles from its events."""
-    from pipeline.activity import activity
+    from pipeline.ingest.activity import activity
 
     settings = _load(config)
     activity(Context(settings), _night(ds, "--ds", settings))
@@ -60,7 +60,7 @@ def activity(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
 @app.command()
 def score(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
     """Score every eligible user as of one date and publish the partition."""
-    from pipeline.scoring import score
+    from pipeline.scoring.scoring import score
 
     settings = _load(config)
     score(Context(settings), _night(ds, "--ds", settings).first, model=model)
@@ -69,7 +69,7 @@ def score(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
 @app.command()
 def monitor(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Measure one night into `metrics`: volumes, freshness, and how far its scores moved since the night before."""
-    from pipeline.monitor import monitor
+    from pipeline.monitoring.monitor import monitor
 
     settings = _load(config)
     monitor(Context(settings), _night(ds, "--ds", settings).first)
@@ -78,7 +78,7 @@ def monitor(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
 @app.command()
 def report(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Write one night's report: a single HTML file, to open in any browser."""
-    from pipeline.report import report
+    from pipeline.report.report import report
 
     settings = _load(config)
     report(Context(settings), _night(ds, "--ds", settings).first)
@@ -97,8 +97,8 @@ def targets(
     export: Annotated[Literal["csv", "parquet"] | None, typer.Option(help="Export the list at once.")] = None,
 ) -> None:
     """Decide whom a campaign texts on the day after: everyone known, with arm and reason, as a version of its list."""
-    from pipeline.exports import export as export_list
-    from pipeline.targets import make, show_list
+    from pipeline.campaigns.exports import export as export_list
+    from pipeline.campaigns.targets import make, show_list
 
     settings = _load(config)
     context, day = Context(settings), _night(ds, "--ds", settings).first
@@ -120,7 +120,7 @@ def export(
     out: Annotated[str | None, typer.Option(help="File or URI, instead of one in the [targeting] path.")] = None,
 ) -> None:
     """Write the ids of a list's targets, the best first, to a file for whoever sends the messages."""
-    from pipeline.exports import export
+    from pipeline.campaigns.exports import export
 
     settings = _load(config)
     export(Context(settings), _night(ds, "--ds", settings).first, campaign, version=version, format=format, out=out)
@@ -145,8 +145,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Instead of training.seed.")] = None,
 ) -> None:
     """Build examples, fit, judge on later days beside the champion, register, and promote if the verdict says so."""
-    from pipeline.progress import training_progress
-    from pipeline.training import train, with_training
+    from pipeline.terminal import training_progress
+    from pipeline.training.steps import train, with_training
 
     settings = with_training(_load(config), architecture=architecture, history_days=history_days, seed=seed)
     day = _night(as_of, "--as-of", settings).first
@@ -159,7 +159,7 @@ def models(context: typer.Context, config: Config = DEFAULT_CONFIG) -> None:
     """List the registered models, newest first: status, architecture, AUC of each stage, verdict."""
     context.obj = config
     if context.invoked_subcommand is None:
-        from pipeline.models import print_models
+        from pipeline.models.listing import print_models
 
         print_models(_load(config))
 
@@ -170,7 +170,7 @@ def rollback_champion(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The funnel's TOML file.")] = None,
 ) -> None:
     """Withdraw the champion from every date; the promoted model before it takes its place."""
-    from pipeline.registry import Registry
+    from pipeline.models.registry import Registry
 
     withdrawn, champion = Registry(_load(config or context.obj)).rollback()
     print(f"model {withdrawn} is withdrawn from every date; {champion} is champion again")
@@ -183,7 +183,7 @@ def promote(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Promote a model whatever its verdict, which is told."""
-    from pipeline.models import promote_by_hand
+    from pipeline.models.listing import promote_by_hand
 
     print(promote_by_hand(_load(config), version, reason=reason))
 
@@ -231,7 +231,7 @@ def results(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Did a campaign work: response by arm and band, uplift, cost of what it caused, and the Qini curve."""
-    from pipeline.results_table import print_results
+    from pipeline.campaigns.results_table import print_results
 
     settings = _load(config)
     night = None if ds is None else _night(ds, "--ds", settings).first
@@ -254,11 +254,11 @@ def sql(
     settings = _load(config)
     time = parse_time(at, settings.zone, name="--at") if at else None
     if query is None:
-        from pipeline.shell import run as run_shell
+        from pipeline.analyst.shell import run as run_shell
 
         run_shell(settings, format=format, out=out, at=time)
     else:
-        from pipeline.analyst import query as run_query
+        from pipeline.analyst.query import query as run_query
 
         run_query(settings, query, format=format, out=out, at=time)
 
@@ -269,7 +269,7 @@ def tables(
     views: Annotated[bool, typer.Option("--views", help="The views instead, and what one row of each is.")] = False,
 ) -> None:
     """The warehouse's tables: rows, files, partitions, newest date, snapshot."""
-    from pipeline.analyst import print_tables, print_views
+    from pipeline.analyst.query import print_tables, print_views
 
     (print_views if views else print_tables)(_load(config))
 
@@ -301,7 +301,7 @@ def doctor(config: Config = DEFAULT_CONFIG) -> None:
 
 
 def _load(config: Path) -> "Settings":
-    from pipeline.config import load
+    from pipeline.config.settings import load
 
     return load(config)
 

@@ -13,18 +13,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from model.metrics import auc, expected_calibration_error, log_loss
-from pipeline.config import Settings, load
-from pipeline.context import Context
+from pipeline.campaigns.exports import export
+from pipeline.campaigns.targets import make, show_list
+from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
-from pipeline.exports import export
 from pipeline.nights import load as load_history
 from pipeline.nights import nightly
-from pipeline.progress import bar, show, training_progress
-from pipeline.report import report
-from pipeline.simulate import Simulation, Summary, simulate
-from pipeline.targets import make, show_list
-from pipeline.training import train
+from pipeline.report.report import report
+from pipeline.runs.context import Context
+from pipeline.simulate.simulate import Simulation, Summary, simulate
+from pipeline.terminal import bar, show, training_progress
+from pipeline.training.steps import train
 
 START = date(2026, 1, 1)
 CONFIG = "funnel.toml"

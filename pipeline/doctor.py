@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 
-from pipeline.arrivals import days_delivered
-from pipeline.config import Settings, load
+from pipeline.config.settings import Settings, load
 from pipeline.errors import FunnelError
-from pipeline.registry import Registry
-from pipeline.warehouse import Warehouse
+from pipeline.ingest.arrivals import days_delivered
+from pipeline.models.registry import Registry
+from pipeline.warehouse.warehouse import Warehouse
 
 MIN_JAVA = 17
 

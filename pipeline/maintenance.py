@@ -6,8 +6,8 @@ Never what a reader or a rollback still needs: a snapshot that was current withi
 
 from datetime import UTC, date, datetime, timedelta
 
-from pipeline.context import Context
-from pipeline.upkeep import Cleared, Compacted
+from pipeline.runs.context import Context
+from pipeline.warehouse.upkeep import Cleared, Compacted
 
 MADE_FROM = ("activity", "users")
 """A state of `known_users` holds while these tables' files are what it was made from; written anew, they would make

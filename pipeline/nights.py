@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 
-from pipeline.activity import activity
-from pipeline.context import Context
 from pipeline.dates import DateRange
 from pipeline.errors import first_line
-from pipeline.ingest import ingest
-from pipeline.monitor import monitor
-from pipeline.registry import Registry
-from pipeline.report import report
-from pipeline.scoring import score
+from pipeline.ingest.activity import activity
+from pipeline.ingest.ingest import ingest
+from pipeline.models.registry import Registry
+from pipeline.monitoring.monitor import monitor
+from pipeline.report.report import report
+from pipeline.runs.context import Context
+from pipeline.scoring.scoring import score
 
 
 def nightly(context: Context, ds: date, *, model: str | None = None) -> None:

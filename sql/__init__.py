@@ -1,1 +1,1 @@
-"""The transformations as Spark SQL files with Jinja for stages and windows; `pipeline.sql_files` renders them."""
+"""SQL as Jinja templates, by engine: `spark`, `duckdb`, and `views` for both; see `pipeline.engines.templates`."""

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 if TYPE_CHECKING:
-    from pipeline.config import Settings
-    from pipeline.context import Context
+    from pipeline.config.settings import Settings
+    from pipeline.runs.context import Context
 
-SHARED_DATA = Path(os.environ.get("FUNNEL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = Path(os.environ.get("FUNNEL_TEST_DATA", ROOT.parent / "shared" / "data"))
 
-USE_ARCHIVE = f"-XX:SharedArchiveFile={Path(__file__).parents[1] / 'build' / 'spark.jsa'}"
+USE_ARCHIVE = f"-XX:SharedArchiveFile={ROOT / 'build' / 'spark.jsa'}"
 """Start from what `tests/spark_archive.py` has kept, where it has."""
 JAVA_OPTIONS = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable {USE_ARCHIVE}"
 """For jobs of few rows: nothing that runs once is optimised, and one thread collects what little garbage there is."""
@@ -96,13 +97,13 @@ class Company:
     @property
     def settings(self) -> "Settings":
         # Imported late: the tests of model/ also run where there is neither Spark nor Iceberg.
-        from pipeline.config import load
+        from pipeline.config.settings import load
 
         return load(self.config)
 
     def context(self, **changes: Any) -> "Context":
         """A fresh run; what it would print is appended to `lines`."""
-        from pipeline.context import Context
+        from pipeline.runs.context import Context
 
         return Context(self.settings, notify=self.lines.append, **changes)
 

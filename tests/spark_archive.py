@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 from pyspark import SparkContext
 
-from pipeline.activity import activity
 from pipeline.dates import DateRange
-from pipeline.ingest import ingest
+from pipeline.ingest.activity import activity
+from pipeline.ingest.ingest import ingest
 from tests.conftest import USE_ARCHIVE, Company
-from tests.pipeline.funnels import sms
+from tests.support.funnels import sms
 
 DAY = date(2026, 3, 1)
 

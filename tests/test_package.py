@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import JAVA_OPTIONS
+from tests.conftest import JAVA_OPTIONS, ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("dags", "pipeline", "model", "sql", "pyproject.toml", "README.md", "LICENSE")
 
 

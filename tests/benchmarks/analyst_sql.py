@@ -1,7 +1,7 @@
 """How long a grouped query over 10 million scores takes an analyst: rows and mean score of each night and band.
 
-Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.connect`, each time on a new connection,
-over the table and over the view `bands`; `funnel sql` as a whole new process; and, of the same files and without the
+Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.query.connect`, on a new connection each
+time, over the table and over the view `bands`; `funnel sql` as a whole new process; and, of the same files and without the
 warehouse, plain DuckDB, pyarrow and pandas. All give the same rows, which is checked. Files are in the page cache.
 
     python -m tests.benchmarks.analyst_sql
@@ -19,9 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.analyst import connect
-from pipeline.config import Settings, load
-from pipeline.warehouse import Warehouse
+from pipeline.analyst.query import connect
+from pipeline.config.settings import Settings, load
+from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.start_up import ROOT, funnel, make_warehouse, python
 from tests.benchmarks.tuning import markdown

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.config import load
-from pipeline.warehouse import Warehouse
+from pipeline.config.settings import load
+from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import PeakMemory
 
 INTERVAL = 1.0

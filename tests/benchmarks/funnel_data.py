@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 
 from model import Categorical, Feature, Numeric
 from tests.benchmarks.tuning import Split
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from pipeline.config import Settings
+    from pipeline.config.settings import Settings
 
 FUNNELS = ("lender", "bpi2012")
 METADATA = b"funnel"
@@ -184,7 +185,7 @@ def _lender(company: Path) -> Funnel:
     from importlib.resources import files
 
     from pipeline.demo import simulate_company
-    from pipeline.simulate import Simulation
+    from pipeline.simulate.simulate import Simulation
 
     simulate_company(company / "source", users=20_000, days=LENDER_DAYS, start=LENDER_START, seed=Simulation.seed)
     text = files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8")
@@ -201,7 +202,7 @@ def _lender(company: Path) -> Funnel:
 
 def _bpi2012(company: Path, log: Path) -> Funnel:
     """BPI 2012 read as calls and what follows them, by the tests' configuration."""
-    config = Path(__file__).parents[1] / "configs" / "bpi2012.toml"
+    config = ROOT / "tests" / "configs" / "bpi2012.toml"
     text = config.read_text(encoding="utf-8").replace('path = "bpi2012/', f'path = "{log.resolve()}/')
     company.mkdir()
     return _examples(company, text, BPI_FIRST, BPI_LAST)
@@ -209,11 +210,11 @@ def _bpi2012(company: Path, log: Path) -> Funnel:
 
 def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
     """Load a range of dates, build the examples as of its last, and split them."""
-    from pipeline.config import load
-    from pipeline.context import Context
+    from pipeline.config.settings import load
     from pipeline.dates import DateRange
-    from pipeline.examples import examples
+    from pipeline.features.examples import examples
     from pipeline.nights import load as load_history
+    from pipeline.runs.context import Context
 
     config = company / "funnel.toml"
     config.write_text(text, encoding="utf-8")
@@ -227,7 +228,7 @@ def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
 def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funnel:
     """The examples with ``part_<stage>``, labels as known within their part, and no row that is in none."""
     from pipeline.dates import end_of_day, epoch_micros
-    from pipeline.examples import context_columns
+    from pipeline.features.examples import context_columns
 
     stages, windows = settings.funnel.stage_names, tuple(stage.window_days for stage in settings.funnel.stages)
     borders = Borders.before(as_of, longest_window=max(windows))
@@ -261,6 +262,6 @@ def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funn
 
 def _plain_features(settings: Settings) -> tuple[Feature, ...]:
     """The pipeline's features, none of them marked as context: all models see all columns, always."""
-    from pipeline.training import model_features
+    from pipeline.training.steps import model_features
 
     return tuple(Categorical(each.name) if isinstance(each, Categorical) else each for each in model_features(settings))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 
-from model.losses import task_losses
+from model.training.losses import task_losses
 from tests.benchmarks.harness import in_turns, rates_table, write_report
 from tests.benchmarks.peers import TASKS, DeepCTR, Ours, examples_of, spec_of
 from tests.benchmarks.training_step import aucs_of

@@ -31,11 +31,11 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from pipeline.config import Settings, load
+from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
-from pipeline.registry import Registry
-from pipeline.simulate import Simulation, simulate
-from pipeline.warehouse import Warehouse
+from pipeline.models.registry import Registry
+from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import PeakMemory, write_report
 from tests.benchmarks.tuning import markdown
 
@@ -50,8 +50,8 @@ TWICE = """
 import sys
 from datetime import date
 from pathlib import Path
-from pipeline.config import load
-from pipeline.context import Context
+from pipeline.config.settings import load
+from pipeline.runs.context import Context
 from pipeline.nights import nightly
 for _ in range(2):
     nightly(Context(load(Path(sys.argv[1]))), date.fromisoformat(sys.argv[2]))

@@ -7,7 +7,7 @@ results must be the same rows. The limit is three times DuckDB's time.
 `classify` and `activity` run over a night's landing and over all of the history, as a load does; `eligible` includes
 `known_users`, from a state a week old; `exposures` are those of a training. Processor seconds, unlike seconds, say the
 same on a busy machine. The session is warm and its JVM optimises, as a load's does; a night's own does not, see
-`pipeline.spark.properties`.
+`pipeline.engines.spark.properties`.
 
     python -m tests.benchmarks.night_sql [--users N] [--days N] [--keep FOLDER] [--rounds N]
 """
@@ -28,14 +28,14 @@ import duckdb
 import psutil
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.config import Settings
-from pipeline.context import Context
+from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
-from pipeline.features import activity_reach
-from pipeline.landing import mapped_events
-from pipeline.source import source_rows
-from pipeline.sql_files import render
-from pipeline.tables import event_kinds, profile_columns
+from pipeline.engines.templates import render
+from pipeline.features.features import activity_reach
+from pipeline.ingest.landing import mapped_events
+from pipeline.ingest.source import source_rows
+from pipeline.runs.context import Context
+from pipeline.warehouse.tables import event_kinds, profile_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.night import Prepared, prepare
 from tests.benchmarks.tuning import markdown
@@ -112,7 +112,7 @@ class Bench:
     def duck_run(self, query: Query) -> Callable[[], None]:
         out = self.scratch / "duck" / f"{query.name}.parquet"
         out.parent.mkdir(exist_ok=True)
-        texts = {name: transpiled(render(name, **parameters)) for name, parameters in query.files.items()}
+        texts = {name: transpiled(render(f"spark/{name}", **parameters)) for name, parameters in query.files.items()}
 
         def run() -> None:
             for view, files in query.inputs.items():
@@ -150,11 +150,11 @@ class Bench:
             self._opened[query.name, view].createOrReplaceTempView(view)
         *before, last = query.files
         for name in before:
-            frame = self.spark.sql(render(name, **query.files[name]))
+            frame = self.spark.sql(render(f"spark/{name}", **query.files[name]))
             if name in CACHED:
                 frame.persist().count()
             frame.createOrReplaceTempView(name)
-        return render(last, **query.files[last])
+        return render(f"spark/{last}", **query.files[last])
 
     def _read(self, files: tuple[str, ...]) -> DataFrame:
         return self.spark.read.option("recursiveFileLookup", "true").parquet(*files)

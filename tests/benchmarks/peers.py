@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from model import FeatureSpec, ModelConfig, Task, TrainConfig
-from model.categorical import SPECIAL_IDS, Categorical, Vocabulary
-from model.data import Examples, Resident
-from model.features import Encoded
-from model.inference import score
-from model.network import MultiTaskModel, build_model
-from model.numeric import FittedNumeric, Numeric, Standardiser
-from model.training import Trainer
+from model.inputs.categorical import SPECIAL_IDS, Categorical, Vocabulary
+from model.inputs.features import Encoded
+from model.inputs.numeric import FittedNumeric, Numeric, Standardiser
+from model.network.inference import score
+from model.network.network import MultiTaskModel, build_model
+from model.training.data import Examples, Resident
+from model.training.trainer import Trainer
 
 SPARSE, DENSE, DIM, EXPERTS = 20, 30, 16, 8
 TASKS = ("click", "register", "complete")

@@ -40,10 +40,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model import Bundle, ModelConfig, fit
-from pipeline.config import Settings, load
-from pipeline.context import Context
+from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
-from pipeline.tables import feature_columns
+from pipeline.runs.context import Context
+from pipeline.warehouse.tables import feature_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.tuning import markdown
 
@@ -52,16 +52,16 @@ NIGHT = date(2026, 3, 1)
 BATCH = 65_536
 FITTED_ROWS = 20_000
 STEPS: Mapping[str, str] = {
-    "score and rank": "pipeline.scoring.with_bands",
-    "stage": "pipeline.scoring.stage_one_partition",
-    "audit": "pipeline.scoring._audit",
-    "commit": "pipeline.scoring.publish",
+    "score and rank": "pipeline.scoring.scoring.with_bands",
+    "stage": "pipeline.scoring.scoring.stage_one_partition",
+    "audit": "pipeline.scoring.scoring._audit",
+    "commit": "pipeline.scoring.scoring.publish",
 }
 """Functions of the pass that run Spark jobs or commit: with the first of them, the network's outputs are there."""
 
 
 def models(settings: Settings) -> dict[str, ModelConfig]:
-    from pipeline.training import _model_config
+    from pipeline.training.steps import _model_config
 
     default = _model_config(settings)
     large = replace(default, experts=8, expert_units=(256, 128), gate_units=(64,), tower_units=(64,), embedding_dim=16)
@@ -86,7 +86,7 @@ def draw_features(settings: Settings, rows: int, *, seed: int) -> pa.Table:
 
 def fit_model(settings: Settings, config: ModelConfig) -> Bundle:
     """One epoch over rows whose labels are drawn, and hang on nothing."""
-    from pipeline.training import _train_config, model_features
+    from pipeline.training.steps import _train_config, model_features
 
     table, rng = draw_features(settings, FITTED_ROWS, seed=1), np.random.default_rng(2)
     for name in settings.features.context:
@@ -134,8 +134,8 @@ class Company:
 
     def publish(self, features: Path, model: Path, users: int) -> None:
         """What a night does once its features are there."""
-        from pipeline.runs import StageRun
-        from pipeline.scoring import publish_scores, stage_predictions
+        from pipeline.runs.record import StageRun
+        from pipeline.scoring.scoring import publish_scores, stage_predictions
 
         run = StageRun("score", DateRange(NIGHT, NIGHT), model_version=model.name)
         inputs = self.context.spark.read.parquet(str(features))

@@ -19,13 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.tables import Table
-from pipeline.warehouse import Warehouse
+from pipeline.warehouse.tables import Table
+from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.tuning import markdown
-from tests.conftest import Company
+from tests.conftest import ROOT, Company
 
-ROOT = Path(__file__).parents[2]
 ROUNDS = 15
 FEW, MANY, USERS = 3, 120, 10_000
 FIRST_NIGHT = date(2026, 1, 1)

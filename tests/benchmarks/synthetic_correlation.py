@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from model.architectures import MMoE, OMoE, SharedBottom
-from model.layers import StackedLinear, StackedMLP
-from model.network import Towers
+from model.network.architectures import MMoE, OMoE, SharedBottom
+from model.network.layers import StackedLinear, StackedMLP
+from model.network.network import Towers
 from tests.benchmarks.tuning import interval, machine, markdown
 
 INPUTS, TASKS, EXPERTS, EXPERT_UNITS, TOWER_UNITS = 100, 2, 8, 16, 8

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from model.data import Examples
 from model.metrics import auc
+from model.training.data import Examples
 from tests.benchmarks.harness import Timing, in_turns, rates_table, write_report
 from tests.benchmarks.peers import (
     DIM,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import ROOT
+
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
 
-DAGS = Path(__file__).parents[2] / "dags"
+DAGS = ROOT / "dags"
 
 
 def airflow_environment(home: Path) -> dict[str, str]:

@@ -18,14 +18,14 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from pipeline.config import Settings, load
-from pipeline.context import Context
+from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.nights import backfill
 from pipeline.nights import load as load_history
-from pipeline.simulate import Simulation, simulate
-from pipeline.training import train
-from tests.conftest import SMALL_SPARK
+from pipeline.runs.context import Context
+from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.training.steps import train
+from tests.conftest import ROOT, SMALL_SPARK
 from tests.dags.server import Airflow, Webhook, descendants
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 ZONE = ZoneInfo("Asia/Shanghai")
 USERS, DAYS = 1_200, 46
-SHOTS = Path(__file__).parents[2] / "build" / "airflow"
+SHOTS = ROOT / "build" / "airflow"
 NIGHT_ID = "funnel_nightly"
 # Missed nights are not late here: on SQLite, a scheduler that tells of a late run while Airflow takes back half of a
 # refused backfill ends. The night before the first data is late, and nobody is told.

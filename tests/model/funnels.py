@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from model import Categorical, Numeric
-from model.calibration import sigmoid
+from model.calibration.calibration import sigmoid
 
 TASKS = ("click", "register", "complete")
 FEATURES = (

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -14,9 +13,10 @@ import pytest
 
 from model import Bundle
 from model.config import Architecture
+from tests.conftest import ROOT
 from tests.model.funnels import draw_funnel
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 
 def test_the_page_for_data_scientists_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline.dates import DateRange
-from pipeline.ingest import ingest
-from tests.conftest import Company
+from pipeline.ingest.ingest import ingest
+from tests.conftest import ROOT, Company
 from tests.pipeline.conftest import Ended
-from tests.pipeline.funnels import WITHOUT_USERS, sms
+from tests.support.funnels import WITHOUT_USERS, sms
 
 DAYS = [date(2026, 3, 1) + timedelta(days=n) for n in range(6)]
 LAST = DAYS[-1]
@@ -220,7 +220,7 @@ def test_a_process_of_its_own_ends_the_same_way(lender: Company) -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env=os.environ,
     )
     assert ended.returncode == 1

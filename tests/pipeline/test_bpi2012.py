@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.context import Context
 from pipeline.dates import DateRange
-from pipeline.examples import exposures
+from pipeline.features.examples import exposures
 from pipeline.nights import backfill
-from pipeline.runs import StageRun
-from pipeline.scoring import score
-from pipeline.training import train
-from tests.conftest import Company
+from pipeline.runs.context import Context
+from pipeline.runs.record import StageRun
+from pipeline.scoring.scoring import score
+from pipeline.training.steps import train
+from tests.conftest import ROOT, Company
 
 pytestmark = pytest.mark.slow
 
-CONFIG = Path(__file__).parents[1] / "configs" / "bpi2012.toml"
+CONFIG = ROOT / "tests" / "configs" / "bpi2012.toml"
 ZONE = "Europe/Amsterdam"
 # The log ends on 14 March; the day after is one that a night would run, and find nothing.
 DAYS = DateRange(date(2011, 10, 1), date(2012, 3, 15))

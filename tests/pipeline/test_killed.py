@@ -20,14 +20,14 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from pipeline.config import load
-from pipeline.context import Context
+from pipeline.config.settings import load
 from pipeline.dates import DateRange
 from pipeline.nights import load as load_history
 from pipeline.nights import nightly
-from pipeline.simulate import Simulation, simulate
-from pipeline.training import train
-from tests.conftest import SMALL_SPARK
+from pipeline.runs.context import Context
+from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.training.steps import train
+from tests.conftest import ROOT, SMALL_SPARK
 
 pytestmark = pytest.mark.slow
 
@@ -47,9 +47,9 @@ min_positives = 1
 OF_A_RUN = ("run_id", "scored_at", "made_from")
 """Columns that differ from run to run; `made_from` is a digest of file names."""
 PUBLISH, RECORD, STAGE = (
-    "pipeline.warehouse:Warehouse.publish",
-    "pipeline.warehouse:Warehouse.append",
-    "pipeline.warehouse:Warehouse.staging",
+    "pipeline.warehouse.warehouse:Warehouse.publish",
+    "pipeline.warehouse.warehouse:Warehouse.append",
+    "pipeline.warehouse.warehouse:Warehouse.staging",
 )
 
 
@@ -133,11 +133,11 @@ def start(company: Company, kill: Kill) -> subprocess.Popen[str]:
     """The stage in a process and a session of its own."""
     run = [sys.executable, "-m", "pipeline"]
     if kill.function:
-        run[2:] = ["tests.pipeline.kill_at", kill.function, str(kill.call)]
+        run[2:] = ["tests.support.kill_at", kill.function, str(kill.call)]
     model = ["--model", company.model] if kill.stage == "score" else []
     return subprocess.Popen(
         [*run, kill.stage, "--ds", NIGHT.isoformat(), "--config", str(company.config), *model],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

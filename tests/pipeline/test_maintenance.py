@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from pyiceberg.table import Transaction
 
-from pipeline import upkeep
-from pipeline.config import load
-from pipeline.context import Context
+from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.maintenance import maintain
-from pipeline.warehouse import Warehouse
+from pipeline.runs.context import Context
+from pipeline.warehouse import upkeep
+from pipeline.warehouse.warehouse import Warehouse
 from tests.conftest import Company
-from tests.pipeline import nights_by_hand
 from tests.pipeline.conftest import Ended
-from tests.pipeline.kill_at import kill_at
-from tests.pipeline.test_warehouse import contents, reasons_in, staged, warehouse_at
+from tests.pipeline.warehouse.test_warehouse import contents, reasons_in, staged, warehouse_at
+from tests.support import nights
+from tests.support.kill_at import kill_at
 
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))
 PROCESSES = multiprocessing.get_context("spawn")
@@ -264,7 +264,7 @@ def test_a_rollback_while_snapshots_expire_keeps_its_table(company: Company, mon
 def test_states_older_than_a_backfill_are_dropped_but_for_one_to_start_from(company: Company) -> None:
     days = [date(2026, 1, 1) + timedelta(days=7 * n) for n in range(20)]
     for day in days:
-        nights_by_hand.publish(company, "known_users", day, [{"user_id": "ann"}])
+        nights.publish(company, "known_users", day, [{"user_id": "ann"}])
     kept = [day for day in days if day > days[-1] - timedelta(days=90)]
     dropped = days[: -len(kept) - 1]
     assert maintained(company) == [f"known_users {len(dropped)} states until {dropped[-1]} dropped"]
@@ -275,7 +275,7 @@ def test_states_older_than_a_backfill_are_dropped_but_for_one_to_start_from(comp
 def test_samples_of_features_are_dropped_when_old(company: Company) -> None:
     days = [date(2026, 1, 1) + timedelta(days=n) for n in (0, 1, 2, 90, 91)]
     for day in days:
-        nights_by_hand.publish(company, "feature_samples", day, [{"user_id": "ann"}])
+        nights.publish(company, "feature_samples", day, [{"user_id": "ann"}])
     assert maintained(company, dry_run=True) == ["feature_samples 2 samples until 2026-01-02 would be dropped"]
     assert maintained(company) == ["feature_samples 2 samples until 2026-01-02 dropped"]
     assert [row["ds"] for row in company.rows("feature_samples")] == days[2:]
@@ -303,10 +303,10 @@ def test_two_writers_beside_compactions_lose_nothing(company: Company) -> None:
 
 
 KILLS = {
-    "its file written": ("pipeline.upkeep:parquet_files_to_data_files", 1),
-    "compaction committed": ("pipeline.upkeep:_files_below", 1),
-    "snapshots expired": ("pipeline.upkeep:_named_files", 1),
-    "some files removed": ("pipeline.upkeep:_remove", 3),
+    "its file written": ("pipeline.warehouse.upkeep:parquet_files_to_data_files", 1),
+    "compaction committed": ("pipeline.warehouse.upkeep:_files_below", 1),
+    "snapshots expired": ("pipeline.warehouse.upkeep:_named_files", 1),
+    "some files removed": ("pipeline.warehouse.upkeep:_remove", 3),
 }
 
 

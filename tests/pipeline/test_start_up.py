@@ -14,18 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.io import InputFile
 
-from pipeline.config import load
+from pipeline.config.settings import load
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
-from pipeline.ingest import ingest
-from pipeline.local_catalog import LocalFiles
-from pipeline.warehouse import Warehouse
-from tests.conftest import Company
+from pipeline.ingest.ingest import ingest
+from pipeline.warehouse.local_catalog import LocalFiles
+from pipeline.warehouse.warehouse import Warehouse
+from tests.conftest import ROOT, Company
 from tests.pipeline.conftest import Ended
-from tests.pipeline.funnels import sms
+from tests.support.funnels import sms
 
 D1 = date(2026, 3, 1)
-ROOT = Path(__file__).parents[2]
 HEAVY = {
     "airflow",
     "great_expectations",
@@ -79,7 +78,7 @@ def publish(warehouse: Warehouse, day: date, users: Iterable[str]) -> None:
 def test_help_imports_nothing_of_what_commands_need() -> None:
     loaded = modules_of("--help")
     assert "pipeline.cli" in loaded
-    assert not loaded & (HEAVY | OF_QUERIES | {"pipeline.config", "pydantic_settings"})
+    assert not loaded & (HEAVY | OF_QUERIES | {"pipeline.config.settings", "pydantic_settings"})
 
 
 def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
@@ -87,7 +86,7 @@ def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
     # PyIceberg and DuckDB would import the latter by themselves, were they asked in another way.
     for arguments in (("sql", "SELECT * FROM user_scores"), ("tables",)):
         loaded = modules_of(*arguments, "-c", company.config)
-        assert {"pipeline.analyst", "duckdb", "pyiceberg.table"} <= loaded
+        assert {"pipeline.analyst.query", "duckdb", "pyiceberg.table"} <= loaded
         assert not loaded & (HEAVY | {"sqlalchemy", "pyarrow.dataset", "pyiceberg.io.pyarrow"})
 
 

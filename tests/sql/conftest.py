@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.spark import session
+from pipeline.engines.spark import session
 
 ZONE = "spark.sql.session.timeZone"
 

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
+from pipeline.config.sections import Stage
 from pipeline.dates import end_of_day, epoch_micros
-from pipeline.sections import Stage
-from pipeline.spark import run_sql
+from pipeline.engines.spark import run_sql
 from tests.sql.logs import World
 from tests.sql.reference import Event, Profile, Row, SourceRow
 

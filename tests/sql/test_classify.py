@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.spark import run_sql
+from pipeline.engines.spark import run_sql
 from tests.sql import frames, reference
 from tests.sql.frames import SOURCE
 from tests.sql.logs import MOMENT, Dice

@@ -1,0 +1,189 @@
+"""Categorical features: single labels and lists of labels, and the vocabularies fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.inputs.columns import Column, as_lists, as_strings, check_name, column_of
+from model.inputs.lookup import MISSING, SPECIAL_IDS, Lookup
+
+PADDING = -1
+"""What fills a row of list ids after its last element."""
+
+POOLINGS = ("mean", "sum", "max")
+MERGE_AT = 2**16
+"""Counts not merged yet may grow to this many, or to as many as are merged: each is merged a few times."""
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A column of labels: anything Arrow casts to a string (strings, integers, booleans, dates, ...).
+
+    The ``max_vocabulary`` most frequent values get a row of their own; others share the row of unseen values,
+    nulls (and NaN) have the row of missing ones. ``context`` marks what is known of an exposure, not of a
+    user.
+    """
+
+    name: str
+    max_vocabulary: int = 10_000
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        _check_at_least_1("categorical", self.name, "max_vocabulary", self.max_vocabulary)
+
+
+@dataclass(frozen=True)
+class CategoricalList:
+    """A column of lists of labels, say the categories a user viewed; its elements share one vocabulary.
+
+    The first ``max_length`` elements of a list count, so sort lists by falling importance. A null list reads
+    as one missing element, an empty one as no element at all. ``pooling`` is how the embeddings of a list
+    become one: "mean", "sum" or "max". The rest is as for ``Categorical``.
+    """
+
+    name: str
+    max_vocabulary: int = 10_000
+    max_length: int = 50
+    pooling: str = "mean"
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        _check_at_least_1("categorical list", self.name, "max_vocabulary", self.max_vocabulary)
+        _check_at_least_1("categorical list", self.name, "max_length", self.max_length)
+        if self.pooling not in POOLINGS:
+            raise ValueError(
+                f"categorical list {self.name!r}: pooling is {self.pooling!r}, not one of {', '.join(POOLINGS)}"
+            )
+
+
+@dataclass(frozen=True)
+class _Values:
+    """``values`` by falling frequency, with ids from ``SPECIAL_IDS`` on."""
+
+    feature: Categorical | CategoricalList
+    values: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding table, the missing and the unseen row among them."""
+        return SPECIAL_IDS + len(self.values)
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self.values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"feature": asdict(self.feature), "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Vocabulary(_Values):
+    """A fitted categorical."""
+
+    feature: Categorical
+
+    def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
+        """Ids, int32 (n,)."""
+        return self._lookup.ids(column_of(table, self.feature.name), self.feature.name)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Vocabulary:
+        return cls(Categorical(**stored["feature"]), tuple(stored["values"]))
+
+
+@dataclass(frozen=True)
+class ListVocabulary(_Values):
+    """A fitted categorical list."""
+
+    feature: CategoricalList
+
+    def encode_into(self, ids: np.ndarray, table: pa.Table | pa.RecordBatch) -> None:
+        """Write ids and padding to all of ``ids``, int32 (n, ``max_length``)."""
+        name, most = self.feature.name, self.feature.max_length
+        row = 0
+        for lists in as_lists(column_of(table, name), name):
+            block = ids[row : row + len(lists)]
+            lengths, elements = _kept(lists, most)
+            block[...] = PADDING
+            block[np.arange(most) < lengths[:, None]] = self._lookup.ids(elements, name)
+            if lists.null_count:
+                block[np.asarray(lists.is_null()), 0] = MISSING
+            row += len(lists)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> ListVocabulary:
+        return cls(CategoricalList(**stored["feature"]), tuple(stored["values"]))
+
+
+class VocabularyFit:
+    """Counts a feature's values, batch after batch; exact, with one count held per distinct value."""
+
+    def __init__(self, feature: Categorical | CategoricalList) -> None:
+        self.feature = feature
+        self._merged = pa.table({"value": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch. Raises ValueError that names a missing or mistyped column."""
+        column, name = column_of(batch, self.feature.name), self.feature.name
+        if isinstance(self.feature, Categorical):
+            self._count(as_strings(column, name))
+            return
+        for lists in as_lists(column, name):
+            _, elements = _kept(lists, self.feature.max_length)
+            self._count(as_strings(elements, name))
+
+    def finish(self) -> Vocabulary | ListVocabulary:
+        self._merge()
+        by_frequency = self._merged.sort_by(
+            [
+                ("count", "descending"),
+                ("value", "ascending"),
+            ]  # the value breaks ties: one table, one vocabulary
+        )
+        values = tuple(by_frequency["value"][: self.feature.max_vocabulary].to_pylist())
+        if isinstance(self.feature, Categorical):
+            return Vocabulary(self.feature, values)
+        return ListVocabulary(self.feature, values)
+
+    def _count(self, strings: Column) -> None:
+        counts = pc.value_counts(pc.drop_null(strings))
+        if len(counts) == 0:
+            return
+        self._waiting.append(pa.table({"value": counts.field("values"), "count": counts.field("counts")}))
+        self._waiting_rows += len(counts)
+        if self._waiting_rows > max(MERGE_AT, len(self._merged)):
+            self._merge()
+
+    def _merge(self) -> None:
+        counts = pa.concat_tables([self._merged, *self._waiting]).group_by("value").aggregate([("count", "sum")])
+        self._merged = pa.table({"value": counts["value"], "count": counts["count_sum"]})
+        self._waiting, self._waiting_rows = [], 0
+
+
+def _check_at_least_1(kind: str, name: str, setting: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{kind} {name!r}: {setting} is {value!r}, not 1 or more")
+
+
+def _kept(lists: pa.Array, max_length: int) -> tuple[np.ndarray, pa.Array]:
+    """How many elements of each list count, int (n,), and those elements, list after list."""
+    offsets = np.asarray(lists.offsets)
+    first, length = offsets[:-1], np.minimum(np.diff(offsets), max_length)
+    if lists.null_count:  # a null list may still span elements
+        length[np.asarray(lists.is_null())] = 0
+    if length.sum() == offsets[-1] - offsets[0]:
+        return length, lists.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    before = np.cumsum(length) - length
+    position = np.repeat(first - before, length) + np.arange(length.sum())
+    return length, lists.values.take(pa.array(position))

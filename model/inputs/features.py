@@ -1,0 +1,319 @@
+"""Declared features, and the fitted specification that turns a table into tensors.
+
+The specification is saved with the model and is the only encoder: training and scoring cannot disagree on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from model.inputs.categorical import (
+    PADDING,
+    Categorical,
+    CategoricalList,
+    ListVocabulary,
+    Vocabulary,
+    VocabularyFit,
+)
+from model.inputs.columns import check_table, column_of
+from model.inputs.lookup import MISSING, SPECIAL_IDS, UNSEEN
+from model.inputs.numeric import FittedNumeric, Numeric, NumericFit
+
+__all__ = [
+    "MISSING",
+    "PADDING",
+    "SPECIAL_IDS",
+    "UNSEEN",
+    "Categorical",
+    "CategoricalList",
+    "Columns",
+    "Encoded",
+    "Feature",
+    "FeatureSpec",
+    "Numeric",
+    "column_of",
+]
+
+Feature = Categorical | CategoricalList | Numeric
+
+BLOCK_ROWS = 2**15
+"""Rows are written so many at a time: columns become rows while both still lie in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tensors of n rows.
+
+    **Shape**:
+
+    - ``sparse`` int32 (n, S): one id per categorical.
+    - ``dense`` float32 (n, D): a value per numeric, then an indicator per numeric that can be missing.
+    - ``lists`` int32 (n, P): the ids of every categorical list side by side, each padded at its end with
+      ``PADDING`` to its ``max_length`` columns.
+    """
+
+    sparse: Tensor
+    dense: Tensor
+    lists: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sparse)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a network takes: ``network(*encoded.tensors)``."""
+        return self.sparse, self.dense, self.lists
+
+    def rows(self, index: Tensor | slice) -> Encoded:
+        return Encoded(*(tensor[index] for tensor in self.tensors))
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Encoded:
+        return Encoded(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors))
+
+    @staticmethod
+    def cat(parts: Sequence[Encoded]) -> Encoded:
+        """The rows of all parts, one part after the other."""
+        return Encoded(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
+
+
+class Columns(NamedTuple):
+    """Which columns of ``Encoded`` belong to one feature: a numeric's are its value and its indicator."""
+
+    sparse: tuple[int, ...] = ()
+    dense: tuple[int, ...] = ()
+    lists: tuple[int, ...] = ()
+
+
+class _Context(NamedTuple):
+    """Which columns are context, bool (S,), (D,), (P,), and what the dense and list ones hold when hidden."""
+
+    sparse: Tensor
+    dense: Tensor
+    dense_hidden: Tensor
+    lists: Tensor
+    lists_hidden: Tensor
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Fitted features, in the order of their columns in ``Encoded``.
+
+    >>> table = pa.table({"city": ["a", "b", "a", None], "age": [20.0, 40.0, None, 30.0],
+    ...                   "viewed": [["hat"], [], None, ["hat", "shoe"]]})
+    >>> spec = FeatureSpec.fit([Categorical("city"), Numeric("age"), CategoricalList("viewed", max_length=3)], table)
+    >>> encoded = spec.encode(pa.table({"city": ["b", "zz", None], "age": [30, None, 1000],
+    ...                                 "viewed": [["shoe", "hat"], [], None]}))
+    >>> encoded.sparse.flatten().tolist()  # 0 is missing, 1 is unseen
+    [3, 1, 0]
+    >>> encoded.dense.tolist()
+    [[0.0, 0.0], [0.0, 1.0], [10.0, 0.0]]
+    >>> encoded.lists.tolist()  # -1 fills up
+    [[3, 2, -1], [-1, -1, -1], [0, -1, -1]]
+    """
+
+    categoricals: tuple[Vocabulary, ...]
+    lists: tuple[ListVocabulary, ...]
+    numerics: tuple[FittedNumeric, ...]
+    _contexts: dict[torch.device, _Context] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def fit(cls, features: Sequence[Feature], source: pa.Table | Iterable[pa.RecordBatch]) -> FeatureSpec:
+        """Learn vocabularies and scales from the batches of ``source``, read once and not kept.
+
+        How the rows are cut into batches does not matter, but for the last digits of means and scales.
+        Vocabularies are counted exactly; quantiles are those of a sample where there are many rows.
+
+        Raises ValueError for no features, no rows, a bad column, or one whose type changes between batches.
+        """
+        check_declared(features)
+        fits: list[NumericFit | VocabularyFit] = [
+            NumericFit(each) if isinstance(each, Numeric) else VocabularyFit(each) for each in features
+        ]
+        types: list[pa.DataType] = []
+        rows = 0
+        for batch in source.to_batches() if isinstance(source, pa.Table) else source:
+            if not types:
+                for each in fits:  # no row costs next to nothing, and finds a bad column before any work
+                    each.add(batch.slice(0, 0))
+                types = [column_of(batch, each.name).type for each in features]
+            _check_types(features, types, batch)
+            for each in fits:
+                each.add(batch)
+            rows += batch.num_rows
+        if rows == 0:
+            raise ValueError("the table has no rows to fit features on")
+        fitted = tuple(each.finish() for each in fits)
+        return cls(
+            tuple(each for each in fitted if isinstance(each, Vocabulary)),
+            tuple(each for each in fitted if isinstance(each, ListVocabulary)),
+            tuple(each for each in fitted if isinstance(each, FittedNumeric)),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All features: the categoricals, the lists, the numerics."""
+        features: list[Feature] = [
+            *(each.feature for each in self.categoricals),
+            *(each.feature for each in self.lists),
+            *(each.feature for each in self.numerics),
+        ]
+        return tuple(feature.name for feature in features)
+
+    @property
+    def vocabulary_sizes(self) -> tuple[int, ...]:
+        """Rows of each categorical's embedding table, the missing and the unseen row among them."""
+        return tuple(each.size for each in self.categoricals)
+
+    @property
+    def list_sizes(self) -> tuple[int, ...]:
+        """Rows of each list's embedding table, the missing and the unseen row among them."""
+        return tuple(each.size for each in self.lists)
+
+    @property
+    def list_lengths(self) -> tuple[int, ...]:
+        """How many columns each list has in ``Encoded.lists``: its ``max_length``."""
+        return tuple(each.feature.max_length for each in self.lists)
+
+    @property
+    def list_poolings(self) -> tuple[str, ...]:
+        return tuple(each.feature.pooling for each in self.lists)
+
+    @property
+    def numeric_width(self) -> int:
+        """V: values, the first columns of ``Encoded.dense``."""
+        return len(self.numerics)
+
+    @property
+    def dense_width(self) -> int:
+        """D: values and indicators."""
+        return len(self.numerics) + sum(each.indicator for each in self.numerics)
+
+    @property
+    def edges(self) -> tuple[tuple[float, ...], ...]:
+        """Per numeric, quantiles of its encoded values at training: increasing and distinct, 2 to 65 of them."""
+        return tuple(each.edges for each in self.numerics)
+
+    def columns_of(self, name: str) -> Columns:
+        """Which columns of ``Encoded`` hold a feature. Raises ValueError that says which features there are.
+
+        >>> spec = FeatureSpec.fit([Numeric("age"), Numeric("hour", context=True)], pa.table({"age": [1], "hour": [2]}))
+        >>> spec.columns_of("hour")
+        Columns(sparse=(), dense=(1, 2), lists=())
+        """
+        list_column, indicator = 0, len(self.numerics)
+        for column, vocabulary in enumerate(self.categoricals):
+            if vocabulary.feature.name == name:
+                return Columns(sparse=(column,))
+        for each in self.lists:
+            if each.feature.name == name:
+                return Columns(lists=tuple(range(list_column, list_column + each.feature.max_length)))
+            list_column += each.feature.max_length
+        for column, numeric in enumerate(self.numerics):
+            if numeric.feature.name == name:
+                return Columns(dense=(column, indicator) if numeric.indicator else (column,))
+            indicator += numeric.indicator
+        raise ValueError(f"{name!r} is not a feature; the features are {', '.join(self.names)}")
+
+    def encode(self, table: pa.Table | pa.RecordBatch) -> Encoded:
+        """Encode rows; the table is not changed. Raises ValueError that names a missing or mistyped
+        column, or for what is no table."""
+        check_table(table)
+        rows = table.num_rows
+        sparse = np.empty((rows, len(self.categoricals)), np.int32)
+        lists = np.empty((rows, sum(self.list_lengths)), np.int32)
+        dense = np.empty((rows, self.dense_width), np.float32)
+        ids = [vocabulary.encode(table) for vocabulary in self.categoricals]
+        start = 0
+        for each in self.lists:
+            each.encode_into(lists[:, start : start + each.feature.max_length], table)
+            start += each.feature.max_length
+        for start in range(0, max(rows, 1), BLOCK_ROWS):  # of no rows, too, the columns are looked at
+            block = slice(start, start + BLOCK_ROWS)
+            for column, values in enumerate(ids):
+                sparse[block, column] = values[block]
+            self._encode_numbers(dense[block], table.slice(start, BLOCK_ROWS))
+        return Encoded(torch.from_numpy(sparse), torch.from_numpy(dense), torch.from_numpy(lists))
+
+    def _encode_numbers(self, dense: np.ndarray, table: pa.Table | pa.RecordBatch) -> None:
+        indicator = len(self.numerics)
+        for column, numeric in enumerate(self.numerics):
+            numeric.encode_into(dense[:, column], dense[:, indicator] if numeric.indicator else None, table)
+            indicator += numeric.indicator
+
+    def hide_context(self, encoded: Encoded, rows: Tensor | None = None) -> Encoded:
+        """A copy in which the context features of ``rows`` (bool (n,); default: every row) are missing.
+
+        >>> table = pa.table({"offer": ["a", "b"], "age": [20, 40]})
+        >>> spec = FeatureSpec.fit([Categorical("offer", context=True), Numeric("age")], table)
+        >>> spec.hide_context(spec.encode(table), torch.tensor([True, False])).sparse.tolist()
+        [[0], [3]]
+        """
+        context = self._context_on(encoded.sparse.device)
+        sparse, dense, lists = context.sparse, context.dense, context.lists
+        if rows is not None:
+            sparse, dense, lists = (rows[:, None] & each for each in (sparse, dense, lists))
+        return Encoded(
+            encoded.sparse.masked_fill(sparse, MISSING),
+            torch.where(dense, context.dense_hidden, encoded.dense),
+            torch.where(lists, context.lists_hidden, encoded.lists),
+        )
+
+    def _context_on(self, device: torch.device) -> _Context:
+        """Kept per device: training asks at every step."""
+        if device not in self._contexts:
+            categoricals = [each.feature.context for each in self.categoricals]
+            values = [each.feature.context for each in self.numerics]
+            indicators = [each.feature.context for each in self.numerics if each.indicator]
+            lists = [each.feature.context for each in self.lists for _ in range(each.feature.max_length)]
+            hidden = [MISSING if column == 0 else PADDING for length in self.list_lengths for column in range(length)]
+            self._contexts[device] = _Context(
+                sparse=torch.tensor(categoricals, dtype=torch.bool, device=device),
+                dense=torch.tensor(values + indicators, dtype=torch.bool, device=device),
+                dense_hidden=torch.tensor([0.0] * len(values) + [1.0] * len(indicators), device=device),
+                lists=torch.tensor(lists, dtype=torch.bool, device=device),
+                lists_hidden=torch.tensor(hidden, dtype=torch.int32, device=device),
+            )
+        return self._contexts[device]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_dict`` is the inverse."""
+        return {
+            "categorical": [each.to_dict() for each in self.categoricals],
+            "list": [each.to_dict() for each in self.lists],
+            "numeric": [each.to_dict() for each in self.numerics],
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> FeatureSpec:
+        return cls(
+            tuple(map(Vocabulary.from_dict, stored["categorical"])),
+            tuple(map(ListVocabulary.from_dict, stored["list"])),
+            tuple(map(FittedNumeric.from_dict, stored["numeric"])),
+        )
+
+
+def check_declared(features: Sequence[Feature]) -> None:
+    """Raises ValueError for no features, for one declared twice and for what is no feature."""
+    for feature in features:
+        if not isinstance(feature, Feature):
+            raise ValueError(f"features hold {feature!r}, not a Categorical, CategoricalList or Numeric")
+    names = [feature.name for feature in features]
+    if not names:
+        raise ValueError("features are empty: declare at least one Categorical, CategoricalList or Numeric")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"feature {repeated[0]!r} is declared more than once")
+
+
+def _check_types(features: Sequence[Feature], types: Sequence[pa.DataType], batch: pa.RecordBatch) -> None:
+    """Batches are of one table: what reads as "1" in one must not read as "1.0" in the next."""
+    for feature, kind in zip(features, types, strict=True):
+        found = column_of(batch, feature.name).type
+        if found != kind:
+            raise ValueError(f"column {feature.name!r} is of type {found} in a batch, and {kind} in those before it")

@@ -1,0 +1,283 @@
+"""Numeric features: the moments and quantiles of a stream of values, and the scales fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from model.inputs.columns import as_numbers, check_name, column_of
+
+STANDARD_LIMIT = 10.0
+"""Standardised values are clipped to this many standard deviations, so that no outlier drives a score
+alone."""
+RANK_LIMIT = 1e-7
+"""Shares below a value are clipped to this far from 0 and 1, normal scores hence to 5.2."""
+REFERENCES = 257
+EDGES = 65
+EDGE_DECIMALS = 5
+"""Edges are rounded to this many decimals: no two of them are closer, and a bin's width can be divided by."""
+SAMPLE_ROWS = 2**18
+"""Quantiles are those of at most this many values: the share below a quantile is then off by about 0.001."""
+SAMPLE_SEED = 0
+
+TRANSFORMS = ("standard", "log", "quantile")
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A column of numbers, scaled by ``transform``:
+
+    - "standard": to mean 0 and standard deviation 1;
+    - "log": the same after ``sign(x) * log1p(|x|)``, for counts and amounts;
+    - "quantile": to a standard normal by rank, for whatever is skewed, heavy-tailed or in clumps.
+
+    Null, NaN and values that float32 cannot hold are missing: they read as 0 (the mean; the median), with an
+    indicator beside. ``context`` marks what is known of an exposure, not of a user.
+    """
+
+    name: str
+    transform: str = "standard"
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.transform not in TRANSFORMS:
+            raise ValueError(
+                f"numeric {self.name!r}: transform is {self.transform!r}, not one of {', '.join(TRANSFORMS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """To mean 0 and standard deviation 1, clipped to ``STANDARD_LIMIT``.
+
+    >>> Standardiser(mean=2.0, scale=4.0)(np.array([2.0, 0.0, 1e9])).tolist()
+    [0.0, -0.5, 10.0]
+    """
+
+    mean: float
+    scale: float
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Scaled values, float64 (n,); NaN stays NaN."""
+        scaled = values - self.mean
+        scaled /= self.scale
+        return np.clip(scaled, -STANDARD_LIMIT, STANDARD_LIMIT, out=scaled)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class NormalScores:
+    """To a standard normal: the share of training values below, through the inverse normal distribution.
+
+    ``quantiles`` are those of evenly spaced shares from 0 to 1. The share is interpolated from below and from
+    above and the two averaged, as scikit-learn's ``QuantileTransformer`` does, so that a value met often sits
+    in the middle of its share. Here that holds for the least and the greatest value too: a count that is
+    mostly 0 reads as a moderate number there, not as the far end of the scale.
+
+    >>> NormalScores((0.0, 0.0, 0.0, 1.0, 2.0))(np.array([-1.0, 0.0, 0.5, 1.0, 3.0])).round(2).tolist()
+    [-5.2, -0.67, 0.32, 0.67, 5.2]
+    """
+
+    quantiles: tuple[float, ...]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Scores, float64 (n,); NaN stays NaN."""
+        ascending, shares = self._curve
+        below = np.interp(values, ascending, shares)
+        above = np.interp(-values, -ascending[::-1], shares)
+        share = np.clip((below + (1.0 - above)) / 2.0, RANK_LIMIT, 1.0 - RANK_LIMIT)
+        return torch.special.ndtri(torch.from_numpy(share)).numpy()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"quantiles": list(self.quantiles)}
+
+    @cached_property
+    def _curve(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.quantiles), np.linspace(0.0, 1.0, len(self.quantiles))
+
+
+@dataclass(frozen=True)
+class FittedNumeric:
+    """A fitted numeric. ``indicator`` is false where training never saw the value missing.
+
+    The network could not have learned what such an indicator means; a missing value then just reads as 0.
+    ``edges`` are quantiles of the encoded values, distinct and increasing, 2 to ``EDGES`` of them.
+    """
+
+    feature: Numeric
+    scaler: Standardiser | NormalScores
+    indicator: bool
+    edges: tuple[float, ...]
+
+    def encode_into(self, values: np.ndarray, missing: np.ndarray | None, table: pa.Table | pa.RecordBatch) -> None:
+        """Write the scaled column, 0 where missing, to ``values`` and its indicator to ``missing``, float32 (n,)
+        both. Scales are applied in float64."""
+        read, is_missing = _read(table, self.feature)
+        scaled = self.scaler(read)
+        if is_missing is not None:
+            scaled[is_missing] = 0.0
+        values[...] = scaled
+        if missing is not None:
+            missing[...] = 0.0 if is_missing is None else is_missing
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "feature": asdict(self.feature),
+            "scaler": self.scaler.to_dict(),
+            "indicator": self.indicator,
+            "edges": list(self.edges),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> FittedNumeric:
+        feature, scaler = Numeric(**stored["feature"]), stored["scaler"]
+        return cls(
+            feature,
+            NormalScores(tuple(scaler["quantiles"])) if feature.transform == "quantile" else Standardiser(**scaler),
+            stored["indicator"],
+            tuple(stored["edges"]),
+        )
+
+
+class NumericFit:
+    """Gathers what a feature's scale needs, batch after batch, in bounded memory."""
+
+    def __init__(self, feature: Numeric) -> None:
+        self.feature = feature
+        self._missing = False
+        self._moments = Moments()
+        self._sample = Sample()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in a batch. Raises ValueError that names a missing or mistyped column."""
+        values, is_missing = _read(batch, self.feature)
+        known = values if is_missing is None else values[~is_missing]
+        self._missing |= len(known) < len(values)
+        self._moments.add(known)
+        self._sample.add(known)
+
+    def finish(self) -> FittedNumeric:
+        sample = self._sample.sorted()
+        scaler: Standardiser | NormalScores
+        if self.feature.transform == "quantile":
+            scaler = NormalScores(tuple(_quantiles(sample, REFERENCES).tolist()))
+        else:
+            scaler = Standardiser(self._moments.mean, self._moments.scale)
+        return FittedNumeric(
+            self.feature, scaler, indicator=self.feature.context or self._missing, edges=_edges(scaler(sample))
+        )
+
+
+class Moments:
+    """Count, mean and squared deviations of a stream of numbers.
+
+    Batches are merged as in Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The
+    American Statistician 37(3), 1983: no sum of squares is ever subtracted from another. Everything is
+    counted from the first value, so that a column that never changes has a deviation of exactly 0.
+
+    >>> moments = Moments()
+    >>> for batch in ([1e9 + 1], [1e9 + 3, 1e9 + 5]):
+    ...     moments.add(np.array(batch))
+    >>> moments.mean - 1e9, round(moments.scale ** 2, 12)
+    (3.0, 2.666666666667)
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._first = self._mean = self._squares = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        if len(values) == 0:
+            return
+        if self._rows == 0:
+            self._first = float(values[0])
+        values = values - self._first
+        mean, rows = float(values.mean()), self._rows + len(values)
+        values -= mean
+        step = mean - self._mean
+        self._squares += float(values @ values) + step * step * (self._rows * len(values) / rows)
+        self._mean += step * (len(values) / rows)
+        self._rows = rows
+
+    @property
+    def mean(self) -> float:
+        """0 of no numbers."""
+        return self._first + self._mean
+
+    @property
+    def scale(self) -> float:
+        """The standard deviation of the population; 1 where that is 0."""
+        return (self._squares / max(self._rows, 1)) ** 0.5 or 1.0
+
+
+class Sample:
+    """A uniform sample of the values added, ``SAMPLE_ROWS`` at most, however they are cut into batches.
+
+    Every value draws a number from a seeded generator; those with the smallest numbers stay, as in Efraimidis
+    and Spirakis, "Weighted random sampling with a reservoir", Information Processing Letters 97(5), 2006, with
+    all weights equal.
+    """
+
+    def __init__(self) -> None:
+        self._draw = np.random.default_rng(SAMPLE_SEED)
+        self._bound = 1.0
+        self._numbers = [np.empty(0)]
+        self._values = [np.empty(0)]
+        self._held = 0
+
+    def add(self, values: np.ndarray) -> None:
+        numbers = self._draw.random(len(values))
+        stays = np.flatnonzero(numbers < self._bound)
+        if len(stays) == 0:
+            return
+        self._numbers.append(numbers[stays])
+        self._values.append(values[stays])
+        self._held += len(stays)
+        if self._held > 2 * SAMPLE_ROWS:
+            self._trim()
+
+    def sorted(self) -> np.ndarray:
+        self._trim()
+        return np.sort(self._values[0])
+
+    def _trim(self) -> None:
+        numbers, values = np.concatenate(self._numbers), np.concatenate(self._values)
+        if len(numbers) > SAMPLE_ROWS:
+            stay = np.argpartition(numbers, SAMPLE_ROWS)[:SAMPLE_ROWS]
+            numbers, values = numbers[stay], values[stay]
+            self._bound = float(numbers.max())
+        self._numbers, self._values, self._held = [numbers], [values], len(values)
+
+
+def _read(table: pa.Table | pa.RecordBatch, feature: Numeric) -> tuple[np.ndarray, np.ndarray | None]:
+    """The column as float64 (n,), NaN where missing, log1p taken if the feature says so; where it is missing, bool
+    (n,), or None for nowhere."""
+    values, is_missing = as_numbers(column_of(table, feature.name), feature.name)
+    if feature.transform == "log":
+        values = np.copysign(np.log1p(np.abs(values)), values)
+    return values, is_missing
+
+
+def _quantiles(ascending: np.ndarray, most: int) -> np.ndarray:
+    """Evenly spaced quantiles: at most so many, no more than there are values, and 2 at least."""
+    if 2 <= len(ascending) <= most:
+        return ascending  # as interpolated, but for a rounding that could pull values that are alike apart
+    if len(ascending) < 2:
+        return np.repeat(ascending if len(ascending) else 0.0, 2)
+    return np.maximum.accumulate(np.quantile(ascending, np.linspace(0.0, 1.0, most)))
+
+
+def _edges(encoded: np.ndarray) -> tuple[float, ...]:
+    edges = np.unique(np.round(_quantiles(encoded, EDGES), EDGE_DECIMALS)) + 0.0  # not -0
+    if len(edges) == 1:
+        edges = edges + np.array([-1.0, 1.0])
+    return tuple(edges.tolist())

@@ -1,0 +1,168 @@
+"""AdamW over embedding tables, at the cost of the rows that a step touches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from model.config import TrainConfig
+from model.inputs.features import PADDING, Encoded
+from model.network.embeddings import StackedEmbedding
+from model.network.network import MultiTaskModel
+from model.training.distributed import gathered
+
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+TINY = 1e-30
+FLUSH_EVERY = 4096
+"""A table is brought up to date after so many steps at the latest: what is kept per step stays small."""
+REACH = 256
+"""Momentum older than this many steps has faded to 2e-12 of itself, and is left out."""
+
+
+class TouchedRows:
+    """AdamW (Loshchilov and Hutter, ICLR 2019) of one embedding table, moving the rows that a batch holds alone.
+
+    Dense AdamW moves every row at every step: a row without a gradient still has momentum, and decays. Those moves
+    depend on nothing but the row, so they are made up for when the row is next looked up. With r the rate, d the
+    decay, b1 and b2 the betas, m and v a row's moments after step s, its weights after t - s steps without it are
+
+        w_t = D_t / D_s w_s - D_t sum_{s<j<=t} c_j m / (sqrt(v) + e_j),   D_j = prod_{i<=j} (1 - r_i d),
+        c_j = (b1 / sqrt(b2))^(j - s) r_j sqrt(1 - b2^j) / (1 - b1^j) / D_j,   e_j = eps sqrt((1 - b2^j) / b2^(j - s)),
+
+    the recursion written out. Two sums per s, of c_j and of c_j e_j, serve all rows last moved at s, with the mean of
+    e_j in the place of each: that touches only gradients as small as ``eps``.
+
+    ``take`` cuts a batch's rows out of the table, ``step`` moves them and puts them back, ``flush`` brings the whole
+    table up to date. Between ``take`` and ``step`` the table looks up positions among the rows taken.
+    """
+
+    rows: Tensor
+    """The parameter of this step: the weights (n, dim) of the rows taken."""
+
+    def __init__(self, table: StackedEmbedding, part: Literal["sparse", "lists"], *, weight_decay: float) -> None:
+        weight = table.table.weight
+        self.table, self.part, self.decay, self.device = table, part, weight_decay, weight.device
+        self.compact = self.device.type == "cpu"
+        """Whether a row that occurs many times in a batch is taken once. That asks how many there are, for which the
+        host would have to wait; without it, copies go along."""
+        self.moments = torch.zeros(len(weight), 2, weight.shape[1], device=self.device)
+        """Each row's moments side by side: they are always read and written together."""
+        self.last = torch.zeros(len(weight), dtype=torch.int32, device=self.device)
+        """How many of the steps since the last flush each row has made."""
+        self._owner = torch.zeros_like(self.last)
+        missed = torch.arange(REACH, 0, -1, device=self.device).double()
+        fading = (BETAS[0] / BETAS[1] ** 0.5) ** missed
+        self._fading = torch.stack([fading, fading * EPS / BETAS[1] ** (missed / 2.0)])
+        self.steps = 0
+        self._start()
+
+    def take(self, inputs: Encoded) -> Encoded:
+        """Cut the rows of the table that a batch holds out of it, up to date and ready for a gradient; the batch with
+        their positions in the place of its ids."""
+        ids = inputs.sparse if self.part == "sparse" else inputs.lists
+        positions = self._take((ids.clamp(min=0) + self.table.offsets).flatten()).view_as(ids)
+        if self.part == "sparse":
+            return replace(inputs, sparse=positions)
+        return replace(inputs, lists=positions.masked_fill(ids == PADDING, PADDING))
+
+    def _take(self, own: Tensor) -> Tensor:
+        # All processes take the rows of the whole batch: their gradients then add up row by row.
+        ids, start = gathered(own)
+        order = torch.arange(len(ids), dtype=torch.int32, device=self.device)
+        self._owner[ids] = order
+        owner = self._owner[ids]  # one occurrence of an id stands for all: in half the time of torch.unique
+        if self.compact:
+            stands = owner == order
+            ids, owner = ids[stands], (stands.cumsum(0) - 1)[owner]
+        self._ids, self._owners = ids, owner.long()
+        last, weight, moments = (
+            each.index_select(0, ids) for each in (self.last, self.table.table.weight.detach(), self.moments)
+        )
+        self._make_up(weight, moments, last)
+        self._moments = moments
+        self.rows = self.table.taken = weight.requires_grad_()
+        return self._owners[start : start + len(own)]
+
+    def _make_up(self, weight: Tensor, moments: Tensor, last: Tensor) -> None:
+        """Make the moves that rows (n, dim) have missed since their ``last`` one (n,), in place."""
+        product, total, weighted = self.kept[:, : self.since + 1]
+        missed = torch.arange(self.since, -1, -1, device=self.device).double()
+        fading = [torch.as_tensor(beta) ** missed for beta in BETAS]
+        sums = [self.product / product, self.product * total, weighted / total.clamp(min=TINY), *fading]
+        # Worked out per step, of which there are few, and looked up per row.
+        decay, shift, eps, first, second = torch.stack(sums, 1).float().index_select(0, last).unsqueeze(2).unbind(1)
+        mean, square = moments.unbind(1)
+        weight.mul_(decay).addcdiv_(mean * shift, square.sqrt().add_(eps).clamp_(min=TINY), value=-1.0)
+        mean.mul_(first)
+        square.mul_(second)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Move the rows taken by their gradient and put them back."""
+        gradient, moments, rows = self.rows.grad, self._moments, self.rows.detach()
+        mean, square = moments.unbind(1)
+        assert gradient is not None
+        self.steps += 1
+        self.since += 1
+        unbias = 1.0 - BETAS[0] ** self.steps, (1.0 - BETAS[1] ** self.steps) ** 0.5
+        mean.lerp_(gradient, 1.0 - BETAS[0])
+        square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
+        rows.mul_(1.0 - rate * self.decay)
+        rows.addcdiv_(mean, square.sqrt().div_(unbias[1]).add_(EPS), value=-rate / unbias[0])
+        if not self.compact:  # then copies of a row hold the same values, and any of them may be written
+            rows, moments = (each.index_select(0, self._owners) for each in (rows, moments))
+        self.table.table.weight.index_copy_(0, self._ids, rows)
+        self.moments.index_copy_(0, self._ids, moments)
+        self.last[self._ids] = self.since
+        self.product *= 1.0 - rate * self.decay
+        first = max(self.since - REACH, 0)
+        newest = self._fading[:, first - self.since :] * (rate * unbias[1] / unbias[0] / self.product)
+        newest[1] *= unbias[1]
+        self.kept[1:, first : self.since] += newest
+        self.table.taken = None
+        self.kept[0, self.since] = self.product  # the sums over the steps that follow begin
+        if self.since == FLUSH_EVERY:
+            self.flush()
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Bring every row up to date, in the table itself."""
+        for part in torch.arange(len(self.last), device=self.device).split(2**16) if self.since else ():
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            self._make_up(self.table.table.weight[rows], self.moments[rows], self.last[rows])
+        self.last.zero_()
+        self._start()
+
+    def _start(self) -> None:
+        """Count steps anew: no row has any to make up for."""
+        self.since, self.product = 0, 1.0
+        self.kept = torch.zeros(3, FLUSH_EVERY + 1, dtype=torch.float64, device=self.device)
+        """Per step s since the last flush: D_s, and the sums up to now of c_j and of c_j e_j."""
+        self.kept[0, 0] = self.product
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, beside the table's weights."""
+        counts = torch.tensor([self.steps, self.since, self.product], dtype=torch.float64)
+        return {"moments": self.moments, "last": self.last, "kept": self.kept, "counts": counts}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what ``state`` gave."""
+        for name in ("moments", "last", "kept"):
+            getattr(self, name).copy_(state[name])
+        steps, since, self.product = state["counts"].tolist()
+        self.steps, self.since = int(steps), int(since)
+
+
+def touched_tables(network: MultiTaskModel, config: TrainConfig) -> list[TouchedRows]:
+    """One for each embedding table of ids and of lists."""
+    tables = []
+    if network.inputs.ids is not None:
+        tables.append(TouchedRows(network.inputs.ids, "sparse", weight_decay=config.weight_decay))
+    if network.inputs.lists is not None:
+        tables.append(TouchedRows(network.inputs.lists.lookup, "lists", weight_decay=config.weight_decay))
+    return tables

@@ -1,0 +1,140 @@
+"""What must hold of staged files before they are published, table by table."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import great_expectations.expectations as gxe
+import pyarrow as pa
+from great_expectations.expectations.expectation import Expectation
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from pipeline.config.sections import Audit
+from pipeline.config.settings import Settings
+from pipeline.warehouse.tables import Table, event_kinds
+
+BASELINE_NIGHTS = 7
+"""A night is measured against this many nights before it."""
+
+
+def of_events(table: Table, settings: Settings) -> list[Expectation]:
+    """Schema, nulls, event names, one row a key and landing day."""
+    return [
+        *_schema(table),
+        *_not_null("event_id", "user_id", "event", "event_time", "landed_on"),
+        gxe.ExpectColumnValuesToBeInSet(column="event", value_set=list(event_kinds(settings))),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["event_id", "landed_on"]),
+    ]
+
+
+def of_history(limits: Audit) -> list[Expectation]:
+    """Over one row a landing day of a range: history is what it is, so only what was rejected can stop it."""
+    return [
+        gxe.ExpectColumnValuesToBeBetween(column="quarantine_share", max_value=limits.max_quarantine_share),
+        gxe.ExpectColumnValuesToBeInSet(column="is_unexpectedly_empty", value_set=[False], severity="warning"),
+    ]
+
+
+def of_night(stages: Sequence[str], limits: Audit) -> list[Expectation]:
+    """Over the one row of a night: rows against the last 7 nights, quarantine share, stage rates."""
+    low, high = limits.row_count_ratio
+    rate_low, rate_high = limits.stage_rate_ratio
+    return [
+        gxe.ExpectColumnValuesToBeBetween(column="quarantine_share", max_value=limits.max_quarantine_share),
+        gxe.ExpectColumnValuesToBeInSet(column="is_unexpectedly_empty", value_set=[False], severity=limits.empty_day),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="rows_to_last_7_nights", min_value=low, max_value=high, severity="warning"
+        ),
+        *(
+            gxe.ExpectColumnValuesToBeBetween(
+                column=f"{stage}_rate_to_last_7_nights",
+                min_value=rate_low,
+                max_value=rate_high,
+                severity="warning",
+            )
+            for stage in stages
+        ),
+    ]
+
+
+def of_examples(table: Table, settings: Settings) -> list[Expectation]:
+    """Schema, nulls, one row an exposure, labels 0 or 1 exactly where mature and nested, counts not negative."""
+    stages = settings.funnel.stage_names
+    return [
+        *_schema(table),
+        *_not_null("exposure_id", "user_id", "exposure_time", "feature_as_of", "as_of"),
+        gxe.ExpectColumnValuesToBeUnique(column="exposure_id"),
+        *(gxe.ExpectColumnValuesToBeInSet(column=f"label_{stage}", value_set=[0, 1]) for stage in stages),
+        *(
+            gxe.UnexpectedRowsExpectation(
+                description=f"label_{stage} is null exactly where mature_{stage} is false",
+                unexpected_rows_query=f"SELECT exposure_id, exposure_time, mature_{stage}, label_{stage} "
+                f"FROM {{batch}} WHERE mature_{stage} = (label_{stage} IS NULL)",
+            )
+            for stage in stages
+        ),
+        *(
+            gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+                column_A=f"label_{earlier}",
+                column_B=f"label_{later}",
+                or_equal=True,
+                ignore_row_if="either_value_is_missing",
+            )
+            for earlier, later in pairwise(stages)
+        ),
+        *(gxe.ExpectColumnMaxToBeBetween(column=f"label_{stage}", min_value=1, severity="warning") for stage in stages),
+        *(
+            gxe.ExpectColumnValuesToBeBetween(column=f"{event}_n_{days}d", min_value=0)
+            for event in event_kinds(settings)
+            for days in settings.features.windows_days
+        ),
+    ]
+
+
+def of_scores(table: Table, settings: Settings, *, eligible: int, usual: float | None) -> list[Expectation]:
+    """Schema, nulls, probabilities in [0, 1] without NaN, monotone stages, one row an eligible user.
+
+    Args:
+        eligible: the night's eligible users.
+        usual: the median number of rows of the last 7 nights; None if there are none.
+    """
+    stages = settings.funnel.stage_names
+    probabilities = [f"{kind}_{stage}" for kind in ("p", "raw") for stage in stages]
+    bands = [f"band_{stage}" for stage in stages]
+    return [
+        *_schema(table),
+        *_not_null("user_id", "ds", *probabilities, *bands, "model_version"),
+        gxe.ExpectTableRowCountToEqual(value=eligible),
+        *([] if usual is None else [_rows_about(usual, settings.audit)]),
+        gxe.ExpectColumnValuesToBeUnique(column="user_id"),
+        # Spark orders NaN above every number, so the upper bound catches it.
+        *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1) for column in probabilities),
+        *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=1, max_value=10) for column in bands),
+        *(
+            gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A=f"p_{earlier}", column_B=f"p_{later}", or_equal=True)
+            for earlier, later in pairwise(stages)
+        ),
+    ]
+
+
+def _rows_about(usual: float, limits: Audit) -> Expectation:
+    low, high = limits.row_count_ratio
+    return gxe.ExpectTableRowCountToBeBetween(
+        min_value=math.floor(low * usual), max_value=math.ceil(high * usual), severity="warning"
+    )
+
+
+def _schema(table: Table) -> list[Expectation]:
+    types = {field.name: type(field.dataType).__name__ for field in from_arrow_schema(table.schema).fields}
+    return [
+        gxe.ExpectTableColumnsToMatchSet(column_set=list(table.schema.names), exact_match=True),
+        *(
+            gxe.ExpectColumnValuesToBeOfType(column=field.name, type_=types[field.name])
+            for field in table.schema
+            if not pa.types.is_map(field.type)
+        ),
+    ]
+
+
+def _not_null(*columns: str) -> list[Expectation]:
+    return [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in columns]

@@ -1,0 +1,170 @@
+"""The figures that `monitor` writes into `metrics`: what each one means and how far it may go, declared once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.sections import Threshold
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a warning says of a figure past its threshold, the bad side, and the value from which it warns by default.
+
+    Args:
+        saying: the figure in a sentence; `{of}` is the stage or feature.
+        side: "above" or "below" the threshold; "change" is above it or below its negative, "factor" above it or below
+            its inverse.
+        warn: the default threshold; without one, only the configuration sets it.
+    """
+
+    saying: str
+    side: Literal["above", "below", "change", "factor"]
+    warn: float | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure tells a reader, how its value is shown, what there is one of, and the bound it can have.
+
+    Args:
+        of: one a night, a stage, a feature, or a stage and model version.
+        bound: None for a figure that cannot have a threshold.
+    """
+
+    title: str
+    explained: str
+    kind: Literal["count", "share", "hours", "probability", "index", "ratio"]
+    of: Literal["night", "stage", "feature", "model"] = "night"
+    bound: Bound | None = None
+
+
+FIGURES: Mapping[str, Figure] = {
+    "rows_landed": Figure("Rows landed", "events and users that arrived and were kept", "count"),
+    "rows_landed_ratio": Figure(
+        "Rows landed, relative to usual",
+        "relative to the median of the last 7 nights",
+        "ratio",
+        bound=Bound("rows landed, relative to the median of the last 7 nights,", "factor", 2.0),
+    ),
+    "quarantined_share": Figure(
+        "Quarantined", "share of the rows read that were rejected", "share", bound=Bound("quarantined share", "above")
+    ),
+    "hours_to_scores": Figure(
+        "Scores ready after",
+        "time from the end of the day to its scores",
+        "hours",
+        bound=Bound("hours from the end of the day to its scores", "above"),
+    ),
+    "users_scored": Figure("Users scored", "everyone who may be texted", "count"),
+    "users_scored_ratio": Figure(
+        "Users scored, relative to usual",
+        "relative to the median of the last 7 nights",
+        "ratio",
+        bound=Bound("users scored, relative to the median of the last 7 nights,", "factor", 2.0),
+    ),
+    "users_in_common": Figure(
+        "Also scored the night before",
+        "share of tonight's users",
+        "share",
+        bound=Bound("share of users also scored the night before", "below"),
+    ),
+    "mean_score": Figure(
+        "Mean score", "share of users expected to reach the stage if all were texted", "probability", "stage"
+    ),
+    # The default bounds of an index are Siddiqi's: from 0.25 on a shift is large (Credit Risk Scorecards, Wiley 2006).
+    "score_psi": Figure(
+        "Shift of the scores",
+        "PSI relative to the night before: 0 is no shift, above 0.1 deserves a look, above 0.25 is large",
+        "index",
+        "stage",
+        Bound("shift of the scores of {of}: PSI", "above", 0.25),
+    ),
+    "score_psi_training": Figure(
+        "Shift of the scores since training",
+        "PSI relative to how the same model scored the users known when it was trained; read it like the one above",
+        "index",
+        "stage",
+        Bound("drift of the scores of {of}: PSI", "above", 0.25),
+    ),
+    "feature_psi": Figure(
+        "Shift of a feature since training",
+        "PSI relative to the users known when the model was trained: above 0.1 deserves a look, above 0.25 is large",
+        "index",
+        "feature",
+        Bound("drift of {of}: PSI", "above", 0.25),
+    ),
+    "feature_missing_share": Figure(
+        "Missing values", "share of users without a value", "share", "feature", Bound("missing share of {of}", "above")
+    ),
+    "feature_missing_change": Figure(
+        "Change in missing values",
+        "share of users without a value, minus that share at training",
+        "share",
+        "feature",
+        Bound("change in the missing share of {of}", "change", 0.1),
+    ),
+    "feature_unseen_share": Figure(
+        "Values unseen at training",
+        "share of users whose value no user had at training",
+        "share",
+        "feature",
+        Bound("share of users with a value of {of} unseen at training", "above", 0.05),
+    ),
+    "matured_exposures": Figure(
+        "Exposures with a known outcome", "on the latest days whose windows have passed", "count", "model"
+    ),
+    "matured_positives": Figure("Of these, reached the stage", "within its window", "count", "model"),
+    "matured_auc": Figure(
+        "Ranking (AUC)",
+        "chance that of two users texted the one who reached the stage had the higher score: 0.5 is a coin toss, 1 is "
+        "perfect",
+        "index",
+        "model",
+        Bound("ranking of {of}: AUC", "below", 0.55),
+    ),
+    "matured_calibration_error": Figure(
+        "Calibration error",
+        "mean distance between scores and observed rates, over 15 groups of users",
+        "share",
+        "model",
+        Bound("calibration error of {of}", "above"),
+    ),
+    "matured_calibration_gap": Figure(
+        "Calibration gap",
+        "how far expected positives lie from observed ones, as a share of the observed, beyond what chance explains",
+        "share",
+        "model",
+        Bound("calibration gap of {of}", "above", 0.25),
+    ),
+    # A useless top band has everyone's rate.
+    "matured_lift": Figure(
+        "Lift of the top band",
+        "observed rate in band 10 relative to that of everyone texted",
+        "ratio",
+        "model",
+        Bound("lift of the top band of {of}", "below", 1.0),
+    ),
+}
+"""Every figure by its name in `metrics`, in the order in which a report shows them."""
+
+BOUNDS: Mapping[str, Bound] = {name: figure.bound for name, figure in FIGURES.items() if figure.bound}
+
+
+def check_thresholds(thresholds: Mapping[str, Threshold]) -> None:
+    """Check the keys and values of `[monitoring.thresholds]`.
+
+    Raises:
+        ValueError: no figure of that name can have a threshold, or `stop` comes before `warn`.
+    """
+    for name, threshold in thresholds.items():
+        if name not in BOUNDS:
+            raise ValueError(f"monitoring.thresholds: {name!r} is not one of the figures {', '.join(BOUNDS)}")
+        if threshold.warn is None or threshold.stop is None:
+            continue
+        is_below = BOUNDS[name].side == "below"
+        if threshold.stop < threshold.warn if not is_below else threshold.stop > threshold.warn:
+            raise ValueError(
+                f"monitoring.thresholds.{name}: stop = {threshold.stop:g} comes before warn = {threshold.warn:g}; "
+                f"{'less' if is_below else 'more'} of this figure is worse"
+            )

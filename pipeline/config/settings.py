@@ -1,0 +1,194 @@
+"""One TOML file describes a company's funnel; this module reads it into one typed, checked object.
+
+`FUNNEL_<SECTION>__<KEY>` environment variables override the file, e.g. `FUNNEL_SPARK__DRIVER_MEMORY=4g`.
+"""
+
+import difflib
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from pipeline.config.campaigns import Campaign, CampaignName, Targeting
+from pipeline.config.figures import check_thresholds
+from pipeline.config.sections import (
+    BUILT_IN_CONTEXT,
+    EXPOSURE,
+    Audit,
+    Features,
+    Funnel,
+    Maintenance,
+    Models,
+    Monitoring,
+    Operations,
+    Promotion,
+    Reports,
+    Scoring,
+    Section,
+    Source,
+    Spark,
+    Training,
+    Warehouse,
+    only_known,
+)
+from pipeline.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """The whole configuration. `base` is the folder of the TOML file: relative paths start there."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FUNNEL_", env_nested_delimiter="__")
+
+    funnel: Funnel
+    source: Source
+    features: Features = Features()
+    warehouse: Warehouse = Warehouse()
+    models: Models = Models()
+    training: Training = Training()
+    promotion: Promotion = Promotion()
+    scoring: Scoring = Scoring()
+    audit: Audit = Audit()
+    maintenance: Maintenance = Maintenance()
+    monitoring: Monitoring = Monitoring()
+    targeting: Targeting = Targeting()
+    campaigns: dict[CampaignName, Campaign] = {}
+    reports: Reports = Reports()
+    operations: Operations = Operations()
+    spark: Spark = Spark()
+    base: Path = Path()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> "Settings":
+        events, features = self.source.events, self.features
+        for key in ("user_id", "event", "event_time"):
+            if key not in events.columns:
+                raise ValueError(f"source.events.columns has no {key!r}; map it to a column of the source")
+        for name in features.context:
+            if name not in events.context and name not in BUILT_IN_CONTEXT:
+                known = ", ".join([*events.context, *BUILT_IN_CONTEXT])
+                raise ValueError(f"features.context names {name!r}; source.events.context declares only: {known}")
+        if self.promotion.stage not in (None, *self.funnel.stage_names):
+            raise ValueError(
+                f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(self.funnel.stage_names)}"
+            )
+        for name, campaign in self.campaigns.items():
+            only_known(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ", what="stages")
+            only_known(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ", what="stages")
+            if campaign.goal not in (None, *self.funnel.stage_names):
+                raise ValueError(
+                    f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(self.funnel.stage_names)}"
+                )
+        check_thresholds(self.monitoring.thresholds)
+        for name in self.scoring.context:
+            if name not in features.context:
+                raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")
+        if (features.categorical or features.numeric) and self.source.users is None:
+            raise ValueError("features.categorical and features.numeric need a [source.users] to come from")
+        attributes = (*features.categorical, *features.numeric)
+        if self.source.users:
+            # A misspelt `consent` would otherwise text those who have withdrawn it.
+            known_columns = ("user_id", "consent", "time_zone", "landed_on", *attributes)
+            only_known(self.source.users.columns, known_columns, "source.users.columns: ")
+            if "user_id" not in self.source.users.columns:
+                raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
+        for name in attributes:
+            if name in self._computed_columns:
+                raise ValueError(f"features: {name!r} is one of the pipeline's own columns; give it another name")
+        return self
+
+    @property
+    def _computed_columns(self) -> set[str]:
+        """Columns of `examples` that hold no attribute of a user."""
+        stages = self.funnel.stage_names
+        return {
+            *(f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in stages),
+            *(f"context_{name}" for name in self.features.context),
+            *(f"{event}_days_since" for event in (EXPOSURE, *stages)),
+            *(f"{event}_n_{days}d" for event in (EXPOSURE, *stages) for days in self.features.windows_days),
+        }
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.funnel.timezone)
+
+    def resolve(self, path: str, ds: date | None = None) -> str:
+        """A path of the configuration as an absolute one; URIs stay as they are, `{ds}` becomes the date."""
+        path = path if ds is None else path.replace("{ds}", ds.isoformat())
+        return path if "://" in path else str((self.base / path).resolve())
+
+
+def load(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: one line that names the file, the key, what it got and what it takes.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}: name one with --config or FUNNEL_CONFIG") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    if "base" in content:
+        raise ConfigError(f"{path}: base is not a key of the configuration; relative paths start at the file's folder")
+    try:
+        return Settings(**content, base=path.resolve().parent)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from None
+    except SettingsError as error:
+        got = getattr(error.__cause__, "doc", None)
+        raise ConfigError(f"a FUNNEL_… environment variable: {error}: got {got!r}, takes JSON such as [1, 7]") from None
+
+
+def one_line(error: ValidationError) -> str:
+    """The first mistake that explains the others: its key, what it got and what it takes."""
+    # A misspelt key comes first: it explains a "missing" one. A list short of a bad item says nothing.
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first, *others = [each for each in errors if each["type"] != "too_short"] or errors
+    more = f" (and {len(others)} more)" if others else ""
+    return _describe(first) + more
+
+
+def _describe(error: ErrorDetails) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{key} is not a key of the configuration{_suggestion(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if not key or isinstance(error["input"], dict | Section):
+        return f"{key}: {message}".removeprefix(": ")
+    takes = re.sub(r"^(greater|less) than", r"a number \1 than", message.removeprefix("Input should be "))
+    return f"{key}: got {error['input']!r}, takes {takes}"
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Settings
+    for part in location[:-1]:
+        if isinstance(part, str) and part in section.model_fields:
+            annotation = section.model_fields[part].annotation
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            section = next(
+                (kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)),
+                section,
+            )
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(section.model_fields)}"

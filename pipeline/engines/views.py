@@ -1,0 +1,83 @@
+"""The analysts' views, `sql/views/*.sql`: each one text that runs on DuckDB and on Spark SQL, over tables and views."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from pipeline.config.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FOLDER = "views"
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of one funnel. Columns follow `funnel.stages`."""
+
+    name: str
+    settings: Settings
+
+    @cached_property
+    def sql(self) -> str:
+        """Its text, filled in once it is asked for: a query names few.
+
+        Raises:
+            jinja2.UndefinedError: it uses what is neither `stages`, the configuration's in their order, nor
+                `event_names`, ours by the source's.
+        """
+        from pipeline.engines.templates import render
+
+        funnel = self.settings.funnel
+        return render(f"{FOLDER}/{self.name}", stages=funnel.stages, event_names=funnel.event_names)
+
+    @property
+    def about(self) -> str:
+        """The first line of its comment: what one row is."""
+        return self.sql.splitlines()[0].removeprefix("--").strip()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The tables, views and common table expressions that it selects from."""
+        code = re.sub(r"--.*", "", self.sql)
+        return frozenset(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", code, re.IGNORECASE))
+
+
+def all_views(settings: Settings) -> Mapping[str, View]:
+    """Every view by name."""
+    names = sorted(path.name.removesuffix(".sql") for path in files("sql").joinpath(FOLDER).iterdir())
+    return {name: View(name, settings) for name in names}
+
+
+def needed(names: Iterable[str], views: Mapping[str, View]) -> Iterator[str]:
+    """The named tables and views and all that they read, each once and after what it reads."""
+    given: set[str] = set()
+
+    def in_order(name: str) -> Iterator[str]:
+        if name in given:
+            return
+        given.add(name)
+        for each in sorted(views[name].reads) if name in views else ():
+            yield from in_order(each)
+        yield name
+
+    for name in names:
+        yield from in_order(name)
+
+
+def create_views(spark: "SparkSession", settings: Settings) -> None:
+    """Temporary views in a Spark session: each table as it is now, pinned, and every view over them."""
+    from pipeline.engines.spark import read
+    from pipeline.warehouse.warehouse import Warehouse
+
+    warehouse = Warehouse.of(settings)
+    for name in warehouse.tables:
+        read(spark, warehouse.pin(name)).createOrReplaceTempView(name)
+    views = all_views(settings)
+    for name in needed(views, views):
+        if name in views:
+            spark.sql(views[name].sql).createOrReplaceTempView(name)

@@ -1,0 +1,91 @@
+"""Training examples: every exposure known at `as_of` with its features, labels and label masks."""
+
+from datetime import date, timedelta
+from functools import partial
+
+from pyspark.sql import DataFrame
+
+from pipeline.audits.audit import audit
+from pipeline.audits.expectations import of_examples
+from pipeline.audits.findings import Finding
+from pipeline.config.settings import Settings
+from pipeline.dates import DateRange, end_of_day, epoch_micros
+from pipeline.engines.spark import read, run_sql
+from pipeline.features.features import activity_reach, features
+from pipeline.features.samples import sample_features
+from pipeline.runs.context import Context
+from pipeline.runs.publish import stage_audit_publish
+from pipeline.runs.record import Counts, StageRun, recorded
+
+
+def examples(context: Context, as_of: date) -> None:
+    """Publish the partition `as_of` of `examples`; how many labels were implied goes into `metrics`.
+
+    The features of a sample of the users there are on `as_of` go into `feature_samples`: a model of these examples
+    will be held against them.
+
+    Raises:
+        AuditError: a critical expectation failed; the table is as it was.
+    """
+    settings, dates = context.settings, DateRange(as_of, as_of)
+    with recorded(context, "examples", dates) as run:
+        exposed = exposures(context, run, as_of).persist()
+        try:
+            # Features are those of the evening before: what a night that sent this message would have known.
+            spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
+            first = as_of - timedelta(days=settings.training.history_days)
+            known = features(context, run, spine, first=first, last=as_of)
+            rows = exposed.join(known.withColumnRenamed("as_of", "feature_as_of"), ["user_id", "feature_as_of"])
+            check = partial(_audit, context)
+            stage_audit_publish(context, run, "examples", rows, check)
+            count = _record_implied(context, exposed, as_of)
+            sample_features(context, run, as_of)
+            run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
+        finally:
+            context.spark.catalog.clearCache()
+
+
+def exposures(context: Context, run: StageRun, as_of: date) -> DataFrame:
+    """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/spark/exposures.sql`."""
+    settings = context.settings
+    first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
+    events = read(context.spark, run.read(context.warehouse.pin("events", first=first, last=as_of)))
+    end_of_as_of = epoch_micros(end_of_day(as_of, settings.zone))
+    seen = {"as_of": as_of, "end_of_as_of": end_of_as_of}
+    # Cached and counted, so that Spark knows its size: broadcast while it is small, as it is, nothing need be sorted.
+    landed_again = run_sql(context.spark, "landed_again", {"events": events}, **seen).persist()
+    landed_again.count()
+    return run_sql(
+        context.spark,
+        "exposures",
+        {"events": events, "landed_again": landed_again},
+        **seen,
+        history_days=settings.training.history_days,
+        attribution=settings.funnel.attribution,
+        stages=settings.funnel.stages,
+        context=settings.features.context,
+        declared_context=settings.source.events.context,
+    )
+
+
+def context_columns(settings: Settings) -> list[str]:
+    """The columns of `examples` that hold an exposure's declared context."""
+    return [f"context_{name}" for name in settings.features.context]
+
+
+def _audit(context: Context, written: DataFrame) -> list[Finding]:
+    table = context.warehouse.tables["examples"]
+    return audit(written, of_examples(table, context.settings), what="examples", keys=("exposure_id", "user_id"))
+
+
+def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> int:
+    """Write how many labels of each stage were implied into `metrics`; returns the number of exposures."""
+    stages = context.settings.funnel.stage_names
+    sums = [f"sum(label_{stage} - observed_{stage}) AS {stage}" for stage in stages]
+    *implied, count = exposed.selectExpr(*sums, "count(*)").collect()[0]
+    rows = [
+        {"ds": as_of, "name": "implied_labels", "stage": stage, "value": float(number or 0)}
+        for stage, number in zip(stages, implied, strict=True)
+    ]
+    context.warehouse.append("metrics", [row | {"run_id": context.run_id} for row in rows])
+    return int(count)

@@ -1,0 +1,49 @@
+"""Point-in-time features of a spine, for training and for scoring by one SQL file."""
+
+from datetime import date, timedelta
+
+from pyspark.sql import DataFrame
+
+from pipeline.config.settings import Settings
+from pipeline.engines.spark import read, run_sql
+from pipeline.runs.context import Context
+from pipeline.runs.record import StageRun
+from pipeline.warehouse.tables import event_kinds, profile_columns
+
+
+def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
+    """The features of each (user_id, as_of), by `sql/spark/features.sql`.
+
+    Args:
+        spine: distinct `user_id`, `as_of` with first <= as_of <= last. One that brings the users' attributes, as of
+            `as_of`, spares reading every profile ever landed.
+
+    Returns: the spine with the columns of `tables.feature_columns`.
+    """
+    settings, warehouse = context.settings, context.warehouse
+    tiles = warehouse.pin("activity", first=first - activity_reach(settings), last=last)
+    views = {"spine": spine, "activity": read(context.spark, run.read(tiles))}
+    attributes = list(profile_columns(settings))
+    spine_has_attributes = set(attributes) <= set(spine.columns)
+    if not spine_has_attributes:
+        views["users"] = read(context.spark, run.read(warehouse.pin("users", last=last)))
+    return run_sql(
+        context.spark,
+        "features",
+        views,
+        events=event_kinds(settings),
+        windows_days=settings.features.windows_days,
+        attributes=attributes,
+        spine_has_attributes=spine_has_attributes,
+    )
+
+
+def planned_context(settings: Settings) -> dict[str, str | None]:
+    """The context that a night scores users in, by column: what `[scoring] context` plans; null is unknown."""
+    return {f"context_{name}": settings.scoring.context.get(name) for name in settings.features.context}
+
+
+def activity_reach(settings: Settings) -> timedelta:
+    """How far before `as_of` a tile that still counts can have landed."""
+    tolerance_days = -(-settings.source.events.future_tolerance_hours // 24)
+    return timedelta(days=settings.features.max_window + tolerance_days)

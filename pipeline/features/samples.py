@@ -1,0 +1,38 @@
+"""What the users of a night are like: the features of a sample of them, kept to see later how users have changed."""
+
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipeline.dates import DateRange
+from pipeline.engines.spark import stage_one_partition
+from pipeline.features.eligible import eligible
+from pipeline.features.features import features
+from pipeline.runs.context import Context
+from pipeline.runs.publish import publish
+from pipeline.runs.record import StageRun
+
+PARTS = 1_000_000
+"""A sample is so many millionths of the users, rounded up."""
+
+
+def is_sampled(users: int, wanted: int) -> Column:
+    """Whether `user_id` is in the sample of about `wanted` of so many users: the same ones, night after night."""
+    parts = PARTS if users <= wanted else -(-PARTS * wanted // users)
+    return F.expr(f"pmod(xxhash64(user_id), {PARTS}) < {parts}")
+
+
+def sample_features(context: Context, run: StageRun, as_of: date) -> None:
+    """Publish the partition `as_of` of `feature_samples`, of users whom a night of that date would score."""
+    everyone = eligible(context, run, as_of).withColumn("as_of", F.lit(as_of)).persist()
+    if not (users := everyone.count()):
+        return
+    sampled = everyone.where(is_sampled(users, context.settings.monitoring.sample_users))
+    publish_sample(context, run, features(context, run, sampled, first=as_of, last=as_of), as_of)
+
+
+def publish_sample(context: Context, run: StageRun, rows: DataFrame, ds: date) -> None:
+    """Make rows of `user_id` and the features the partition `ds` of `feature_samples`."""
+    staged = stage_one_partition(rows.withColumn("ds", F.lit(ds)), context.warehouse, "feature_samples", ds, files=1)
+    publish(context, staged, DateRange(ds, ds), run.stage)

@@ -1,0 +1,22 @@
+"""Tiles: a landing day's events as counts and last times by user, event and date."""
+
+from pipeline.dates import DateRange
+from pipeline.engines.spark import read, run_sql
+from pipeline.runs.context import Context
+from pipeline.runs.publish import stage_audit_publish
+from pipeline.runs.record import Counts, recorded
+
+TABLES = ("events", "activity")
+
+
+def activity(context: Context, dates: DateRange) -> None:
+    """Rebuild the `activity` partitions of a range of landing days from `events`, in one job and one commit."""
+    with recorded(context, "activity", dates) as run:
+        events = run.read(context.warehouse.pin("events", first=dates.first, last=dates.last))
+        tiles = run_sql(context.spark, "activity", {"events": read(context.spark, events)})
+        stage_audit_publish(context, run, "activity", tiles)
+        # From the tables' metadata: every event is in one tile.
+        days = {name: context.warehouse.row_counts(name, first=dates.first, last=dates.last) for name in TABLES}
+        run.by_day = {
+            day: Counts(rows_in=rows, rows_out=days["activity"].get(day, 0)) for day, rows in days["events"].items()
+        }

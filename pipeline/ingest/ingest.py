@@ -1,0 +1,138 @@
+"""Lands the source's rows: mapped, checked, each key once, in one job and one commit for any range of dates.
+
+Rows in = rows kept + duplicates + quarantined, for every landing day, and recorded.
+"""
+
+from collections import defaultdict
+from datetime import date, timedelta
+
+import pandas as pd
+from pyspark.sql import DataFrame
+
+from pipeline.audits.audit import audit
+from pipeline.audits.expectations import BASELINE_NIGHTS, of_events, of_history, of_night
+from pipeline.dates import DateRange
+from pipeline.engines.spark import read, read_as_written, stage
+from pipeline.ingest.landing import Landing, land_events, land_users
+from pipeline.runs.context import Context
+from pipeline.runs.publish import publish
+from pipeline.runs.record import Counts, StageRun, recorded
+from pipeline.warehouse.tables import event_kinds
+from pipeline.warehouse.warehouse import Pinned
+
+MIN_RATE_EVENTS = 20
+"""Events a stage needs in the baseline before its rate is worth comparing."""
+
+
+def ingest(context: Context, dates: DateRange) -> None:
+    """Land the events and users of a range of dates: `events`, `users` and `quarantine` by `landed_on`.
+
+    Raises:
+        FunnelError: the source is not there or does not fit its mapping.
+        AuditError: a critical expectation failed; no table changed.
+    """
+    with recorded(context, "ingest", dates) as run:
+        events = land_events(context, dates, run)
+        users = land_users(context, dates)
+        landings = [events, users] if users else [events]
+        staged: dict[str, Pinned] = {}
+        try:
+            if users:
+                staged["users"] = stage(users.kept, context.warehouse, "users")
+            staged["quarantine"] = _stage_quarantine(context, landings)
+            staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
+            _audit(context, run, staged["events"], events)
+        except Exception:
+            for name, each in staged.items():
+                context.warehouse.discard(name, each.files)
+            raise
+        finally:
+            for landing in landings:
+                landing.rows.unpersist()
+        # Events come last: once they are there, their quarantine and users are there too.
+        for name in staged:
+            run.output_snapshot = publish(context, staged[name], dates, run.stage)
+        run.by_day = _together(landings)
+
+
+def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
+    rejected = landings[0].quarantined
+    for landing in landings[1:]:
+        rejected = rejected.unionByName(landing.quarantined)
+    return stage(rejected, context.warehouse, "quarantine", sort=("reason", "raw"))
+
+
+def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) -> None:
+    settings, dates = context.settings, run.dates
+    written = read_as_written(context.spark, staged).persist()
+    try:
+        days = _landing_days(context, written, landing, dates)
+        limits = (
+            of_night(settings.funnel.stage_names, settings.audit) if len(dates) == 1 else of_history(settings.audit)
+        )
+        keys = ("landed_on", "duplicates", "reasons")
+        run.judge(audit(days, limits, what="the landing days of events", keys=keys))
+        run.judge(
+            audit(
+                written,
+                of_events(context.warehouse.tables["events"], settings),
+                what="events",
+                keys=("event_id", "user_id", "event", "event_time"),
+            )
+        )
+    finally:
+        written.unpersist()
+
+
+def _landing_days(context: Context, written: DataFrame, landing: Landing, dates: DateRange) -> pd.DataFrame:
+    """One row a landing day: rows, quarantine share with its reasons, and rates against the last 7 nights."""
+    warehouse = context.warehouse
+    yesterday = dates.first - timedelta(days=1)
+    earlier = read(
+        context.spark,
+        warehouse.pin("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday),
+    )
+    kinds = event_kinds(context.settings)
+    counted = pd.DataFrame(
+        written.select("landed_on", "event")
+        .unionByName(earlier.select("landed_on", "event"))
+        .groupBy("landed_on")
+        .pivot("event", list(kinds))
+        .count()
+        .toPandas()
+    ).set_index("landed_on")
+    index = pd.Index(DateRange(dates.first - timedelta(days=BASELINE_NIGHTS), dates.last), name="landed_on")
+    events = counted.reindex(index)[list(kinds)].fillna(0).astype(float)
+    rows = events.sum(axis=1)
+    # A night that no run has landed is not a night with nothing in it: only nights with rows make the baseline.
+    baseline = rows.where(rows > 0).shift(1).rolling(BASELINE_NIGHTS, min_periods=1).median()
+    sums = events.shift(1).rolling(BASELINE_NIGHTS, min_periods=1).sum()
+    table = pd.DataFrame({"rows": rows, "rows_to_last_7_nights": (rows / baseline).where(rows > 0)})
+    table["is_unexpectedly_empty"] = (rows == 0) & (baseline > 0)
+    for name in kinds[1:]:
+        usual = sums[name] / sums[kinds[0]]
+        rate = events[name] / events[kinds[0]]
+        enough = (sums[name] >= MIN_RATE_EVENTS) & (events[kinds[0]] >= MIN_RATE_EVENTS)
+        table[f"{name}_rate_to_last_7_nights"] = (rate / usual).where(enough)
+    table = table.loc[dates.first : dates.last].reset_index()
+    table["duplicates"] = [landing.counts.get(day, Counts()).duplicates for day in table["landed_on"]]
+    table["quarantine_share"] = [_quarantine_share(landing.counts.get(day)) for day in table["landed_on"]]
+    table["reasons"] = [_reasons(landing.reasons.get(day)) for day in table["landed_on"]]
+    return table
+
+
+def _quarantine_share(counts: Counts | None) -> float:
+    return counts.quarantined / counts.rows_in if counts and counts.rows_in else 0.0
+
+
+def _reasons(reasons: dict[str, int] | None) -> str:
+    return ", ".join(f"{reason}: {number}" for reason, number in sorted((reasons or {}).items()))
+
+
+def _together(landings: list[Landing]) -> dict[date, Counts]:
+    """Events' and users' counts of a day as one: the night's record accounts for every row it read."""
+    together: dict[date, Counts] = defaultdict(Counts)
+    for landing in landings:
+        for day, counts in landing.counts.items():
+            together[day] += counts
+    return together

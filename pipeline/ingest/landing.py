@@ -1,0 +1,172 @@
+"""Maps the source's rows of a range of dates to our columns and decides each row's fate.
+
+A row is kept, a duplicate of one that is kept, or quarantined with a reason and its raw content.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from pipeline.config.sections import Reader
+from pipeline.config.settings import Settings
+from pipeline.dates import DateRange
+from pipeline.engines.spark import read, run_sql
+from pipeline.ingest.source import LANDED, expression_over, mapped, source_rows
+from pipeline.runs.context import Context
+from pipeline.runs.record import Counts, StageRun
+from pipeline.warehouse.tables import profile_columns
+
+
+@dataclass
+class Landing:
+    """Rows with their `fate` (and `reason`, `raw`), cached, and what was counted of them by landing day."""
+
+    rows: DataFrame
+    counts: dict[date, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    reasons: dict[date, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+
+    @property
+    def kept(self) -> DataFrame:
+        return self.rows.where("fate = 'kept'")
+
+    @property
+    def quarantined(self) -> DataFrame:
+        return self.rows.where("fate = 'quarantined'").select("reason", "raw", "landed_on")
+
+
+def land_events(context: Context, dates: DateRange, run: StageRun) -> Landing:
+    """The events of a range: unknown, unreadable and future ones quarantined, each key once.
+
+    Raises:
+        FunnelError: the source is not there or does not fit its mapping.
+    """
+    settings, spark = context.settings, context.spark
+    source = settings.source.events
+    rows = source_rows(spark, settings, "events", dates)
+    before = dates.first - timedelta(days=1)
+    known = context.warehouse.pin("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
+    classified = run_sql(
+        spark,
+        "classify",
+        {
+            "source": _no_events(context) if rows is None else mapped_events(rows, settings, dates),
+            "known": read(spark, run.read(known)).select("event_id", "landed_on"),
+        },
+        event_names=settings.funnel.event_names,
+        tolerance_hours=source.future_tolerance_hours,
+        lookback_days=source.lookback_days,
+    )
+    return _counted(classified)
+
+
+def land_users(context: Context, dates: DateRange) -> Landing | None:
+    """The profiles of a range, one a user and landing day; None where the configuration has no `[source.users]`.
+
+    Raises:
+        FunnelError: the source is not there or does not fit its mapping.
+    """
+    settings = context.settings
+    source = settings.source.users
+    rows = source_rows(context.spark, settings, "users", dates) if source else None
+    if source is None or rows is None:
+        return None
+    profile = profile_columns(settings)
+    strings = [name for name, kind in profile.items() if pa.types.is_string(kind)]
+    numbers = [name for name in profile if name not in strings]
+    # An attribute that is not mapped is the source's column of the same name.
+    mapping = {name: name for name in profile} | source.columns
+    key = "source.users.columns"
+    columns = mapped(rows, mapping, ("user_id", *strings), "string", key=key)
+    columns |= mapped(rows, mapping, numbers, "double", key=key)
+    columns["consent"] = _consent(rows, mapping, key)
+    if settings.source.has_time_zones:
+        (zone,) = mapped(rows, mapping, ("time_zone",), "string", key=key).values()
+        columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
+    # A source of users without dates tells what is known when it is read.
+    columns["landed_on"] = _landed_on(rows, source, F.lit(dates.first), key)
+    # Without a landing day that can be read, a row is accounted to the last day read, never dropped.
+    columns["is_dated"] = columns["landed_on"].isNotNull()
+    columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
+    users = _with_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
+    without_user = F.coalesce(F.trim("user_id"), F.lit("")) == ""
+    reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
+    one_a_day = Window.partitionBy("user_id", "landed_on", "reason").orderBy(F.to_json(F.struct(*columns)))
+    repeats = F.row_number().over(one_a_day) > 1
+    # The raw content is kept only where it is needed, as of events.
+    users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
+    fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
+    return _counted(users.withColumn("fate", fate))
+
+
+def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
+    """True, false, or null where the source says nothing. A word that is neither counts as a withdrawal: nobody is
+    texted on a consent that cannot be read."""
+    (given,) = mapped(rows, mapping, ("consent",), "boolean", key=key).values()
+    (said,) = mapped(rows, mapping, ("consent",), "string", key=key).values()
+    return F.coalesce(given, F.when(F.trim(said) != "", F.lit(False)))
+
+
+def mapped_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
+    source = settings.source.events
+    key = "source.events.columns"
+    columns = mapped(rows, source.columns, ("event_id", "user_id", "campaign_id"), "string", key=key)
+    columns["source_event"] = mapped(rows, source.columns, ("event",), "string", key=key)["event"]
+    columns |= mapped(rows, source.columns, ("event_time",), "timestamp", key=key)
+    columns["landed_on"] = _landed_on(rows, source, F.to_date(columns["event_time"]), key)
+    columns["context"] = _context(rows, source.context)
+    # A row without a landing day that can be read is accounted to the last day read, never dropped. Its time is
+    # taken away, so that it is quarantined for that.
+    columns["event_time"] = F.when(columns["landed_on"].isNotNull(), columns["event_time"])
+    columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
+    return _with_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
+
+
+def _context(rows: DataFrame, declared: dict[str, str]) -> Column:
+    if not declared:
+        return F.lit(None).cast("map<string,string>")
+    pairs: list[Column] = []
+    for name, expression in declared.items():
+        pairs += [F.lit(name), expression_over(rows, expression, "string", f"source.events.context.{name}")]
+    return F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull())
+
+
+def _landed_on(rows: DataFrame, source: Reader, otherwise: Column, key: str) -> Column:
+    if LANDED in rows.columns:
+        return F.col(LANDED)
+    if "landed_on" not in source.columns:
+        return otherwise
+    return expression_over(rows, source.columns["landed_on"], "date", f"{key}.landed_on")
+
+
+def _with_raw(rows: DataFrame, columns: dict[str, Column]) -> DataFrame:
+    own = F.struct(*(F.col(f"`{name}`") for name in rows.columns if name != LANDED))
+    raw = F.to_json(own, {"ignoreNullFields": "false"}).alias("raw")
+    return rows.select(*(column.alias(name) for name, column in columns.items()), raw)
+
+
+def _no_events(context: Context) -> DataFrame:
+    return context.spark.createDataFrame(
+        [],
+        "event_id string, user_id string, campaign_id string, source_event string, event_time timestamp, "
+        "landed_on date, context map<string,string>, raw string",
+    )
+
+
+def _counted(classified: DataFrame) -> Landing:
+    landing = Landing(classified.persist())
+    for landed_on, fate, reason, number in landing.rows.groupBy("landed_on", "fate", "reason").count().collect():
+        day = landing.counts[landed_on]
+        day.rows_in += number
+        if fate == "kept":
+            day.rows_out += number
+        elif fate == "duplicate":
+            day.duplicates += number
+        else:
+            day.quarantined += number
+            landing.reasons[landed_on][reason] = number
+    return landing

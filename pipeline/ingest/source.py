@@ -1,0 +1,151 @@
+"""Reads the company's own data: any Spark reader, mapped to our columns, each row with the day it landed."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline.config.sections import Reader
+from pipeline.config.settings import Settings
+from pipeline.dates import DateRange
+from pipeline.errors import FunnelError, first_line
+
+LANDED = "_landed_on"
+
+
+def source_rows(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> DataFrame | None:
+    """The source's own rows of a date range, with `_landed_on` where its path or options are cut by date.
+
+    Args:
+        name: "events" or "users", as under `[source]`.
+
+    Returns: None where the source has the days but no file in them.
+
+    Raises:
+        FunnelError: a path that is not there, or a reader that fails; names the key and the path.
+    """
+    reader: Reader = getattr(settings.source, name)
+    where = f"source.{name}"
+    frames = [_load(spark, settings, reader, where, days) for days in _reads(reader, dates)]
+    present = [frame for frame in frames if frame is not None]
+    if not present:
+        return None
+    rows = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), present)
+    if reader.where is None:
+        return rows
+    return checked(lambda: rows.where(reader.where or ""), f"{where}.where", reader.where, rows)
+
+
+def mapped(
+    rows: DataFrame, mapping: Mapping[str, str], columns: Iterable[str], kind: str, *, key: str
+) -> dict[str, Column]:
+    """Our columns as expressions over the source's, cast to `kind`; a column that is not mapped is null.
+
+    Args:
+        mapping: our column = the source's column or a Spark SQL expression.
+        key: the configuration key of the mapping, for errors.
+
+    Raises:
+        FunnelError: an expression names a column that the source does not have.
+    """
+    return {
+        column: expression_over(rows, mapping[column], kind, f"{key}.{column}")
+        if column in mapping
+        else F.lit(None).cast(kind)
+        for column in columns
+    }
+
+
+def expression_over(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
+    """A column name or a Spark SQL expression as a column of `rows`, checked now rather than inside a job."""
+    name = next((column for column in rows.columns if column == expression), None)
+    column = (F.col(f"`{name}`") if name else F.expr(expression)).try_cast(kind)
+    checked(lambda: rows.select(column), key, expression, rows)
+    return column
+
+
+def checked(make: Callable[[], DataFrame], key: str, expression: str, rows: DataFrame) -> DataFrame:
+    """Build a frame; what Spark's analyser rejects becomes one line that names the key."""
+    try:
+        return make()
+    except PySparkException as error:
+        has = ", ".join(column for column in rows.columns if column != LANDED)
+        raise FunnelError(
+            f"{key} = {expression!r} does not fit the source ({first_line(error)}); the source has: {has}"
+        ) from None
+
+
+def _reads(reader: Reader, dates: DateRange) -> list[DateRange]:
+    """One read for the whole range, unless each day has its own: a query for a database, the header of a CSV file."""
+    by_day = reader.format == "csv" and reader.is_partitioned
+    if by_day or _dated_options(reader):
+        return [DateRange(day, day) for day in dates]
+    return [dates]
+
+
+def _dated_options(reader: Reader) -> bool:
+    return any("{ds}" in value for value in reader.options.values())
+
+
+def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, dates: DateRange) -> DataFrame | None:
+    options = {key: value.replace("{ds}", dates.first.isoformat()) for key, value in reader.options.items()}
+    paths = _paths(settings, reader, dates)
+    if paths:
+        _require(spark, paths, where)
+    if reader.format == "csv":
+        # Everything as text: a column that one broken row would turn into another type is cast by the mapping.
+        # Columns go by position, so files of one read whose headers differ must be an error.
+        options = {"header": "true", "enforceSchema": "false", **options}
+    elif reader.format in ("parquet", "orc"):
+        # A column that came or went within the range is null where it is not.
+        options = {"mergeSchema": "true", **options}
+    try:
+        frame = spark.read.format(reader.format).options(**options).load(list(paths) or None)
+    except (PySparkException, Py4JJavaError) as error:
+        has_no_file = isinstance(error, AnalysisException) and error.getCondition() == "UNABLE_TO_INFER_SCHEMA"
+        if has_no_file and (reader.is_partitioned or _dated_options(reader)):
+            return None
+        raise FunnelError(f"{where} cannot be read as {reader.format}: {first_line(error)}") from None
+    if not frame.columns:
+        # Files without a single byte, as a day without events may leave them.
+        return None
+    if reader.path is not None and "{ds}" in reader.path:
+        return frame.withColumn(LANDED, _landing_from_path(settings.resolve(reader.path)))
+    if _dated_options(reader):
+        return frame.withColumn(LANDED, F.lit(dates.first))
+    return frame
+
+
+def _paths(settings: Settings, reader: Reader, dates: DateRange) -> tuple[str, ...]:
+    if reader.path is None:
+        return ()
+    if "{ds}" not in reader.path:
+        return (settings.resolve(reader.path),)
+    return tuple(settings.resolve(reader.path, day) for day in dates)
+
+
+def _require(spark: SparkSession, paths: Sequence[str], where: str) -> None:
+    """Raise for paths that are not there, by the file system that Spark would read them from."""
+    jvm, conf = spark._jvm, spark._jsparkSession.sessionState().newHadoopConf()
+
+    def missing(path: str) -> bool:
+        hadoop_path = jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+        found = hadoop_path.getFileSystem(conf).globStatus(hadoop_path)
+        return found is None or len(found) == 0
+
+    absent = [path for path in paths if missing(path)]
+    if absent:
+        more = f" (and {len(absent) - 1} more of {len(paths)} days)" if len(absent) > 1 else ""
+        raise FunnelError(f"{where}.path: nothing at {absent[0]}{more}; has the source delivered this date?")
+
+
+def _landing_from_path(template: str) -> Column:
+    before, *after = (re.escape(part).replace(r"\*", "[^/]*") for part in template.split("{ds}"))
+    pattern = before + r"(\d{4}-\d{2}-\d{2})" + r"\d{4}-\d{2}-\d{2}".join(after)
+    # Spark escapes the path as a URI, where a plus sign is itself; `url_decode` would make a space of it.
+    path = F.url_decode(F.replace(F.col("_metadata.file_path"), F.lit("+"), F.lit("%2B")))
+    return F.to_date(F.regexp_extract(path, pattern, 1))

@@ -1,0 +1,79 @@
+"""`funnel models` and `funnel promote`: the versions there are, and a person's word on which is champion."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from pipeline.config.settings import Settings
+from pipeline.errors import FunnelError
+from pipeline.models.registry import Registered, Registry
+from pipeline.models.tracking import TrainingRun
+from pipeline.terminal import show
+
+
+def print_models(settings: Settings) -> None:
+    """Print the registered versions, newest first.
+
+    Raises:
+        FunnelError: there is none.
+    """
+    registry = Registry(settings)
+    versions = registry.versions()
+    if not versions:
+        raise FunnelError(f"no model in {registry.tracking.place} yet: funnel train --as-of makes the first")
+    runs = {run.version: run for run in registry.tracking.finished()}
+    stages = settings.funnel.stage_names
+    champion = registry.champion(date.max)
+    table = Table("version", "as of", "status", "architecture", box=SIMPLE_HEAD)
+    for stage in stages:
+        table.add_column(f"AUC {stage}", justify="right")
+    table.add_column("verdict")
+    for each in versions:
+        table.add_row(*_row(each, runs.get(each.version), stages, champion))
+    show(table)
+
+
+def status(model: Registered, run: TrainingRun | None, champion: str | None) -> str:
+    """`champion` of the newest date, `promoted`, `withdrawn`, `refused` by its verdict, or still a `candidate`."""
+    if model.version == champion:
+        return "champion"
+    if model.is_promoted:
+        return "promoted"
+    if model.is_withdrawn:
+        return "withdrawn"
+    return "refused" if run and run.tags.get("verdict", "").startswith("not promoted") else "candidate"
+
+
+def promote_by_hand(settings: Settings, version: str, *, reason: str) -> str:
+    """Promote a version whatever its verdict.
+
+    Returns: one line: what became of it, and what its verdict was.
+
+    Raises:
+        FunnelError: there is no such version.
+    """
+    registry = Registry(settings)
+    said = registry.run(version).tags.get("verdict", "it was never judged")
+    model = registry.register(version)
+    registry.promote(version, reason=reason)
+    champion = registry.champion(date.max)
+    place = (
+        "champion" if champion == version else f"promoted for nights from {model.as_of} on; later ones keep {champion}"
+    )
+    return f"model {version} is {place} (its verdict: {said})"
+
+
+def _row(model: Registered, run: TrainingRun | None, stages: Sequence[str], champion: str | None) -> list[str]:
+    metrics, tags = (run.metrics, run.tags) if run else ({}, {})
+    aucs = (metrics.get(f"auc_{stage}") for stage in stages)
+    verdict = tags.get("verdict", "-") + (f"; by hand: {model.reason}" if model.reason else "")
+    return [
+        model.version,
+        model.as_of.isoformat(),
+        status(model, run, champion),
+        tags.get("architecture", "-"),
+        *("-" if value is None else f"{value:.4f}" for value in aucs),
+        verdict,
+    ]

@@ -1,0 +1,259 @@
+"""The door to MLflow: a quiet client of the store that `[models]` names, and what a training leaves in its run."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pipeline.config.settings import Settings
+from pipeline.errors import FunnelError, TransientError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DATABASE = "mlflow.db"
+BUNDLE = "bundle"
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # MLflow's own seven tries wait four minutes for a server that is away; these wait twelve seconds.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
+"""MLflow's settings where the environment says nothing else."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training's run in MLflow: our version of the model, MLflow's id, and where its artifacts lie."""
+
+    version: str
+    id: str
+    as_of: date
+    artifacts: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def bundle(self) -> str:
+        """The bundle among the artifacts: a folder with the version's name, by which Spark's workers know it."""
+        return f"{BUNDLE}/{self.version}"
+
+
+class Tracking:
+    """The runs of one funnel's trainings: parameters, figures, plots and bundles.
+
+    Without `models.tracking_uri` they are a SQLite file and folders under `models.path`. All methods raise
+    FunnelError, in one line, for a store that cannot be used, and TransientError for one that does not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.models.name
+        self.folder = Path(settings.resolve(settings.models.path))
+        self._server = settings.models.tracking_uri
+        self.place = _without_password(self._server) if self._server else str(self.folder)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever tracked here; known without opening, and so making, a local store."""
+        return self._server is None and not (self.folder / DATABASE).exists()
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        with self.told_in_one_line():
+            if self._server is None:
+                _make_once(self.folder)
+            return _client(self._server or _sqlite(self.folder / DATABASE))
+
+    @contextmanager
+    def told_in_one_line(self) -> Iterator[None]:
+        """Turn MLflow's failures into a line that names the store."""
+        _set_defaults()
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = _without_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
+            is_away = isinstance(error, OperationalError) or re.search("API request to .* failed with|locked", reason)
+            kind = TransientError if is_away else FunnelError
+            advice = "try again when it answers" if is_away else "see models.path and models.tracking_uri"
+            raise kind(f"the model registry at {self.place} cannot be used: {reason}; {advice}") from error
+
+    def begin(self, as_of: date, *, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> TrainingRun:
+        """Open a run for a training as of a date; it is nobody's model until `finish`."""
+        with self.told_in_one_line():
+            from mlflow.entities import Param, RunTag
+
+            made = self.client.create_run(self._experiment(), tags={**tags, "as_of": as_of.isoformat()}).info.run_id
+            version = f"{as_of:%Y%m%d}-{made[:8]}"
+            self.client.log_batch(
+                made,
+                params=[Param(name, str(value)) for name, value in parameters.items()],
+                tags=[RunTag("version", version), RunTag("mlflow.runName", version)],
+            )
+            return _training_run(self.client.get_run(made))
+
+    def finish(self, run: TrainingRun) -> None:
+        with self.told_in_one_line():
+            self.client.set_terminated(run.id, "FINISHED")
+
+    def fail(self, run: TrainingRun) -> None:
+        with self.told_in_one_line():
+            self.client.set_terminated(run.id, "FAILED")
+
+    def log_metrics(self, run: TrainingRun, figures: Mapping[str, float]) -> None:
+        with self.told_in_one_line():
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            self.client.log_batch(run.id, metrics=[Metric(name, value, now, 0) for name, value in figures.items()])
+
+    def log_folder(self, run: TrainingRun, folder: Path, path: str | None = None) -> None:
+        """Copy a folder's content to the run's artifacts, to `path` in them."""
+        with self.told_in_one_line():
+            self.client.log_artifacts(run.id, str(folder), path)
+
+    def log_json(self, run: TrainingRun, name: str, content: object) -> None:
+        """Keep plain JSON as an artifact, in place of any of the same name."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            self.log_folder(run, Path(folder))
+
+    def read_json(self, run: TrainingRun, name: str) -> Any:
+        """What `log_json` kept; None where it kept nothing."""
+        with self.told_in_one_line(), tempfile.TemporaryDirectory() as folder:
+            if name not in {each.path for each in self.client.list_artifacts(run.id)}:
+                return None
+            return json.loads(Path(self.client.download_artifacts(run.id, name, folder)).read_text(encoding="utf-8"))
+
+    def tag(self, run: TrainingRun, name: str, value: str) -> None:
+        with self.told_in_one_line():
+            self.client.set_tag(run.id, name, value)
+
+    def finished(self, **tags: str) -> list[TrainingRun]:
+        """Runs that were finished and carry these tags, newest first."""
+        if self.is_empty:
+            return []
+        wanted = [f"tags.{name} = '{_unquoted(value)}'" for name, value in tags.items()]
+        with self.told_in_one_line():
+            conditions = " and ".join(["attributes.status = 'FINISHED'", *wanted])
+            runs: list[Run] = []
+            token = None
+            while True:
+                page = self.client.search_runs([self._experiment()], conditions, page_token=token)
+                runs += page
+                if not (token := page.token):
+                    return [_training_run(run) for run in runs]
+
+    def local_bundle(self, run: TrainingRun) -> Path:
+        """The bundle's folder: where it lies, if that is here, else a copy, downloaded once.
+
+        Raises:
+            FunnelError: the bundle is not where the run says.
+        """
+        parts = urlsplit(run.artifacts)
+        if parts.scheme in ("", "file"):
+            folder = Path(url2pathname(parts.path)) / run.bundle
+            if not folder.is_dir():
+                raise FunnelError(f"the bundle of model {run.version} is not at {folder}: restore it, or train again")
+            return folder
+        kept = self.folder / "downloaded" / run.version
+        if not kept.is_dir():
+            self._download(run, kept)
+        return kept
+
+    def _download(self, run: TrainingRun, to: Path) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with self.told_in_one_line(), tempfile.TemporaryDirectory(dir=to.parent) as draft:
+            whole = Path(self.client.download_artifacts(run.id, run.bundle, draft))
+            try:
+                whole.rename(to)
+            except OSError:
+                # Another process was faster, and has the same: versions never change.
+                if not to.is_dir():
+                    raise
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(self.name)
+        if found is None:
+            is_remote = self._server is not None and self._server.startswith("http")
+            place = None if is_remote else (self.folder / "artifacts").as_uri()
+            try:
+                return self.client.create_experiment(self.name, artifact_location=place)
+            except MlflowException:
+                found = self.client.get_experiment_by_name(self.name)
+                if found is None:
+                    raise
+        return found.experiment_id
+
+
+def _training_run(run: "Run") -> TrainingRun:
+    tags = run.data.tags
+    return TrainingRun(
+        version=tags["version"],
+        id=run.info.run_id,
+        as_of=date.fromisoformat(tags["as_of"]),
+        artifacts=run.info.artifact_uri,
+        tags=tags,
+        metrics=run.data.metrics,
+    )
+
+
+def _make_once(folder: Path) -> None:
+    """Make the SQLite store, if there is none, beside its place and move it there whole.
+
+    MLflow makes its tables in place: two processes at once fail (measured), and one that is killed leaves a store
+    that none can open.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{DATABASE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / DATABASE).exists():
+            return
+        draft = folder / f".{DATABASE}.unfinished"
+        draft.unlink(missing_ok=True)
+        _client(_sqlite(draft)).search_experiments(max_results=1)
+        draft.rename(folder / DATABASE)
+
+
+def _sqlite(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def _client(uri: str) -> "MlflowClient":
+    _set_defaults()
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _set_defaults() -> None:
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://…@", text)
+
+
+def _unquoted(value: str) -> str:
+    """A value that fits between the quotes of a filter: MLflow has no way to write one inside."""
+    return value.replace("'", "")

@@ -1,0 +1,145 @@
+"""What a report knows of its night: what ran, what was scored, what came before; and the queries that all parts use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from pipeline.config.figures import BOUNDS
+from pipeline.config.settings import Settings
+from pipeline.errors import FunnelError
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A line of warning, and whether the night before had none like it."""
+
+    stage: str
+    text: str
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night. Tables may be empty and figures missing: it is read as it is, after a failure, too.
+
+    `before` is the newest night before it that has scores.
+    """
+
+    settings: Settings
+    connection: duckdb.DuckDBPyConnection
+    ds: date
+    before: date | None
+    runs: list[dict[str, Any]]
+    """The latest run of each stage, in the order they started."""
+    scores: dict[str, Any] | None
+    """`users`, `model`, `scored_at` and `expected` (outcomes of the last stage, were all texted)."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return self.settings.funnel.stage_names
+
+    @cached_property
+    def failures(self) -> list[dict[str, Any]]:
+        """The stages whose latest run failed, the newest first."""
+        return [run for run in reversed(self.runs) if run["status"] != "ok"]
+
+    @cached_property
+    def warnings(self) -> list[Warned]:
+        earlier = {(stage, _without_numbers(line)) for stage, line in _lines(_runs(self.connection, self.before))}
+        return [
+            Warned(stage, line, is_new=self.before is not None and (stage, _without_numbers(line)) not in earlier)
+            for stage, line in _lines(self.runs)
+        ]
+
+    @property
+    def to_do(self) -> str:
+        """The next step of whoever runs the funnel."""
+        again = f"funnel nightly --ds {self.ds}"
+        if self.scores and any(run["stage"] == "monitor" for run in self.failures):
+            return (
+                "Make no list of these scores before monitoring has passed: mend the cause it names, then run "
+                f"funnel monitor --ds {self.ds}."
+            )
+        if self.failures:
+            return f"Mend what failed, then run the night again: {again}. Running it again repeats nothing twice."
+        if not self.scores:
+            return f"Score the night: {again}."
+        if self.warnings:
+            return "Read the warnings below before you use the scores."
+        return "Nothing: the scores may be used."
+
+    def is_past_threshold(self, name: str, of: str | None) -> bool:
+        """Whether monitoring said so of a figure: it alone knows how much of it chance explains."""
+        if name not in BOUNDS:
+            return False
+        saying = BOUNDS[name].saying.format(of=of) + " "
+        monitored = (run for run in self.runs if run["stage"] == "monitor")
+        return any(saying in line for run in monitored for line in (run["warnings"] + run["message"]).splitlines())
+
+    def query(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(text, parameters).fetchall()
+
+    def column(self, name: str, ds: date) -> np.ndarray:
+        """A column of a night's scores."""
+        text = f"SELECT {name} FROM user_scores WHERE ds = ? ORDER BY user_id"
+        column: np.ndarray = self.connection.execute(text, [ds]).fetchnumpy()[name]
+        return column
+
+
+def read_night(settings: Settings, connection: duckdb.DuckDBPyConnection, ds: date) -> Night:
+    """The night as the connection's tables have it.
+
+    Raises:
+        FunnelError: nothing ran for it; names the newest that has.
+    """
+    runs = _runs(connection, ds)
+    if not runs:
+        raise FunnelError(_nothing_ran(connection, ds))
+    ((before,),) = connection.execute("SELECT max(ds) FROM user_scores WHERE ds < ?", [ds]).fetchall()
+    return Night(settings, connection, ds, before, runs, _scores(connection, ds, settings.funnel.stage_names[-1]))
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, ds: date | None) -> list[dict[str, Any]]:
+    return _dicts(
+        connection,
+        "SELECT stage, status, rows_in, rows_out, duplicates, quarantined, seconds, warnings, message, "
+        "strftime(started_at, '%Y-%m-%d %H:%M') AS started FROM runs WHERE ds = $ds "
+        "QUALIFY row_number() OVER (PARTITION BY stage ORDER BY started_at DESC) = 1 ORDER BY started_at",
+        {"ds": ds},
+    )
+
+
+def _nothing_ran(connection: duckdb.DuckDBPyConnection, ds: date) -> str:
+    ((newest,),) = connection.execute("SELECT max(ds) FROM runs").fetchall()
+    known = f"the newest night that ran is {newest}" if newest else "no night has run yet"
+    return f"nothing ran for {ds}, {known}: run `funnel nightly --ds {ds}` first"
+
+
+def _scores(connection: duckdb.DuckDBPyConnection, ds: date, last_stage: str) -> dict[str, Any] | None:
+    (scores,) = _dicts(
+        connection,
+        f"SELECT count(*) AS users, any_value(model_version) AS model, sum(p_{last_stage}) AS expected, "
+        "strftime(max(scored_at), '%Y-%m-%d %H:%M') AS scored_at FROM user_scores WHERE ds = $ds",
+        {"ds": ds},
+    )
+    return scores if scores["users"] else None
+
+
+def _dicts(connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    result = connection.execute(query, parameters)
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def _lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(run["stage"], line) for run in runs for line in run["warnings"].splitlines()]
+
+
+def _without_numbers(line: str) -> str:
+    """A warning's kind: the same one says other numbers on another night."""
+    return "".join(letter for letter in line if not letter.isdigit())

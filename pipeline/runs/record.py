@@ -1,0 +1,138 @@
+"""The record of every stage of every run: status, rows in and out, seconds, input snapshots, versions, audits."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pipeline.audits.findings import Finding, require
+from pipeline.dates import DateRange
+from pipeline.errors import FunnelError, TransientError, first_line
+from pipeline.runs.context import Context, code_version
+from pipeline.warehouse.warehouse import Pinned
+
+
+@dataclass
+class Counts:
+    """Rows of one date: `rows_in` = `rows_out` + `duplicates` + `quarantined` where a stage rejects rows."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass
+class StageRun:
+    """What a stage reports while it runs; written to `runs` when it ends, one row a date, and to `audits`."""
+
+    stage: str
+    dates: DateRange
+    by_day: dict[date, Counts] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=dict)
+    output_snapshot: int | None = None
+    model_version: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def read(self, pinned: Pinned) -> Pinned:
+        """Note a pinned snapshot as an input, and pass it on."""
+        if pinned.snapshot_id is not None:
+            self.inputs[pinned.table] = pinned.snapshot_id
+        return pinned
+
+    def judge(self, findings: Sequence[Finding]) -> None:
+        """Note what an audit found, and what of it warns.
+
+        Raises:
+            AuditError: an expectation failed that may not.
+        """
+        self.findings += findings
+        self.warnings += require(findings)
+
+    @property
+    def total(self) -> Counts:
+        return sum(self.by_day.values(), Counts())
+
+
+@contextmanager
+def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRun]:
+    """Run a stage under record.
+
+    Raises:
+        FunnelError: whatever the stage or Spark raised, with the stage and its dates in front.
+    """
+    run = StageRun(stage, dates)
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        yield run
+    except Exception as error:
+        message = first_line(error)
+        # The stage's own failure is the news, even when the record of it cannot be written either.
+        with suppress(Exception):
+            _write(context, run, started, time.monotonic() - clock, status="failed", message=message)
+        with suppress(Exception):
+            _write_audits(context, run)
+        if isinstance(error, FunnelError):
+            raise type(error)(f"{stage} {dates}: {error}") from error
+        if kind := _spark_failure(error):
+            raise kind(f"{stage} {dates}: Spark: {message}") from error
+        raise
+    seconds = time.monotonic() - clock
+    _write_audits(context, run)
+    _write(context, run, started, seconds, status="ok", message="")
+    for warning in run.warnings:
+        context.notify(f"warning: {stage} {dates}: {warning}")
+    context.notify(f"{stage:<9} {dates}  {_describe(run.total)}  {seconds:.1f} s")
+
+
+def _spark_failure(error: Exception) -> type[FunnelError] | None:
+    """What Spark's complaint is to us; None for what is none, or is the trace of our own Python code in a worker."""
+    # Most stages run without Spark, and what it raises has it imported already.
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import AnalysisException, PySparkException, PythonException
+
+    if not isinstance(error, PySparkException | Py4JJavaError) or isinstance(error, PythonException):
+        return None
+    # A query that does not fit will not fit later. A file that cannot be read or a full disk may pass.
+    return FunnelError if isinstance(error, AnalysisException) else TransientError
+
+
+def _describe(total: Counts) -> str:
+    text = f"{total.rows_out:,} rows"
+    if total.duplicates or total.quarantined:
+        text += f" of {total.rows_in:,} ({total.duplicates:,} duplicate, {total.quarantined:,} quarantined)"
+    return text
+
+
+def _write(context: Context, run: StageRun, started: datetime, seconds: float, *, status: str, message: str) -> None:
+    shared: dict[str, Any] = {
+        "run_id": context.run_id,
+        "stage": run.stage,
+        "status": status,
+        "seconds": seconds / len(run.dates),
+        "started_at": started,
+        "inputs": list(run.inputs.items()),
+        "output_snapshot": run.output_snapshot,
+        "model_version": run.model_version,
+        "code_version": code_version(),
+        "warnings": "\n".join(run.warnings),
+        "message": message,
+    }
+    rows = []
+    for day in run.dates:
+        counts = run.by_day.get(day, Counts())
+        rows.append(shared | vars(counts) | {"ds": day})
+    context.warehouse.append("runs", rows)
+
+
+def _write_audits(context: Context, run: StageRun) -> None:
+    """One row an expectation; those of a range that was checked as one stand at its last date."""
+    shared = {"ds": run.dates.last, "checked_at": datetime.now(UTC), "run_id": context.run_id}
+    if run.findings:
+        context.warehouse.append("audits", [vars(finding) | shared for finding in run.findings])

@@ -1,0 +1,200 @@
+"""A night's scores: one row for every user who may still be texted, from the champion as of that night."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from model import Bundle, BundleError
+from pipeline.audits.audit import audit
+from pipeline.audits.expectations import BASELINE_NIGHTS, of_scores
+from pipeline.audits.findings import Finding
+from pipeline.config.settings import Settings
+from pipeline.dates import DateRange
+from pipeline.engines.spark import stage_one_partition
+from pipeline.errors import FunnelError
+from pipeline.features.eligible import eligible
+from pipeline.features.features import features, planned_context
+from pipeline.features.samples import is_sampled, publish_sample
+from pipeline.models.registry import Registry
+from pipeline.runs.context import Context, code_version
+from pipeline.runs.publish import audit_staged, publish
+from pipeline.runs.record import Counts, StageRun, recorded
+from pipeline.scoring.predict import SAMPLED, predictor
+from pipeline.warehouse.tables import feature_columns
+from pipeline.warehouse.warehouse import Pinned
+
+BANDS = 10
+PARTITION_USERS = 65_536
+"""At most about so many users are scored in one go: enough to outweigh a task, few enough for its memory."""
+
+
+def score(context: Context, ds: date, *, model: str | None = None) -> None:
+    """Publish the partition `ds` of `user_scores`: `stage_scores`, then `publish_scores`."""
+    publish_scores(context, ds, stage_scores(context, ds, model=model))
+
+
+def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tuple[str, ...]:
+    """Score every user who is eligible on `ds` into files that no reader sees, and audit them.
+
+    The features of a sample of the users become the partition `ds` of `feature_samples`.
+
+    Args:
+        model: a version to use instead of the champion as of `ds`.
+
+    Returns: the files, for `publish_scores`; nothing else is needed to publish them.
+
+    Raises:
+        FunnelError: no model was trained by `ds`, no user is eligible, or the bundle does not fit the funnel.
+        AuditError: a critical expectation failed; the files are removed.
+    """
+    settings = context.settings
+    with recorded(context, "score", DateRange(ds, ds)) as run:
+        run.model_version = model or _champion(settings, ds)
+        path = Registry(settings).bundle_path(run.model_version)
+        _require_same_stages(path, settings)
+        spine = eligible(context, run, ds).withColumn("as_of", F.lit(ds)).persist()
+        try:
+            count = spine.count()
+            if not count:
+                raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
+            inputs = features(context, run, spine, first=ds, last=ds)
+            staged = stage_predictions(context, run, inputs, path, users=count)
+            run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
+        finally:
+            context.spark.catalog.clearCache()
+    return staged.files
+
+
+def publish_scores(context: Context, ds: date, files: Sequence[str]) -> None:
+    """Make audited files the partition `ds` of `user_scores`, in one commit and without Spark; again is the same.
+
+    Raises:
+        FunnelError: the files are no longer there, or the warehouse cannot be written.
+    """
+    night = DateRange(ds, ds)
+    with recorded(context, "publish", night) as run:
+        staged = Pinned("user_scores", None, tuple(files), context.warehouse.tables["user_scores"].schema)
+        run.output_snapshot = publish(context, staged, night, run.stage)
+        rows = context.warehouse.row_counts("user_scores", first=ds, last=ds).get(ds, 0)
+        run.by_day = {ds: Counts(rows_in=rows, rows_out=rows)}
+
+
+def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> Pinned:
+    """Score rows of features into audited files of the run's one date, and publish a sample of the features.
+
+    Args:
+        inputs: `user_id`, once each, and the columns of `tables.feature_columns`.
+        bundle: the folder of the model `run.model_version`.
+        users: how many rows there must be.
+
+    Raises:
+        AuditError: a critical expectation failed; the files are removed.
+    """
+    ds = run.dates.first
+    partitions = -(-users // PARTITION_USERS)
+    chosen = inputs.withColumn(SAMPLED, is_sampled(users, context.settings.monitoring.sample_users))
+    scored = _scored(context, chosen, bundle, partitions).persist()
+    try:
+        rows = with_bands(scored.drop("sample"), context.settings.funnel.stage_names).select(
+            "*",
+            F.lit(ds).alias("ds"),
+            F.lit(ds).alias("feature_as_of"),
+            F.lit(run.model_version).alias("model_version"),
+            F.lit(context.run_id).alias("run_id"),
+            F.lit(code_version()).alias("code_version"),
+            F.lit(datetime.now(UTC)).alias("scored_at"),
+        )
+        # A file a core, until files hold half a million users.
+        cores = context.spark.sparkContext.defaultParallelism
+        files = max(min(partitions, cores), -(-partitions // 8))
+        staged = stage_one_partition(rows, context.warehouse, "user_scores", ds, files=files)
+        audit_staged(context, run, staged, partial(_audit, context, ds, users))
+        publish_sample(context, run, scored.where("sample IS NOT NULL").select("user_id", "sample.*"), ds)
+        return staged
+    finally:
+        scored.unpersist()
+
+
+def _scored(context: Context, inputs: DataFrame, bundle: Path, partitions: int) -> DataFrame:
+    """What `predict.predictor` makes of each row of features, in the planned campaign's context.
+
+    Which users share a partition depends on their ids and number alone, so that a rerun, on however many cores,
+    repeats every score to the last bit.
+    """
+    settings = context.settings
+    score_rows = predictor(bundle.name, planned_context(settings), list(feature_columns(settings)))
+    context.spark.sparkContext.addFile(str(bundle), recursive=True)
+    spread = inputs.drop("as_of").repartition(partitions, "user_id")
+    return spread.mapInArrow(score_rows, _score_schema(settings))
+
+
+def with_bands(scored: DataFrame, stages: tuple[str, ...]) -> DataFrame:
+    """Replace `log_odds_<stage>` by `band_<stage>`, 1 to 10 by its rank among the night's users, 10 the best.
+
+    Thousandths of log-odds are few enough to rank on the driver whatever the number of users. Equal ones share a
+    band, by their middle rank.
+    """
+    pairs = ", ".join(f"{position}, log_odds_{stage}" for position, stage in enumerate(stages))
+    counted = scored.selectExpr(f"stack({len(stages)}, {pairs}) AS (stage, log_odds)").groupBy("stage", "log_odds")
+    counts = pd.DataFrame(counted.count().toPandas()).sort_values(["stage", "log_odds"])
+    by_stage = counts.groupby("stage")["count"]
+    middle = by_stage.cumsum() - counts["count"] / 2
+    counts["band"] = 1 + (BANDS * middle // by_stage.transform("sum")).astype(int)
+    lowest = counts.groupby(["stage", "band"])["log_odds"].min()
+    bands = {
+        f"band_{stage}": F.expr(_band(f"log_odds_{stage}", lowest[position].to_dict()))
+        for position, stage in enumerate(stages)
+    }
+    return scored.withColumns(bands).drop(*(f"log_odds_{stage}" for stage in stages))
+
+
+def _band(column: str, lowest: Mapping[int, int]) -> str:
+    """SQL for the band of a column's value, from the lowest value of each band that has any."""
+    cases = (f"WHEN {column} >= {lowest[band]} THEN {band}" for band in sorted(lowest, reverse=True))
+    return f"CASE {' '.join(cases)} END"
+
+
+def _champion(settings: Settings, ds: date) -> str:
+    champion = Registry(settings).champion(ds)
+    if champion is None:
+        raise FunnelError(
+            f"no model trained on data up to {ds} was promoted: run `funnel train --as-of` with a date up to it, "
+            "see `funnel models`, or name a version with --model"
+        )
+    return champion
+
+
+def _require_same_stages(bundle: Path, settings: Settings) -> None:
+    try:
+        tasks = Bundle.load(bundle).task_names
+    except BundleError as error:
+        raise FunnelError(str(error)) from error
+    if tasks != settings.funnel.stage_names:
+        raise FunnelError(
+            f"model {bundle.name} knows the stages {', '.join(tasks)}, funnel.stages has "
+            f"{', '.join(settings.funnel.stage_names)}: train a model for these first"
+        )
+
+
+def _score_schema(settings: Settings) -> str:
+    stages = settings.funnel.stage_names
+    of_stage = "raw_{0} double, p_{0} double, log_odds_{0} int"
+    sample = from_arrow_schema(pa.schema(feature_columns(settings))).simpleString()
+    return ", ".join(["user_id string", *(of_stage.format(stage) for stage in stages), f"sample {sample}"])
+
+
+def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[Finding]:
+    warehouse = context.warehouse
+    last = ds - timedelta(days=1)
+    nights = warehouse.row_counts("user_scores", first=ds - timedelta(days=BASELINE_NIGHTS), last=last)
+    usual = median(nights.values()) if nights else None
+    suite = of_scores(warehouse.tables["user_scores"], context.settings, eligible=eligible_users, usual=usual)
+    return audit(written, suite, what="user_scores", keys=("user_id",))

@@ -1,0 +1,207 @@
+"""How a trained model is judged: on later days that taught neither it nor the champion, by scores nobody fitted."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+
+from model import Bundle
+from model.calibration.calibration import IDENTITY, Calibrator, fit_isotonic, fit_platt
+from model.calibration.ordering import least_gaps, order_stages
+from model.network.inference import score
+from pipeline.config.settings import Settings
+from pipeline.models.promotion import Verdict, judge
+from pipeline.models.registry import Registry
+from pipeline.runs.context import Context
+from pipeline.runs.record import StageRun
+
+HELD_OUT_SHARE = 0.25
+"""At most this share of a stage's mature days is held out, where history is short."""
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledExposures:
+    """A partition of `examples` in a fixed order, its labels (n, T), NaN until mature, and which are held out.
+
+    `snapshot` tells these very exposures from those of another build of the partition.
+    """
+
+    table: pa.Table
+    labels: np.ndarray
+    held_out: np.ndarray
+    snapshot: str
+
+    @property
+    def days(self) -> np.ndarray:
+        return self.table.column("exposure_date").to_numpy().astype("datetime64[D]")
+
+    @property
+    def judged(self) -> "LabelledExposures":
+        """The rows with a held-out label, and those labels alone."""
+        rows = self.held_out.any(axis=1)
+        labels = np.where(self.held_out, self.labels, np.nan)[rows]
+        return LabelledExposures(self.table.filter(pa.array(rows)), labels, self.held_out[rows], self.snapshot)
+
+    def held_out_from(self, stages: Sequence[str]) -> dict[str, str | None]:
+        """The first held-out day of each stage, ISO 8601; None where no label is held out."""
+        firsts = [self.days[column] for column in self.held_out.T]
+        return {stage: str(days.min()) if len(days) else None for stage, days in zip(stages, firsts, strict=True)}
+
+
+def read_examples(context: Context, run: StageRun, as_of: date) -> LabelledExposures:
+    """The exposures of `examples` as of a date, which the run then names as its input."""
+    pinned = run.read(context.warehouse.pin("examples", first=as_of, last=as_of))
+    table = context.warehouse.arrow("examples", first=as_of, last=as_of)
+    table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])
+    columns = [table.column(f"label_{stage}") for stage in context.settings.funnel.stage_names]
+    labels = np.column_stack([column.cast(pa.float32()).to_numpy(zero_copy_only=False) for column in columns])
+    files = hashlib.sha256("\n".join(pinned.files).encode()).hexdigest()[:16]
+    return LabelledExposures(table, labels, held_out_labels(table, context.settings), files)
+
+
+def held_out_labels(table: pa.Table, settings: Settings) -> np.ndarray:
+    """Which labels judge and calibrate instead of teaching, bool (exposures, stages).
+
+    Each stage holds out its own latest mature days (`training.holdout_days`, at most a quarter of them), so that
+    recent exposures still teach the early stages while the rare last stage is judged on days it never saw.
+    An exposure between two stages' bounds teaches one stage and judges another; its labels do not overlap.
+    """
+    days = table.column("exposure_date").to_numpy().astype("datetime64[D]")
+    held_out = np.zeros((table.num_rows, len(settings.funnel.stages)), dtype=bool)
+    for position, stage in enumerate(settings.funnel.stage_names):
+        mature = table.column(f"mature_{stage}").to_numpy(zero_copy_only=False)
+        if not mature.any():
+            continue
+        span = int((days[mature].max() - days[mature].min()).astype(int)) + 1
+        kept_back = min(settings.training.holdout_days, int(span * HELD_OUT_SHARE))
+        held_out[:, position] = mature & (days > days[mature].max() - np.timedelta64(kept_back, "D"))
+    return held_out
+
+
+def compare(context: Context, challenger: Bundle, version: str, as_of: date, held: LabelledExposures) -> Verdict:
+    """The verdict on a challenger, beside the champion as of its own date.
+
+    Both are judged with the context hidden, as a night scores users, on labels that taught neither: where the
+    champion held out fewer days, on those. The challenger was calibrated on these labels, and is judged by
+    calibrations that were not (`cross_fitted`). The champion is judged as nights use it, its calibration as old as
+    it is; but where it was itself calibrated on a label, it is cross-fitted too.
+
+    A champion that cannot score these examples, of other stages or of features that are no longer there or a
+    damaged bundle, cannot score tonight's users either: the challenger is then judged as a first champion is.
+    One that cannot be fetched from a server is an error: it may be the better one.
+
+    Raises:
+        FunnelError: the registry does not answer.
+    """
+    settings, registry = context.settings, Registry(context.settings)
+    stages = settings.funnel.stage_names
+    labels, users = held.labels, _user_numbers(held.table)
+    folds = user_folds(held.table)
+    mine = cross_fitted(challenger, held.table, labels, folds)
+    theirs, unusable = None, ""
+    champion = registry.champion(as_of, besides=version)
+    if champion is not None:
+        path = registry.bundle_path(champion)
+        try:
+            bundle = _of_stages(Bundle.load(path), stages)
+            deployed = bundle.predict(held.table, hide_context=True).calibrated
+        except ValueError as error:
+            unusable = f"{champion}: {error}"
+        else:
+            fitted = cross_fitted(bundle, held.table, labels, folds)
+            theirs = np.where(_calibrated_on(bundle, held, settings), fitted, deployed)
+            labels = np.where(_taught(bundle, held, stages), np.nan, labels)
+    return judge(
+        labels,
+        mine,
+        theirs,
+        users=users,
+        days=held.days,
+        stages=stages,
+        options=settings.promotion,
+        champion_version=champion,
+        unusable_champion=unusable,
+    )
+
+
+def cross_fitted(bundle: Bundle, table: pa.Table, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Probabilities (n, T), context hidden, each by a calibration fitted to the labels of the other folds.
+
+    What a bundle is calibrated by depends on all its held-out labels, so that its own scores of those rows flatter
+    it. Here the network stays, and a calibration of the same kind is fitted anew without the users of a fold, to
+    score them.
+    """
+    logits = score(bundle.network, bundle.encode(table, hide_context=True)).numpy().astype(np.float64)
+    gaps = least_gaps(logits).tolist()
+    probabilities = np.empty_like(logits)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        known = ~inside[:, None] & ~np.isnan(labels)
+        others = [logits[rows, column] for column, rows in enumerate(known.T)]
+        calibrators = [
+            _refitted(calibrator, others[column], labels[known[:, column], column])
+            for column, calibrator in enumerate(bundle.calibration)
+        ]
+        refitted = replace(bundle, calibration=order_stages(calibrators, others, gaps=gaps))
+        probabilities[inside] = refitted.finish(logits[inside]).calibrated
+    return probabilities
+
+
+def _refitted(calibrator: Calibrator, logits: np.ndarray, labels: np.ndarray) -> Calibrator:
+    """A calibrator of the same kind for other rows; Platt's in place of a curve that one class cannot draw."""
+    if calibrator.method == IDENTITY.method:
+        return IDENTITY
+    has_both = 0 < labels.sum() < len(labels)
+    return fit_isotonic(logits, labels) if calibrator.method == "isotonic" and has_both else fit_platt(logits, labels)
+
+
+def user_folds(rows: pa.Table) -> np.ndarray:
+    """A fold for each row, int (n,), the same for all rows of a user, on every machine and in every run."""
+    encoded = rows.column("user_id").combine_chunks().dictionary_encode()
+    folds = np.array([crc32(user.encode()) % FOLDS for user in encoded.dictionary.to_pylist()], dtype=np.int64)
+    return folds[encoded.indices.to_numpy()]
+
+
+def figures(verdict: Verdict) -> Mapping[str, float]:
+    """A verdict's figures by name, such as `judged_log_loss_click`, for the training's run."""
+    found: dict[str, float] = {}
+    for stage in verdict.stages:
+        named = {
+            "judged_positives": stage.positives,
+            "judged_expected": stage.expected,
+            "judged_log_loss": stage.log_loss,
+            "champion_log_loss": stage.champion_log_loss,
+            "log_loss_difference": stage.difference.mean if stage.difference else None,
+            "log_loss_standard_error": stage.difference.standard_error if stage.difference else None,
+        }
+        found |= {f"{name}_{stage.stage}": float(value) for name, value in named.items() if value is not None}
+    return found
+
+
+def _user_numbers(rows: pa.Table) -> np.ndarray:
+    return rows.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
+
+
+def _of_stages(bundle: Bundle, stages: tuple[str, ...]) -> Bundle:
+    if bundle.task_names != stages:
+        raise ValueError(f"it knows the stages {', '.join(bundle.task_names)}, funnel.stages has {', '.join(stages)}")
+    return bundle
+
+
+def _calibrated_on(champion: Bundle, held: LabelledExposures, settings: Settings) -> np.ndarray:
+    """Which labels (n, T) were mature by the champion's own date, so that it may be calibrated on them."""
+    as_of = np.datetime64(champion.trained_on["as_of"], "D")
+    windows = np.array([stage.window_days for stage in settings.funnel.stages]).astype("timedelta64[D]")
+    return held.days[:, None] + windows <= as_of
+
+
+def _taught(champion: Bundle, held: LabelledExposures, stages: tuple[str, ...]) -> np.ndarray:
+    """Which labels (n, T) are of days that the champion had not held out and may have learnt from."""
+    firsts = champion.trained_on["held_out_from"]
+    bounds = np.array([np.datetime64(firsts[stage] or champion.trained_on["as_of"], "D") for stage in stages])
+    return held.days[:, None] < bounds

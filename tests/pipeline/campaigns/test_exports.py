@@ -1,0 +1,150 @@
+"""Exports: the ids of a list's targets in a file, which stays what it is."""
+
+import csv
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.campaigns import exports
+from pipeline.campaigns.exports import export
+from pipeline.campaigns.targets import make
+from pipeline.errors import FunnelError
+from pipeline.warehouse.warehouse import Warehouse
+from tests.conftest import Company
+from tests.pipeline.conftest import Ended
+from tests.support.campaigns import D, campaign, night
+
+SCORES = {"007": 0.9, "0123": 0.5, "a,b": 0.4, "1e5": 0.3, "last": 0.2, "worthless": 0.001}
+BEST_FIRST = ["007", "0123", "a,b", "1e5"]
+
+
+@pytest.fixture
+def listed(make_company: Callable[..., Company]) -> Company:
+    """A company with a list of four, and one user whose message is not worth it."""
+    company = night(make_company, SCORES, campaign(more="size = 4"))
+    make(company.context(), D, "spring")
+    return company
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_csv_of_the_targets_ids_and_nothing_else(listed: Company, funnel: Callable[..., Ended]) -> None:
+    ended = funnel("export", "--ds", D, "--campaign", "spring", "-c", listed.config)
+    path = listed.folder / "targets" / "spring-2026-03-01-v1.csv"
+    assert f"4 users of spring version 1 in {path}" in ended.out
+    assert path.read_text(encoding="utf-8") == 'user_id\n007\n0123\n"a,b"\n1e5\n'
+    with path.open(encoding="utf-8", newline="") as file:
+        assert [row["user_id"] for row in csv.DictReader(file)] == BEST_FIRST
+    (noted,) = listed.rows("exports")
+    assert (noted["campaign_id"], noted["version"], noted["ds"], noted["users"]) == ("spring", 1, D, 4)
+    assert (noted["path"], noted["sha256"]) == (str(path), digest(path))
+    assert sorted(path.parent.iterdir()) == [path], "no draft is left"
+
+
+def test_parquet_keeps_ids_as_text(listed: Company, funnel: Callable[..., Ended], tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "list.parquet"
+    assert funnel("export", "--ds", D, "--campaign", "spring", "-c", listed.config, "--out", out).code == 0
+    assert pq.read_table(out).to_pydict() == {"user_id": BEST_FIRST}
+    (noted,) = listed.rows("exports")
+    assert (noted["path"], noted["sha256"]) == (str(out), digest(out))
+
+
+def test_the_same_again_is_the_same_file_and_says_so(listed: Company) -> None:
+    first = export(listed.context(), D, "spring")
+    written = Path(first.path).stat().st_mtime_ns
+    again = export(listed.context(), D, "spring")
+    assert (first.is_new, again.is_new, again.sha256) == (True, False, first.sha256)
+    assert Path(first.path).stat().st_mtime_ns == written
+    assert listed.lines[-1].endswith("it was there, the same")
+    Path(first.path).unlink()
+    restored = export(listed.context(), D, "spring")
+    assert restored.is_new and digest(Path(restored.path)) == first.sha256
+    assert len(listed.rows("exports")) == 1
+
+
+def test_a_version_that_went_out_stays_when_another_is_made(listed: Company) -> None:
+    first = export(listed.context(), D, "spring")
+    make(listed.context(), D, "spring", size=2)
+    second = export(listed.context(), D, "spring")
+    assert second.path.endswith("-v2.csv") and second.users == 2
+    assert digest(Path(first.path)) == first.sha256
+    older = export(listed.context(), D, "spring", version=1, out=str(listed.folder / "again.csv"))
+    assert older.sha256 == first.sha256
+    assert [row["version"] for row in sorted(listed.rows("exports"), key=lambda row: row["exported_at"])] == [1, 2, 1]
+
+
+def test_a_file_of_other_content_is_left_alone(listed: Company, funnel: Callable[..., Ended], tmp_path: Path) -> None:
+    out = tmp_path / "mine.csv"
+    out.write_text("user_id\n007\n", encoding="utf-8")
+    options = ("export", "--ds", D, "--campaign", "spring", "-c", listed.config, "--out", out)
+    assert funnel(*options).complaint == f"{out} holds something else than version 1 of 'spring': name another --out"
+    assert out.read_text(encoding="utf-8") == "user_id\n007\n"
+    assert not listed.rows("exports")
+
+
+def test_a_file_that_was_noted_is_this_list_s_whatever_its_bytes(
+    listed: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = export(listed.context(), D, "spring", format="parquet")
+    monkeypatch.setattr(exports, "_as_parquet", lambda ids: b"as a later release writes it")
+    assert not export(listed.context(), D, "spring", format="parquet").is_new
+    assert digest(Path(first.path)) == first.sha256
+
+
+def test_an_export_that_dies_before_it_is_noted_is_noted_by_the_next(
+    listed: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "append", die)
+        with pytest.raises(KeyboardInterrupt):
+            export(listed.context(), D, "spring")
+    assert not listed.rows("exports")
+    assert not export(listed.context(), D, "spring").is_new
+    assert len(listed.rows("exports")) == 1
+
+
+def test_a_folder_that_cannot_be_written(listed: Company) -> None:
+    (listed.folder / "targets").write_text("a file", encoding="utf-8")
+    with pytest.raises(FunnelError, match=r"targets/spring-2026-03-01-v1\.csv cannot be .*; see \[targeting\] path or"):
+        export(listed.context(), D, "spring")
+    assert not listed.rows("exports")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--campaign", "sprin"), "no campaign 'sprin'; did you mean 'spring'? the configuration has spring"),
+        (
+            ("--campaign", "spring", "--version", "7"),
+            "no version 7 of campaign 'spring' for 2026-03-01; there are 1",
+        ),
+    ],
+)
+def test_a_list_that_is_not_there(
+    listed: Company, funnel: Callable[..., Ended], arguments: tuple[str, ...], line: str
+) -> None:
+    assert funnel("export", "--ds", D, *arguments, "-c", listed.config).complaint == line
+
+
+def test_no_list_yet(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> None:
+    company = make_company(campaign())
+    assert funnel("export", "--ds", D, "--campaign", "spring", "-c", company.config).complaint == (
+        "no list of campaign 'spring' for 2026-03-01 yet: run `funnel targets --ds 2026-03-01 --campaign spring` first"
+    )
+
+
+def test_a_list_made_and_exported_at_once(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> None:
+    company = night(make_company, SCORES, campaign(more="size = 4"))
+    ended = funnel("targets", "--ds", D, "--campaign", "spring", "--export", "parquet", "-c", company.config)
+    assert ended.code == 0
+    path = company.folder / "targets" / "spring-2026-03-01-v1.parquet"
+    assert pq.read_table(path)["user_id"].to_pylist() == BEST_FIRST

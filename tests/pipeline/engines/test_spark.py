@@ -1,0 +1,46 @@
+"""What Spark is started with."""
+
+from datetime import date
+
+import pytest
+
+from pipeline.engines import spark
+from pipeline.engines.spark import properties
+from pipeline.runs import context as contexts
+from tests.conftest import Company
+from tests.support.nights import publish
+
+OPTIONS = "spark.driver.extraJavaOptions"
+ONE_COMPILER = "-XX:TieredStopAtLevel=1"
+
+
+def test_only_where_months_are_read_does_the_jvm_optimise_its_code(company: Company) -> None:
+    settings = company.settings
+    del settings.spark.conf[OPTIONS]  # those of the tests
+    assert ONE_COMPILER in properties(settings, is_bulk=False)[OPTIONS].split()
+    assert ONE_COMPILER not in properties(settings, is_bulk=True)[OPTIONS].split()
+
+
+def test_what_the_configuration_says_wins(company: Company) -> None:
+    settings = company.settings
+    settings.spark.conf.update({OPTIONS: "-XX:TieredStopAtLevel=4", "spark.sql.shuffle.partitions": "64"})
+    found = properties(settings, is_bulk=False)
+    assert found["spark.sql.shuffle.partitions"] == "64"
+    # Of an option given twice, the JVM takes the last.
+    assert found[OPTIONS].split().index(ONE_COMPILER) < found[OPTIONS].split().index("-XX:TieredStopAtLevel=4")
+
+
+@pytest.mark.parametrize(
+    ("users", "is_bulk", "optimises"),
+    [([], False, False), ([], True, True), ([3, 2], False, False), ([4, 2], False, True)],
+)
+def test_a_night_of_many_users_optimises_as_a_load_does(
+    company: Company, monkeypatch: pytest.MonkeyPatch, users: list[int], is_bulk: bool, optimises: bool
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(contexts, "MANY_USERS", 3)
+    monkeypatch.setattr(spark, "session", lambda settings, *, is_bulk: asked.append(is_bulk))
+    for day, known in zip((date(2026, 1, 1), date(2026, 1, 8)), users, strict=False):
+        publish(company, "known_users", day, [{"user_id": f"user-{each}"} for each in range(known)])
+    _ = company.context(is_bulk=is_bulk).spark
+    assert asked == [optimises]

@@ -1,0 +1,91 @@
+"""What a night waits for: the day's partition of the source, whole."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import FunnelError
+from pipeline.ingest.arrivals import days_delivered, missing
+from tests.conftest import Company
+
+DAY = date(2026, 3, 1)
+
+
+def test_a_day_has_come_once_events_and_users_are_there(company: Company) -> None:
+    events, users = (company.folder / "source" / kind / DAY.isoformat() for kind in ("events", "users"))
+    assert missing(company.settings, DAY) == f"source.events.path: nothing at {events}"
+    company.land(DAY)
+    assert missing(company.settings, DAY) is None
+    (users / "part-0.parquet").unlink()
+    assert missing(company.settings, DAY) == f"source.users.path: nothing at {users}"
+    assert "2026-03-02" in (missing(company.settings, DAY + timedelta(days=1)) or "")
+
+
+def test_a_folder_that_is_being_written_has_not_come(company: Company) -> None:
+    company.land(DAY)
+    folder = company.folder / "source" / "events" / DAY.isoformat()
+    (folder / "_temporary").mkdir()
+    assert missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
+    (folder / "_temporary").rmdir()
+    assert missing(company.settings, DAY) is None
+    (folder / "part-0.parquet").rename(folder / ".part-0.parquet.crc")
+    (folder / "_SUCCESS").touch()
+    assert missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
+
+
+def test_a_marker_is_waited_for_where_one_is_named(make_company: Callable[..., Company]) -> None:
+    marked = 'path = "source/events/{ds}"\nready = "source/events/{ds}/_SUCCESS"'
+    company = make_company(replace={'path = "source/events/{ds}"': marked})
+    company.land(DAY)
+    marker = company.folder / "source" / "events" / DAY.isoformat() / "_SUCCESS"
+    assert missing(company.settings, DAY) == f"source.events.ready: nothing at {marker}"
+    marker.touch()
+    assert missing(company.settings, DAY) is None
+
+
+def test_a_pattern_is_there_once_something_fits_it(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={'path = "source/events/{ds}"': 'path = "source/events/{ds}/*.csv"'})
+    company.land(DAY)
+    folder = company.folder / "source" / "events" / DAY.isoformat()
+    assert missing(company.settings, DAY) == f"source.events.path: nothing at {folder}/*.csv"
+    (folder / "a.csv").touch()
+    assert missing(company.settings, DAY) is None
+
+
+def test_what_is_not_cut_by_day_is_there_at_any_time(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={"events/{ds}": "events.parquet", "users/{ds}": "users.parquet"})
+    assert missing(company.settings, DAY) is None
+    assert days_delivered(company.settings) == []
+
+
+def test_an_address_is_looked_at_through_its_file_system(tmp_path: Path, make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={'"source/events/{ds}"': f'"file://{tmp_path}/far/{{ds}}"'})
+    assert missing(company.settings, DAY) == f"source.events.path: nothing at file://{tmp_path}/far/{DAY}"
+    folder = tmp_path / "far" / DAY.isoformat()
+    folder.mkdir(parents=True)
+    assert "source.events.path: nothing at" in (missing(company.settings, DAY) or "")
+    (folder / "part-0.parquet").touch()
+    company.land(DAY)
+    assert missing(company.settings, DAY) is None
+
+
+def test_an_address_that_cannot_be_looked_at_is_one_line(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={'"source/events/{ds}"': '"ftp://host/{ds}"'})
+    with pytest.raises(FunnelError, match=rf"source.events.path: ftp://host/{DAY} cannot be looked at: .*ftp"):
+        missing(company.settings, DAY)
+
+
+@pytest.mark.parametrize("path", ["source/events/{ds}", "source/events/day={ds}/*.parquet", "source/{ds}.csv"])
+def test_the_days_delivered_are_read_from_the_folder_names(make_company: Callable[..., Company], path: str) -> None:
+    company = make_company(replace={'path = "source/events/{ds}"': f'path = "{path}"'})
+    assert days_delivered(company.settings) == []
+    days = [DAY, DAY + timedelta(days=2)]
+    for day in reversed(days):
+        there = Path(company.settings.resolve(path.replace("/*.parquet", ""), day))
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.touch()
+    (company.folder / "source" / "README.md").touch()
+    Path(str(there).replace(days[0].isoformat(), "2026-02-30")).touch()
+    assert days_delivered(company.settings) == days

@@ -1,0 +1,118 @@
+"""Thresholds of monitored figures: which side is bad, what the configuration may say, and what a person is told."""
+
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.config.settings import load
+from pipeline.errors import ConfigError
+from pipeline.monitoring.thresholds import Judged, Measured, judge
+from tests.conftest import Company
+
+
+def judged(company: Company, *figures: Measured) -> Judged:
+    return judge(figures, company.settings)
+
+
+def test_what_a_warning_says(company: Company) -> None:
+    drifted = Measured("feature_psi", 0.4123, feature="age", against="against model m as of 2026-02-01")
+    found = judged(company, drifted, Measured("matured_auc", 0.51234, "click"), Measured("users_scored_ratio", 0.25))
+    assert found.warnings == [
+        "drift of age: PSI 0.412 > 0.25 (against model m as of 2026-02-01)",
+        "ranking of click: AUC 0.512 < 0.55",
+        "users scored, relative to the median of the last 7 nights, 0.25 < 1/2",
+    ]
+    assert found.stops == []
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless", "bad"),
+    [
+        ("feature_psi", [0.0, 0.25], [0.26]),
+        ("score_psi", [0.25], [0.3]),
+        ("score_psi_training", [0.25], [0.3]),
+        ("feature_missing_change", [0.1, 0.0, -0.1], [0.11, -0.11]),
+        ("feature_unseen_share", [0.05], [0.06]),
+        ("matured_auc", [0.55, 0.9], [0.54]),
+        ("matured_lift", [1.0, 3.0], [0.9]),
+        ("matured_calibration_gap", [0.25], [0.3]),
+        ("rows_landed_ratio", [0.5, 1.0, 2.0], [0.49, 2.1, 0.0]),
+        ("users_scored_ratio", [0.5, 2.0], [0.49, 2.1]),
+        ("hours_to_scores", [-1.0, 8.0], [8.1]),
+        # Only where the configuration says how far.
+        ("quarantined_share", [1.0], []),
+        ("users_in_common", [0.0], []),
+        ("feature_missing_share", [1.0], []),
+        ("matured_calibration_error", [1.0], []),
+        ("rows_landed", [0.0], []),
+    ],
+)
+def test_the_usual_thresholds(company: Company, name: str, harmless: list[float], bad: list[float]) -> None:
+    assert [value for value in harmless if judged(company, Measured(name, value, "click")).warnings] == []
+    assert [value for value in bad if not judged(company, Measured(name, value, "click")).warnings] == []
+
+
+def test_chance_is_no_news(company: Company) -> None:
+    for name, value in (("feature_psi", 0.4), ("matured_auc", 0.4), ("users_scored_ratio", 0.4)):
+        assert judged(company, Measured(name, value, "click")).warnings
+        assert not judged(company, Measured(name, value, "click", chance=1.0)).warnings
+        assert not judged(company, Measured(name, value, "click", is_judged=False)).warnings
+
+
+def test_the_configuration_s_thresholds(make_company: Callable[..., Company]) -> None:
+    company = make_company(
+        "[monitoring.thresholds]\nscore_psi = { warn = 0.1, stop = 0.5 }\nfeature_psi = {}\n"
+        "hours_to_scores = { warn = 2 }\nmatured_auc = { warn = 0.7, stop = 0.6 }\nusers_in_common = { stop = 0.5 }\n"
+    )
+    found = judged(
+        company,
+        Measured("score_psi", 0.2, "click"),
+        Measured("score_psi", 0.6, "complete"),
+        Measured("feature_psi", 9.0, feature="age"),
+        Measured("hours_to_scores", 3.0),
+        Measured("matured_auc", 0.65, "click"),
+        Measured("matured_auc", 0.55, "register"),
+        Measured("users_in_common", 0.4),
+        Measured("matured_lift", 0.5, "click"),
+    )
+    assert found.warnings == [
+        "shift of the scores of click: PSI 0.2 > 0.1",
+        "hours from the end of the day to its scores 3 > 2",
+        "ranking of click: AUC 0.65 < 0.7",
+        "lift of the top band of click 0.5 < 1",
+    ]
+    assert found.stops == [
+        "shift of the scores of complete: PSI 0.6 > 0.5",
+        "ranking of register: AUC 0.55 < 0.6",
+        "share of users also scored the night before 0.4 < 0.5",
+    ]
+
+
+def test_scores_are_late_when_operations_say_so(make_company: Callable[..., Company]) -> None:
+    company = make_company("[operations]\nscores_due_hours = 3\n")
+    assert judged(company, Measured("hours_to_scores", 4.0)).warnings
+    assert not judged(company, Measured("hours_to_scores", 2.0)).warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("psi = { warn = 0.2 }", "monitoring.thresholds: 'psi' is not one of the figures rows_landed_ratio, "),
+        (
+            "score_psi = { warn = 0.5, stop = 0.2 }",
+            "monitoring.thresholds.score_psi: stop = 0.2 comes before warn = 0.5; more",
+        ),
+        (
+            "matured_auc = { warn = 0.5, stop = 0.6 }",
+            "monitoring.thresholds.matured_auc: stop = 0.6 comes before warn = 0.5; less",
+        ),
+        ('score_psi = { warn = "high" }', "monitoring.thresholds.score_psi.warn: got 'high', takes a valid number"),
+        ("score_psi = { alarm = 1 }", "monitoring.thresholds.score_psi.alarm is not a key of the configuration"),
+    ],
+)
+def test_a_mistake_is_one_line(make_company: Callable[..., Company], text: str, line: str) -> None:
+    company = make_company(f"[monitoring.thresholds]\n{text}\n")
+    with pytest.raises(ConfigError) as error:
+        load(company.config)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)

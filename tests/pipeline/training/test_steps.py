@@ -1,0 +1,357 @@
+"""Training step by step, on examples of known odds: what each step leaves behind, repeated, killed, refused."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from model import Bundle
+from pipeline.config.settings import Settings, load
+from pipeline.errors import ConfigError, FunnelError
+from pipeline.models.registry import Registry
+from pipeline.runs.context import Context
+from pipeline.runs.record import StageRun
+from pipeline.training.evaluation import cross_fitted, read_examples, user_folds
+from pipeline.training.steps import evaluate, fit_candidate, promote, register, verdict_on, with_training
+from tests.conftest import ROOT, Company
+from tests.pipeline.conftest import Ended
+from tests.support.funnels import WITHOUT_USERS
+
+AS_OF = date(2026, 3, 31)
+DAYS, A_DAY = 50, 160
+SHORT = "[training]\nepochs = 4\nexpert_units = [8]\nexperts = 3\n"
+UNTAUGHT = "[training]\nepochs = 1\nlearning_rate = 1e-9\nexpert_units = [8]\nexperts = 3\n"
+
+
+def land_examples(company: Company, as_of: date = AS_OF, *, seed: int = 0, quiet_days: int = 0) -> None:
+    """Publish a partition of `examples` by hand: clicks follow one feature closely, later stages follow clicks.
+
+    Args:
+        quiet_days: nobody registers on the last so many days whose registrations are mature.
+    """
+    draw, count = np.random.default_rng(seed), DAYS * A_DAY
+    warehouse = company.context().warehouse
+    schema = warehouse.tables["examples"].schema
+    age = np.repeat(np.arange(DAYS)[::-1], A_DAY)
+    days = np.datetime64(as_of) - age
+    columns: dict[str, Any] = {
+        "exposure_id": [f"{seed}-{number:05d}" for number in range(count)],
+        "user_id": [f"user{number}" for number in draw.integers(0, 1_200, count)],
+        "exposure_time": days.astype("datetime64[us]"),
+        "exposure_date": days,
+        "feature_as_of": days - 1,
+        "as_of": np.full(count, np.datetime64(as_of)),
+    }
+    for name in schema.names:
+        if "_n_" in name or name.endswith("days_since"):
+            columns[name] = draw.poisson(3, count)
+    odds = -3.0 + 0.6 * columns["click_n_30d"]
+    follows = draw.random(count) < 1 / (1 + np.exp(-odds))
+    for stage, goes_on in (("click", 1.0), ("register", 0.6), ("complete", 0.6)):
+        window = {"click": 3, "register": 7, "complete": 14}[stage]
+        follows = follows & (draw.random(count) < goes_on)
+        if stage == "register":
+            follows = follows & ~((age >= window) & (age < window + quiet_days))
+        columns[f"mature_{stage}"] = mature = age >= window
+        columns[f"observed_{stage}"] = follows.astype(int)
+        columns[f"label_{stage}"] = pa.array(follows.astype(int), mask=~mature)
+    arrays = [
+        pa.array(columns[name]).cast(kind) if name in columns else pa.nulls(count, kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    folder = Path(warehouse.staging("examples").removeprefix("file://"))
+    folder.mkdir(parents=True)
+    path = folder / f"{uuid.uuid4().hex}.parquet"
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+    warehouse.publish("examples", [f"file://{path}"], first=as_of, last=as_of, summary={})
+
+
+def trained(context: Context, as_of: date = AS_OF) -> str:
+    """All steps but the building of examples."""
+    version = fit_candidate(context, as_of)
+    evaluate(context, version)
+    register(context, version)
+    promote(context, version)
+    return version
+
+
+@pytest.fixture(scope="module")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    company = Company.make(tmp_path_factory.mktemp("store"))
+    assert Registry(company.settings).tracking.client
+    return company.folder / "models" / "mlflow.db"
+
+
+def make_company(folder: Path, fresh_store: Path, extra: str = SHORT) -> Company:
+    company = Company.make(folder, extra, replace=WITHOUT_USERS)
+    (folder / "models").mkdir()
+    shutil.copy(fresh_store, folder / "models")
+    return company
+
+
+@pytest.fixture
+def bank(tmp_path: Path, fresh_store: Path) -> Company:
+    """A company with no examples and no model."""
+    return make_company(tmp_path, fresh_store)
+
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Company:
+    """A company with examples and its first champion; tests here run in order and add to it."""
+    company = make_company(tmp_path_factory.mktemp("lender"), fresh_store)
+    land_examples(company)
+    trained(company.context(run_id="first"))
+    return company
+
+
+def settings_of(company: Company, training: str) -> Settings:
+    """The company's configuration with another `[training]`."""
+    path = company.folder / "other.toml"
+    path.write_text(company.config.read_text(encoding="utf-8").replace(SHORT, training), encoding="utf-8")
+    return load(path)
+
+
+def champion(company: Company, ds: date = AS_OF) -> str | None:
+    return Registry(company.settings).champion(ds)
+
+
+def figures(company: Company) -> list[tuple[str, str, float, str]]:
+    return [(row["name"], row["stage"], row["value"], row["run_id"]) for row in company.rows("metrics")]
+
+
+@pytest.mark.slow
+class TestLender:
+    def test_a_run_holds_all_that_a_model_came_from(self, lender: Company) -> None:
+        registry = Registry(lender.settings)
+        version = champion(lender)
+        assert version is not None and version.startswith("20260331-")
+        found = registry.run(version)
+        client = registry.tracking.client
+        assert client.get_model_version_by_alias("funnel", "champion").run_id == found.id
+        run = client.get_run(found.id)
+        assert run.info.run_name == version
+        assert {key: run.data.params[key] for key in ("architecture", "epochs", "seed", "windows_days")} == {
+            "architecture": "mmoe",
+            "epochs": "4",
+            "seed": "0",
+            "windows_days": "(1, 7, 30)",
+        }
+        snapshot = lender.context().warehouse.pin("examples").snapshot_id
+        assert (found.tags["run_id"], found.tags["snapshots"]) == ("first", f'{{"examples": {snapshot}}}')
+        assert found.tags["code_version"].startswith("0.1.0")
+        bundle = Bundle.load(registry.bundle_path(version))
+        assert found.metrics["auc_click"] == bundle.metrics["click"].auc > 0.7
+        assert found.metrics["judged_positives_complete"] == bundle.metrics["complete"].held_out_positives
+        assert bundle.trained_on["snapshots"] == {"examples": snapshot}
+        # Of 47 mature days of clicks a quarter is 11; the last mature one is three days before.
+        assert bundle.trained_on["held_out_from"]["click"] == str(AS_OF - timedelta(days=3 + 11 - 1))
+        assert {each.path for each in client.list_artifacts(found.id)} == {"bundle", "plots", "verdict.json"}
+        plots = {Path(each.path).name: each.file_size for each in client.list_artifacts(found.id, "plots")}
+        assert set(plots) == {"reliability.png", "expert_use.png"} and min(plots.values()) > 10_000
+
+    def test_what_it_leaves_in_the_tables(self, lender: Company) -> None:
+        runs = {row["stage"]: row for row in lender.rows("runs")}
+        assert set(runs) == {"train", "evaluate", "promote"}
+        assert {row["status"] for row in runs.values()} == {"ok"}
+        assert {row["model_version"] for row in runs.values()} == {champion(lender)}
+        assert runs["train"]["rows_in"] == DAYS * A_DAY
+        assert ("held_out_auc", "click") in {row[:2] for row in figures(lender)}
+        used = [row for row in lender.rows("metrics") if row["name"] == "expert_use"]
+        assert {row["feature"] for row in used} == {f"expert {n}" for n in range(lender.settings.training.experts)}
+        assert {row["model_version"] for row in used} == {champion(lender)}
+        for stage in lender.settings.funnel.stage_names:
+            shares = [row["value"] for row in used if row["stage"] == stage]
+            assert sum(shares) == pytest.approx(1.0) and min(shares) > 0
+        assert lender.lines[-1].endswith("promoted: the first champion")
+
+    def test_the_same_run_again_trains_nothing_anew(self, lender: Company) -> None:
+        before, versions = figures(lender), Registry(lender.settings).versions()
+        assert trained(lender.context(run_id="first")) == champion(lender)
+        assert figures(lender) == before
+        assert Registry(lender.settings).versions() == versions
+
+    def test_an_equal_challenger_is_refused_and_the_run_says_why(self, lender: Company) -> None:
+        first = champion(lender)
+        equal = trained(lender.context(run_id="equal"))
+        assert equal != first == champion(lender)
+        verdict = verdict_on(Registry(lender.settings), equal)
+        assert verdict is not None and verdict.champion == first
+        for stage in verdict.stages:
+            assert stage.difference is not None and stage.difference.mean == 0.0, "judged alike, though one is champion"
+        (run,) = (row for row in lender.rows("runs") if (row["stage"], row["run_id"]) == ("promote", "equal"))
+        assert run["warnings"].startswith(f"model {equal}: not promoted: not better on stage 'complete': log loss")
+        assert sum("not promoted" in line for line in lender.lines) == 1
+
+    def test_models_are_listed_promoted_and_rolled_back_by_hand(
+        self, lender: Company, funnel: Callable[..., Ended]
+    ) -> None:
+        config = lender.config
+        second, first = (each.version for each in Registry(lender.settings).versions())
+        lines = funnel("models", "-c", config).out.splitlines()
+        assert [lines[1].split()[position] for position in (0, 3, 5, 6)] == ["version", "status", "AUC", "click"]
+        listed = {line.split()[0]: line for line in lines if line.strip().startswith("2026")}
+        assert list(listed) == [second, first]
+        assert listed[second].split()[2:4] == ["refused", "mmoe"] and "not better on stage 'complete'" in listed[second]
+        assert listed[first].split()[2:4] == ["champion", "mmoe"] and "promoted: the first champion" in listed[first]
+        said = funnel("promote", second, "--reason", "a test", "-c", config).out
+        assert said.startswith(f"model {second} is champion (its verdict: not promoted: not better on stage 'complete'")
+        assert champion(lender) == second
+        table = funnel("models", "-c", config).out
+        assert "by hand: a test" in table and "promoted" in table
+        # The configuration may stand before the subcommand or after it.
+        said = funnel("models", "-c", config, "rollback").out
+        assert said == f"model {second} is withdrawn from every date; {first} is champion again\n"
+        (line,) = (line for line in funnel("models", "-c", config).out.splitlines() if second in line.split()[:1])
+        assert line.split()[2] == "withdrawn"
+        line = funnel("models", "rollback", "-c", config).complaint
+        assert line.startswith(f"no promoted model comes before champion {first}")
+        assert "no model 'x' in " in funnel("promote", "x", "-c", config).complaint
+
+    def test_an_older_model_promoted_by_hand_serves_the_older_nights(
+        self, lender: Company, funnel: Callable[..., Ended]
+    ) -> None:
+        first, early = champion(lender), AS_OF - timedelta(days=5)
+        land_examples(lender, early, seed=5)
+        old = trained(lender.context(), early)
+        assert lender.lines[-1].endswith("promoted: the first champion"), "no other was trained on data up to then"
+        said = funnel("promote", old, "-c", lender.config).out
+        assert said.startswith(f"model {old} is promoted for nights from {early} on; later ones keep {first}")
+        assert [champion(lender, early), champion(lender)] == [old, first]
+
+    def test_examples_built_anew_judge_no_older_model(self, lender: Company) -> None:
+        candidate = fit_candidate(lender.context(), AS_OF)
+        land_examples(lender, seed=1)
+        with pytest.raises(FunnelError, match=f"evaluate {AS_OF}: the examples that model {candidate} was trained on"):
+            evaluate(lender.context(), candidate)
+        register(lender.context(), candidate)
+        with pytest.raises(FunnelError, match=f"promote {AS_OF}: model {candidate} was never judged: train again, or"):
+            promote(lender.context(), candidate)
+
+
+@pytest.mark.slow
+def test_a_better_challenger_takes_over(bank: Company) -> None:
+    land_examples(bank)
+    weak = trained(Context(settings_of(bank, UNTAUGHT), notify=bank.lines.append))
+    assert bank.lines[-1] == f"model {weak}: promoted: the first champion"
+    challenger = trained(bank.context())
+    assert champion(bank) == challenger
+    told = f"model {challenger}: promoted: better than champion {weak} on 'complete', no worse on 'click', 'register'"
+    assert bank.lines[-1].startswith(told)
+
+
+@pytest.mark.slow
+def test_a_champion_whose_days_are_taught_days_is_judged_on_those_that_taught_neither(bank: Company) -> None:
+    land_examples(bank)
+    context = Context(with_training(settings_of(bank, SHORT), holdout_days=3))
+    short = trained(context)
+    verdict = evaluate(bank.context(), fit_candidate(bank.context(), AS_OF))
+    assert verdict.champion == short
+    assert [stage.exposures for stage in verdict.stages] == [3 * A_DAY] * 3
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_score_is_replaced(bank: Company) -> None:
+    land_examples(bank)
+    broken = trained(bank.context())
+    (Registry(bank.settings).bundle_path(broken) / "weights.safetensors").write_bytes(b"")
+    challenger = trained(bank.context())
+    assert champion(bank) == challenger
+    assert f"promoted: the champion cannot score these examples ({broken}: " in bank.lines[-1]
+    assert "weights.safetensors is not the file that was saved" in bank.lines[-1]
+
+
+@pytest.mark.slow
+def test_a_stage_gone_quiet_is_no_first_champion(bank: Company, funnel: Callable[..., Ended]) -> None:
+    land_examples(bank, quiet_days=6)
+    version = trained(bank.context())
+    assert champion(bank) is None
+    last = AS_OF - timedelta(days=7 + 6)
+    warning = next(line for line in bank.lines if line.startswith("warning: promote"))
+    assert f"model {version}: not promoted: stage 'register' has gone quiet: no positive among 960 exposures" in warning
+    assert f"exposures after {last}, where the rate before promises " in warning
+    assert "refused" in funnel("models", "-c", bank.config).out
+
+
+@pytest.mark.slow
+def test_too_few_held_out_positives_promote_nobody(bank: Company) -> None:
+    land_examples(bank)
+    bank.config.write_text(bank.config.read_text() + "[promotion]\nmin_positives = 5000\n", encoding="utf-8")
+    trained(bank.context())
+    assert champion(bank) is None
+    assert any("fewer than promotion.min_positives = 5000" in line for line in bank.lines)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
+    bank: Company, funnel: Callable[..., Ended]
+) -> None:
+    land_examples(bank)
+    # Spark takes a `python -c` for its own doctests, and ends it.
+    script = bank.folder / "killed.py"
+    script.write_text(
+        "import os, signal, sys; from datetime import date; from pathlib import Path\n"
+        "from pipeline.config.settings import load; from pipeline.runs.context import Context\n"
+        "from pipeline.models.tracking import Tracking; from pipeline.training.steps import fit_candidate\n"
+        "Tracking.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "fit_candidate(Context(load(Path(sys.argv[1])), run_id='night'), date(2026, 3, 31))\n",
+        encoding="utf-8",
+    )
+    command, environment = [sys.executable, str(script), str(bank.config)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=900)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert Registry(bank.settings).tracking.finished() == []
+    assert "no model in " in funnel("models", "-c", bank.config).complaint
+    version = trained(bank.context(run_id="night"))
+    assert champion(bank) == version
+    names = [(row["name"], row["stage"], row["feature"]) for row in bank.rows("metrics")]
+    assert len(names) == len(set(names)), "what the killed run had written is not there twice"
+
+
+@pytest.mark.slow
+def test_the_score_of_a_user_does_not_follow_the_user_s_own_labels(bank: Company) -> None:
+    land_examples(bank)
+    context = bank.context()
+    read = read_examples(context, StageRun("train", None), AS_OF)  # type: ignore[arg-type]
+    bundle = Bundle.load(Registry(bank.settings).bundle_path(fit_candidate(context, AS_OF)))
+    held = read.judged
+    folds = user_folds(held.table)
+    assert set(folds) == {0, 1, 2, 3, 4}
+    by_user: dict[str, set[int]] = {}
+    for user, fold in zip(held.table["user_id"].to_pylist(), folds.tolist(), strict=True):
+        by_user.setdefault(user, set()).add(fold)
+    assert {len(found) for found in by_user.values()} == {1}
+    scores = cross_fitted(bundle, held.table, held.labels, folds)
+    inside = folds == 2
+    flipped = np.where(inside[:, None], 1 - held.labels, held.labels)
+    others = cross_fitted(bundle, held.table, flipped, folds)
+    np.testing.assert_array_equal(others[inside], scores[inside])
+    assert (others[~inside] != scores[~inside]).mean() > 0.9
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_other_values_for_a_training_by_hand(company: Company, funnel: Callable[..., Ended]) -> None:
+    settings = company.settings
+    changed = with_training(settings, architecture="ple", history_days=30, seed=None)
+    assert (changed.training.architecture, changed.training.history_days, changed.training.seed) == ("ple", 30, 0)
+    assert changed.funnel == settings.funnel and settings.training.architecture == "mmoe"
+    for name, value, takes in (
+        ("architecture", "mlp", "'shared_bottom', 'l2_constrained'"),
+        ("history_days", 0, "a number greater than 0"),
+        ("seed", -1, "a number greater than or equal to 0"),
+    ):
+        with pytest.raises(ConfigError, match=f"^training.{name}: got {value!r}, takes {takes}"):
+            with_training(settings, **{name: value})
+        option = f"--{name.replace('_', '-')}"
+        line = funnel("train", "--as-of", AS_OF, option, value, "-c", company.config).complaint
+        assert line.startswith(f"training.{name}: got {value!r}, takes {takes}")

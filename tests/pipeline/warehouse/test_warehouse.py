@@ -1,0 +1,252 @@
+"""The warehouse by itself: files go in by hand, and other processes publish and read at the same time."""
+
+import multiprocessing
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date, timedelta
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config.settings import load
+from pipeline.errors import FunnelError
+from pipeline.warehouse.warehouse import Warehouse
+from tests.conftest import Company
+
+D1, D2, D3, D4 = (date(2026, 3, 1) + timedelta(days=n) for n in range(4))
+PROCESSES = multiprocessing.get_context("spawn")
+
+
+def warehouse_at(config: Path) -> Warehouse:
+    return Warehouse.of(load(config))
+
+
+def staged(warehouse: Warehouse, day: date, reasons: Iterable[str]) -> str:
+    """One file of `quarantine`, which has the fewest columns, where Spark would have put it."""
+    rows = pa.Table.from_pylist(
+        [{"reason": reason, "raw": "{}", "landed_on": day} for reason in reasons],
+        schema=warehouse.tables["quarantine"].schema,
+    )
+    folder = Path(warehouse.staging("quarantine").removeprefix("file://"))
+    folder.mkdir(parents=True)
+    path = folder / f"{uuid.uuid4().hex}.parquet"
+    pq.write_table(rows, path)
+    return f"file://{path}"
+
+
+def publish(warehouse: Warehouse, first: date, last: date, rows: dict[date, list[str]]) -> int | None:
+    files = [staged(warehouse, day, reasons) for day, reasons in rows.items()]
+    return warehouse.publish("quarantine", files, first=first, last=last, summary={})
+
+
+def contents(warehouse: Warehouse) -> dict[date, list[str]]:
+    rows = warehouse.arrow("quarantine", first=date.min, last=date.max).to_pylist()
+    days = sorted({row["landed_on"] for row in rows})
+    return {day: sorted(row["reason"] for row in rows if row["landed_on"] == day) for day in days}
+
+
+def reasons_in(files: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for path in files:
+        found += pq.read_table(path.removeprefix("file://"), columns=["reason"]).column(0).to_pylist()
+    return sorted(found)
+
+
+def test_a_publish_swaps_its_range_and_nothing_else(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D4, {D1: ["a"], D2: ["b", "b"], D3: ["c"], D4: ["d"]})
+    others = {day: warehouse.pin("quarantine", first=day, last=day).files for day in (D1, D4)}
+    publish(warehouse, D2, D3, {D2: ["new"], D3: ["new", "newer"]})
+    assert contents(warehouse) == {D1: ["a"], D2: ["new"], D3: ["new", "newer"], D4: ["d"]}
+    for day, files in others.items():
+        assert warehouse.pin("quarantine", first=day, last=day).files == files
+
+
+def test_a_day_of_a_range_that_has_no_rows_any_more_is_emptied(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D3, {D1: ["a"], D2: ["b"], D3: ["c"]})
+    publish(warehouse, D2, D3, {D3: ["c"]})
+    assert contents(warehouse) == {D1: ["a"], D3: ["c"]}
+    publish(warehouse, D1, D3, {})
+    assert contents(warehouse) == {}
+    assert warehouse.pin("quarantine").files == ()
+
+
+def test_publishing_nothing_into_a_new_table(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    assert publish(warehouse, D1, D1, {}) is None
+    assert contents(warehouse) == {}
+    assert warehouse.pin("quarantine").snapshot_id is None
+
+
+def test_a_pinned_reader_keeps_its_files(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D2, {D1: ["old"], D2: ["old too"]})
+    pinned = warehouse.pin("quarantine")
+    published = publish(warehouse, D1, D1, {D1: ["new"]})
+    assert reasons_in(pinned.files) == ["old", "old too"]
+    now = warehouse.pin("quarantine")
+    assert reasons_in(now.files) == ["new", "old too"]
+    assert now.snapshot_id == published != pinned.snapshot_id
+
+
+def test_a_pin_takes_only_its_dates(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D4, {D1: ["a"], D2: ["b"], D3: ["c"], D4: ["d"]})
+    for first, last, found in ((None, D2, "ab"), (D2, D3, "bc"), (D3, None, "cd"), (None, None, "abcd")):
+        assert reasons_in(warehouse.pin("quarantine", first=first, last=last).files) == list(found)
+
+
+def test_staged_files_are_invisible_and_go_when_discarded(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D1, {D1: ["a"]})
+    path = staged(warehouse, D1, ["staged"])
+    assert contents(warehouse) == {D1: ["a"]}
+    warehouse.discard("quarantine", [path])
+    assert not Path(path.removeprefix("file://")).exists()
+    assert contents(warehouse) == {D1: ["a"]}
+
+
+def test_rollback_brings_back_what_was_before_the_last_publish(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    first = publish(warehouse, D1, D2, {D1: ["a"], D2: ["b"]})
+    publish(warehouse, D2, D2, {D2: ["wrong"]})
+    assert warehouse.rollback("quarantine") == first
+    assert contents(warehouse) == {D1: ["a"], D2: ["b"]}
+    publish(warehouse, D2, D2, {D2: ["right"]})
+    assert contents(warehouse) == {D1: ["a"], D2: ["right"]}, "a table goes on from where it was rolled back to"
+
+
+def test_the_first_publish_has_nothing_before_it(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D1, {D1: ["a"]})
+    with pytest.raises(FunnelError, match="table 'quarantine' has no state before snapshot"):
+        warehouse.rollback("quarantine")
+    with pytest.raises(FunnelError, match="table 'events' has nothing to roll back"):
+        warehouse.rollback("events")
+    assert contents(warehouse) == {D1: ["a"]}
+
+
+def test_a_table_is_widened_when_the_configuration_gains_a_column(company: Company) -> None:
+    def profiles(warehouse: Warehouse, day: date, row: dict[str, object]) -> None:
+        schema = warehouse.tables["users"].schema
+        folder = Path(warehouse.staging("users").removeprefix("file://"))
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([row | {"landed_on": day}], schema=schema), folder / "part.parquet")
+        warehouse.publish("users", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
+
+    profiles(warehouse_at(company.config), D1, {"user_id": "ann", "age": 30.0})
+    text = company.config.read_text(encoding="utf-8").replace('numeric = ["age"]', 'numeric = ["age", "income"]')
+    company.config.write_text(text, encoding="utf-8")
+    widened = warehouse_at(company.config)
+    assert widened.arrow("users", first=D1, last=D1).num_rows == 1, "it can be read before it is widened"
+    profiles(widened, D2, {"user_id": "bob", "age": 40.0, "income": 5.0})
+    rows = company.rows("users")
+    assert [(row["user_id"], row["age"], row["income"]) for row in rows] == [("ann", 30.0, None), ("bob", 40.0, 5.0)]
+
+
+def test_a_column_that_changes_its_kind_is_one_line(company: Company) -> None:
+    warehouse_at(company.config).staging("users")
+    text = company.config.read_text(encoding="utf-8")
+    text = text.replace('categorical = ["city_tier"]', "").replace('numeric = ["age"]', 'numeric = ["city_tier"]')
+    company.config.write_text(text, encoding="utf-8")
+    with pytest.raises(FunnelError, match=r"table 'users'.*city_tier") as raised:
+        warehouse_at(company.config).staging("users")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_location_that_cannot_be_written_is_one_line(make_company: Callable[..., Company]) -> None:
+    company = make_company('[warehouse]\npath = "taken/warehouse"\n')
+    (company.folder / "taken").write_text("a file, not a folder", encoding="utf-8")
+    with pytest.raises(FunnelError, match=r"the warehouse at .*taken/warehouse cannot be opened: Not a directory"):
+        warehouse_at(company.config)
+
+
+def test_a_catalog_elsewhere_is_named_by_its_address_without_the_password(make_company: Callable[..., Company]) -> None:
+    uri = "postgresql+psycopg2://funnel:s3cret@127.0.0.1:1/catalog"
+    company = make_company(f'[warehouse]\ncatalog = {{ type = "sql", uri = "{uri}", warehouse = "file:///nowhere" }}\n')
+    # Without Postgres's driver it says so; with it, that nobody answers there.
+    address = r"the warehouse at postgresql\+psycopg2://…@127\.0\.0\.1:1/catalog cannot be opened: "
+    with pytest.raises(FunnelError, match=address) as raised:
+        warehouse_at(company.config)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_catalog_that_cannot_be_opened_is_not_asked_again_and_again(company: Company) -> None:
+    (company.folder / "warehouse" / "catalog.db").mkdir(parents=True)
+    started = time.monotonic()
+    with pytest.raises(FunnelError, match=r"the warehouse at .* cannot be opened: unable to open database file"):
+        warehouse_at(company.config)
+    assert time.monotonic() - started < 5
+
+
+def test_metadata_that_cannot_be_written_is_one_line(company: Company) -> None:
+    warehouse = warehouse_at(company.config)
+    (company.folder / "warehouse" / "funnel").write_text("a file, not a folder", encoding="utf-8")
+    with pytest.raises(FunnelError, match="the warehouse cannot be written: ") as raised:
+        warehouse.staging("quarantine")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_table_names_those_that_are(company: Company) -> None:
+    for ask in (company.context().warehouse.pin, company.context().warehouse.rollback):
+        with pytest.raises(FunnelError, match="no table 'scores'; the tables are events, quarantine, users"):
+            ask("scores")
+
+
+@pytest.mark.parametrize("name", ["with space", "plus+sign", "per%20cent", "ünï"])
+def test_a_folder_s_name_may_hold_any_character(tmp_path: Path, company: Company, name: str) -> None:
+    company.folder = company.folder.rename(tmp_path / name)
+    company.config = company.folder / "funnel.toml"
+    publish(warehouse_at(company.config), D1, D1, {D1: ["a"]})
+    assert contents(warehouse_at(company.config)) == {D1: ["a"]}
+
+
+def republish_days(config: Path, writer: int, days: list[date]) -> None:
+    warehouse = warehouse_at(config)
+    for day in days:
+        publish(warehouse, day, day, {day: [f"writer {writer}"] * 2})
+
+
+@pytest.mark.slow
+def test_publishers_of_different_dates_lose_nothing(company: Company) -> None:
+    # The first publish also makes the catalog and the table, which all six try at once.
+    writers, each = 6, 3
+    days = {writer: [D1 + timedelta(days=writer + writers * n) for n in range(each)] for writer in range(writers)}
+    with ProcessPoolExecutor(writers, mp_context=PROCESSES) as pool:
+        running = [pool.submit(republish_days, company.config, writer, days[writer]) for writer in days]
+        for each_run in running:
+            each_run.result()
+    expected = {day: [f"writer {writer}"] * 2 for writer in days for day in days[writer]}
+    assert contents(warehouse_at(company.config)) == expected
+
+
+def read_until(config: Path, started: Event, done: Event) -> list[list[str]]:
+    """What each look at the table shows, pinned and through Arrow."""
+    warehouse, seen = warehouse_at(config), []
+    while not done.is_set():
+        seen.append(reasons_in(warehouse.pin("quarantine", first=D2, last=D2).files))
+        seen.append(contents(warehouse).get(D2, []))
+        started.set()
+    return seen
+
+
+def test_a_reader_sees_the_old_rows_or_the_new_never_neither(company: Company) -> None:
+    warehouse, rounds, rows = warehouse_at(company.config), 12, 50
+    publish(warehouse, D1, D3, {D1: ["a"], D2: ["0"] * rows, D3: ["c"]})
+    with PROCESSES.Manager() as manager, ProcessPoolExecutor(1, mp_context=PROCESSES) as pool:
+        started, done = manager.Event(), manager.Event()
+        reader = pool.submit(read_until, company.config, started, done)
+        started.wait(240)
+        for n in range(1, rounds):
+            publish(warehouse, D2, D2, {D2: [str(n)] * rows})
+        done.set()
+        looks = reader.result()
+    versions = {look[0] for look in looks if look}
+    assert all(len(look) == rows and len(set(look)) == 1 for look in looks), "an empty, a half or a mixed partition"
+    assert len(versions) > 2, "the reader never met a publish"

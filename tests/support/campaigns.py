@@ -1,0 +1,58 @@
+"""Companies with campaigns, and what stands in their warehouse on one night."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from typing import Any
+
+from tests.conftest import Company
+from tests.support.nights import publish, publish_scores
+
+D = date(2026, 3, 1)
+WITH_ZONES = {'consent = "sms_consent" }': 'consent = "sms_consent", time_zone = "tz" }'}
+"""A replacement in the tests' funnel that maps users' time zones."""
+CAP_AND_QUIET = """
+[targeting]
+frequency_cap = { messages = 2, days = 3 }
+quiet_hours = ["21:00", "08:00"]
+"""
+CAMPAIGN = """
+[campaigns.{name}]
+worth = {{ complete = 100, click = 1 }}
+sms_cost = {sms_cost}
+control_share = {control_share}
+{more}
+"""
+
+
+def campaign(name: str = "spring", *, sms_cost: float = 1.0, control_share: float = 0.0, more: str = "") -> str:
+    """A campaign's section; without a control group unless told, so that small lists will do."""
+    return CAMPAIGN.format(name=name, sms_cost=sms_cost, control_share=control_share, more=more)
+
+
+def night(
+    make_company: Callable[..., Company],
+    scores: Mapping[str, float],
+    text: str,
+    *,
+    users: Iterable[Mapping[str, Any]] | None = None,
+    day: date = D,
+) -> Company:
+    """A company of these users (those with scores unless told) on the evening of `day`."""
+    company = make_company(text, replace=WITH_ZONES)
+    publish(company, "users", day, users if users is not None else [{"user_id": user} for user in scores])
+    publish_scores(company, day, scores)
+    return company
+
+
+def texted(user: str, at: str, *, number: int = 0) -> dict[str, Any]:
+    """An exposure that a warehouse's events hold."""
+    moment = datetime.fromisoformat(at)
+    return {"event_id": f"{user}-{at}-{number}", "user_id": user, "event": "exposure", "event_time": moment}
+
+
+def reasons(company: Company, version: int = 1, *, campaign: str = "spring") -> dict[str, tuple[str, str]]:
+    """Arm and reason of each user of a list, none of them twice."""
+    rows = [row for row in company.rows("targets") if (row["version"], row["campaign_id"]) == (version, campaign)]
+    found = {row["user_id"]: (row["arm"], row["reason"]) for row in rows}
+    assert len(found) == len(rows)
+    return found
