@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model.training import touched_rows
 from model.inputs.features import PADDING, Encoded
 from model.network.embeddings import PooledEmbedding, StackedEmbedding
+from model.training import touched_rows
 from model.training.touched_rows import REACH, TouchedRows
 
 SIZES, DIM, ROWS, RATE, DECAY = (40, 300), 4, 16, 1e-2, 1e-1

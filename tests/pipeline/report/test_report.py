@@ -70,7 +70,8 @@ def test_a_good_night(nights: Company) -> None:
     )
     assert "Users scored 20 Expected, were all texted 0.5 complete Model model-7 Scored at (Asia/Shanghai)" in text
     assert "2026-03-02 09:30 Compared with 2026-03-01" in text
-    assert "Mean score share of users expected to reach the stage if all were texted click 9.45% 10.5% −1.05 points" in text
+    explained = "share of users expected to reach the stage if all were texted"
+    assert f"Mean score {explained} click 9.45% 10.5% −1.05 points" in text
     assert "Rows landed events and users that arrived and were kept 188 188 ±0" in text
     assert "ingest ✓ ok 200 188 10 2 0 1.0 2026-03-03 00:00" in text
     assert "score ✓ ok 20 20 0 0 0 61.2" in text
