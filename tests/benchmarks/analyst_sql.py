@@ -1,8 +1,8 @@
 """How long a grouped query over 10 million scores takes an analyst: rows and mean score of each night and band.
 
 Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.query.connect`, on a new connection each
-time, over the table and over the view `bands`; `funnel sql` as a whole new process; and, of the same files and without the
-warehouse, plain DuckDB, pyarrow and pandas. All give the same rows, which is checked. Files are in the page cache.
+time, over the table and over the view `bands`; `funnel sql` as a whole new process; and plain DuckDB, pyarrow and
+pandas, over the same files without the warehouse. All give the same rows, which is checked. Files are in the page cache.
 
     python -m tests.benchmarks.analyst_sql
 """
