@@ -2,7 +2,8 @@
 
 Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.query.connect`, on a new connection each
 time, over the table and over the view `bands`; `funnel sql` as a whole new process; and plain DuckDB, pyarrow and
-pandas, over the same files without the warehouse. All give the same rows, which is checked. Files are in the page cache.
+pandas, over the same files without the warehouse. All give the same rows, which is checked. Files are in
+the page cache.
 
     python -m tests.benchmarks.analyst_sql
 """
