@@ -8,8 +8,8 @@ from model.comparison import Seesaw, seesaw
 from model.config import ModelConfig, TrainConfig
 from model.fitting import fit
 from model.inputs.features import Categorical, CategoricalList, Encoded, Feature, FeatureSpec, Numeric
-from model.inputs.labels import Task
 from model.inspection import ExpertUse, Importance, expert_use, permutation_importance
+from model.labels import Task
 from model.metrics import TaskMetrics
 from model.network.network import MultiTaskModel
 from model.training.progress import progress_bar

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from model.calibration.calibration import Calibrator, sigmoid
 from model.config import ModelConfig, TrainConfig
 from model.inputs.features import Encoded, FeatureSpec
-from model.inputs.labels import Labels, Task
+from model.labels import Labels, Task
 from model.metrics import Reliability, TaskMetrics, reliability
 from model.network.inference import score
 from model.network.network import MultiTaskModel, build_model

@@ -15,7 +15,7 @@ from model.config import ModelConfig, TrainConfig
 from model.display import score_name, text_table
 from model.fitting import fit
 from model.inputs.features import Feature
-from model.inputs.labels import Labels, Task, tasks_of
+from model.labels import Labels, Task, tasks_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset

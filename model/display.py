@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from model.inputs.labels import Task
+from model.labels import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from model.calibration.calibration import IDENTITY, Calibrator, calibrate, sigmo
 from model.calibration.ordering import least_gaps, order_stages
 from model.config import ModelConfig, TrainConfig, one_of, require
 from model.inputs.features import Feature, FeatureSpec, check_declared
-from model.inputs.labels import Labels, LabelSummary, Task, tasks_of
+from model.labels import Labels, LabelSummary, Task, tasks_of
 from model.metrics import TaskMetrics, auc
 from model.network.inference import score
 from model.network.network import build_model

@@ -15,7 +15,7 @@ from model.bundle import Bundle
 from model.config import is_count, require
 from model.display import new_figure, number, score_name, text_table
 from model.inputs.features import Columns, Encoded
-from model.inputs.labels import Labels
+from model.labels import Labels
 from model.metrics import TaskMetrics, auc
 from model.network.inference import in_pieces, score
 

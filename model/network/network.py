@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.inputs.features import FeatureSpec
-from model.inputs.labels import Task
+from model.labels import Task
 from model.network.architectures import Architecture, build_architecture, stack
 from model.network.embeddings import Inputs
 from model.network.heads import ChainHead, IndependentHead, MixedHead, build_head

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from model.inputs.labels import Task
+from model.labels import Task
 
 
 def task_losses(

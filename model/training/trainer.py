@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.config import TrainConfig
 from model.inputs.features import MISSING, PADDING, UNSEEN, Encoded, FeatureSpec
-from model.inputs.labels import Task
+from model.labels import Task
 from model.network.inference import score
 from model.network.network import MultiTaskModel
 from model.training.checkpoint import Checkpoint, State

@@ -32,7 +32,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from model import Categorical, FeatureSpec, Numeric
-from model.inputs.labels import Labels, tasks_of
+from model.labels import Labels, tasks_of
 from model.training.data import PIECE_ROWS, READ_AHEAD, Examples, Streamed
 from tests.benchmarks.harness import PeakMemory, Timing, in_turns, memory_of, rates_table, write_report
 from tests.benchmarks.tuning import markdown

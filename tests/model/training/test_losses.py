@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import ModelConfig, Numeric, Task, TrainConfig, fit
-from model.inputs.labels import Labels, LabelSummary
+from model.labels import Labels, LabelSummary
 from model.network.heads import ChainHead, MixedHead
 from model.training.losses import TaskWeights, task_losses
 from tests.model.funnels import FEATURES, TASKS, draw_funnel, replace
