@@ -17,7 +17,7 @@ BASELINE_NIGHTS = 7
 """A night is measured against this many nights before it."""
 
 
-def of_events(table: Table, settings: Settings) -> list[Expectation]:
+def event_expectations(table: Table, settings: Settings) -> list[Expectation]:
     """Schema, nulls, event names, one row a key and landing day."""
     return [
         *_schema(table),
@@ -27,7 +27,7 @@ def of_events(table: Table, settings: Settings) -> list[Expectation]:
     ]
 
 
-def of_history(limits: Audit) -> list[Expectation]:
+def history_expectations(limits: Audit) -> list[Expectation]:
     """Over one row a landing day of a range: history is what it is, so only what was rejected can stop it."""
     return [
         gxe.ExpectColumnValuesToBeBetween(column="quarantine_share", max_value=limits.max_quarantine_share),
@@ -35,7 +35,7 @@ def of_history(limits: Audit) -> list[Expectation]:
     ]
 
 
-def of_night(stages: Sequence[str], limits: Audit) -> list[Expectation]:
+def night_expectations(stages: Sequence[str], limits: Audit) -> list[Expectation]:
     """Over the one row of a night: rows against the last 7 nights, quarantine share, stage rates."""
     low, high = limits.row_count_ratio
     rate_low, rate_high = limits.stage_rate_ratio
@@ -57,7 +57,7 @@ def of_night(stages: Sequence[str], limits: Audit) -> list[Expectation]:
     ]
 
 
-def of_examples(table: Table, settings: Settings) -> list[Expectation]:
+def example_expectations(table: Table, settings: Settings) -> list[Expectation]:
     """Schema, nulls, one row an exposure, labels 0 or 1 exactly where mature and nested, counts not negative."""
     stages = settings.funnel.stage_names
     return [
@@ -91,7 +91,7 @@ def of_examples(table: Table, settings: Settings) -> list[Expectation]:
     ]
 
 
-def of_scores(table: Table, settings: Settings, *, eligible: int, usual: float | None) -> list[Expectation]:
+def score_expectations(table: Table, settings: Settings, *, eligible: int, usual: float | None) -> list[Expectation]:
     """Schema, nulls, probabilities in [0, 1] without NaN, monotone stages, one row an eligible user.
 
     Args:

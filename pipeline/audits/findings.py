@@ -27,7 +27,7 @@ class Finding:
     observed: str | None = None
 
     @property
-    def told(self) -> str:
+    def line(self) -> str:
         return f"{self.expectation}: {self.observed}"
 
 
@@ -40,5 +40,5 @@ def require(findings: Sequence[Finding]) -> list[str]:
     failed = [finding for finding in findings if finding.status == "failed"]
     if failed:
         more = f" (and {len(failed) - 1} more critical failures)" if len(failed) > 1 else ""
-        raise AuditError(f"audit of {failed[0].audited} failed: {failed[0].told}{more}; nothing was published")
-    return [f"audit of {finding.audited}: {finding.told}" for finding in findings if finding.status == "warning"]
+        raise AuditError(f"audit of {failed[0].audited} failed: {failed[0].line}{more}; nothing was published")
+    return [f"audit of {finding.audited}: {finding.line}" for finding in findings if finding.status == "warning"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from pipeline.config.sections import Identifier, Section
+from pipeline.config.sections import ConfigSection, Identifier
 
 OpenShare = Annotated[float, Field(ge=0, lt=1)]
 Money = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,14 +34,14 @@ QuietHours = Annotated[tuple[TimeOfDay, TimeOfDay], AfterValidator(_with_an_end)
 CampaignName = Annotated[str, AfterValidator(_campaign)]
 
 
-class FrequencyCap(Section):
+class FrequencyCap(ConfigSection):
     """At most `messages` in any `days` of the user's own calendar, the planned one included."""
 
     messages: PositiveInt
     days: Annotated[int, Field(ge=1, le=365)]
 
 
-class Targeting(Section):
+class Targeting(ConfigSection):
     """`[targeting]`: the rules of every campaign's list. Lists are for the day after their night."""
 
     path: str = "targets"
@@ -57,7 +57,7 @@ class Targeting(Section):
     """From and to, in the user's own time zone (`source.users.columns` `time_zone`, else the funnel's)."""
 
 
-class Campaign(Section):
+class Campaign(ConfigSection):
     """`[campaigns.NAME]`: what a campaign's outcomes are worth, what it may cost, and how it is measured.
 
     Expected value of a user = the sum over stages of worth x p, less the cost of one SMS, in one currency.

@@ -54,13 +54,13 @@ def _low_to_high(value: tuple[float, float]) -> tuple[float, float]:
 Ratios = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A table of the TOML file: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Stage(Section):
+class Stage(ConfigSection):
     """One step of the funnel: its name here, the source's event name, and how long after an exposure it counts."""
 
     name: Identifier
@@ -68,7 +68,7 @@ class Stage(Section):
     window_days: PositiveInt
 
 
-class Funnel(Section):
+class Funnel(ConfigSection):
     """`[funnel]`: the time zone nights are counted in, the exposure's event name and the stages in order."""
 
     timezone: Annotated[str, AfterValidator(_time_zone)]
@@ -96,7 +96,7 @@ class Funnel(Section):
         return {self.exposure: EXPOSURE} | {stage.event: stage.name for stage in self.stages}
 
 
-class Reader(Section):
+class Reader(ConfigSection):
     """A Spark reader: `format`, `path` (with `{ds}` for the night's date) and its `options`."""
 
     format: str = "parquet"
@@ -126,14 +126,14 @@ class EventSource(Reader):
     @field_validator("columns")
     @classmethod
     def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        return only_known(columns, ("user_id", "event", "event_time", "event_id", "campaign_id", "landed_on"))
+        return check_names(columns, ("user_id", "event", "event_time", "event_id", "campaign_id", "landed_on"))
 
 
 class UserSource(Reader):
     """`[source.users]`. Columns it maps: user_id; optionally consent, time_zone, landed_on, and any feature."""
 
 
-class Source(Section):
+class Source(ConfigSection):
     events: EventSource
     users: UserSource | None = None
 
@@ -143,7 +143,7 @@ class Source(Section):
         return self.users is not None and "time_zone" in self.users.columns
 
 
-class Features(Section):
+class Features(ConfigSection):
     """`[features]`: counting windows, user attributes by kind, and what of an exposure's context the model sees."""
 
     windows_days: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 7, 30, 90)
@@ -171,7 +171,7 @@ class Features(Section):
         return self.windows_days[-1]
 
 
-class Warehouse(Section):
+class Warehouse(ConfigSection):
     """`[warehouse]`: any PyIceberg catalog. The default is a SQLite catalog and files under `path`."""
 
     path: str = "warehouse"
@@ -180,7 +180,7 @@ class Warehouse(Section):
     """PyIceberg catalog properties (`type`, `uri`, `warehouse`, …); empty means SQLite under `path`."""
 
 
-class Models(Section):
+class Models(ConfigSection):
     """`[models]`: the MLflow registry. The default is SQLite and local files under `path`."""
 
     path: str = "models"
@@ -205,7 +205,7 @@ class Models(Section):
         return uri
 
 
-class Training(Section):
+class Training(ConfigSection):
     """`[training]`: how much history teaches, how many later days judge and calibrate, and the network's shape."""
 
     history_days: PositiveInt = 180
@@ -228,7 +228,7 @@ class Training(Section):
     device: str = "auto"
 
 
-class Promotion(Section):
+class Promotion(ConfigSection):
     """`[promotion]`: what a challenger must show, on the later days held out from both, to become champion."""
 
     stage: Identifier | None = None
@@ -239,7 +239,7 @@ class Promotion(Section):
     """How far expected positives may lie from observed ones, as a share of these, beyond what chance explains."""
 
 
-class Maintenance(Section):
+class Maintenance(ConfigSection):
     """`[maintenance]`: what may be cleared away, never what a reader or a rollback still needs."""
 
     keep_days: PositiveInt = 7
@@ -252,14 +252,14 @@ class Maintenance(Section):
     """A partition of more small files than this is written anew as one."""
 
 
-class Threshold(Section):
+class Threshold(ConfigSection):
     """Past `warn` a night warns, past `stop` it fails: its scores are not announced, and no list is made of them."""
 
     warn: float | None = None
     stop: float | None = None
 
 
-class Monitoring(Section):
+class Monitoring(ConfigSection):
     """`[monitoring]`: how much is looked at, and how far a figure may go before somebody is told."""
 
     sample_users: Annotated[int, Field(ge=1000)] = 20_000
@@ -270,11 +270,11 @@ class Monitoring(Section):
     """By a figure's name in `metrics`; a figure not named here keeps its default in `pipeline.config.figures`."""
 
 
-class Reports(Section):
+class Reports(ConfigSection):
     path: str = "reports"
 
 
-class Operations(Section):
+class Operations(ConfigSection):
     """`[operations]`: what the DAGs wait for, when scores are late, and who is told."""
 
     source_wait_hours: PositiveInt = 6
@@ -295,14 +295,14 @@ class Operations(Section):
     """The Airflow connection whose address is told of failures and late scores; nobody is told without one."""
 
 
-class Scoring(Section):
+class Scoring(ConfigSection):
     """`[scoring]`: the context of the campaign being planned; without it nights score the average campaign."""
 
     context: dict[str, str] = {}
     score_batch_rows: PositiveInt = 16384
 
 
-class Audit(Section):
+class Audit(ConfigSection):
     """`[audit]`: thresholds of the checks before each commit."""
 
     empty_day: Literal["critical", "warning"] = "critical"
@@ -314,7 +314,7 @@ class Audit(Section):
     """A stage's events to exposures against the last 7 nights; outside is a warning."""
 
 
-class Spark(Section):
+class Spark(ConfigSection):
     """`[spark]`: where Spark runs. `conf` takes any Spark property."""
 
     master: str = "local[*]"
@@ -322,7 +322,7 @@ class Spark(Section):
     conf: dict[str, str] = {}
 
 
-def only_known(
+def check_names(
     columns: dict[str, T], known: tuple[str, ...], prefix: str = "", *, what: str = "columns"
 ) -> dict[str, T]:
     """The columns, if each is a known one.

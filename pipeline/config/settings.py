@@ -20,6 +20,7 @@ from pipeline.config.sections import (
     BUILT_IN_CONTEXT,
     EXPOSURE,
     Audit,
+    ConfigSection,
     Features,
     Funnel,
     Maintenance,
@@ -29,12 +30,11 @@ from pipeline.config.sections import (
     Promotion,
     Reports,
     Scoring,
-    Section,
     Source,
     Spark,
     Training,
     Warehouse,
-    only_known,
+    check_names,
 )
 from pipeline.errors import ConfigError
 
@@ -88,8 +88,8 @@ class Settings(BaseSettings):
                 f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(self.funnel.stage_names)}"
             )
         for name, campaign in self.campaigns.items():
-            only_known(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ", what="stages")
-            only_known(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ", what="stages")
+            check_names(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ", what="stages")
+            check_names(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ", what="stages")
             if campaign.goal not in (None, *self.funnel.stage_names):
                 raise ValueError(
                     f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(self.funnel.stage_names)}"
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         if self.source.users:
             # A misspelt `consent` would otherwise text those who have withdrawn it.
             known_columns = ("user_id", "consent", "time_zone", "landed_on", *attributes)
-            only_known(self.source.users.columns, known_columns, "source.users.columns: ")
+            check_names(self.source.users.columns, known_columns, "source.users.columns: ")
             if "user_id" not in self.source.users.columns:
                 raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
         for name in attributes:
@@ -152,13 +152,13 @@ def load(path: Path) -> Settings:
     try:
         return Settings(**content, base=path.resolve().parent)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from None
+        raise ConfigError(f"{path}: {describe_mistake(error)}") from None
     except SettingsError as error:
         got = getattr(error.__cause__, "doc", None)
         raise ConfigError(f"a FUNNEL_… environment variable: {error}: got {got!r}, takes JSON such as [1, 7]") from None
 
 
-def one_line(error: ValidationError) -> str:
+def describe_mistake(error: ValidationError) -> str:
     """The first mistake that explains the others: its key, what it got and what it takes."""
     # A misspelt key comes first: it explains a "missing" one. A list short of a bad item says nothing.
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
@@ -174,7 +174,7 @@ def _describe(error: ErrorDetails) -> str:
         return f"{key} is not a key of the configuration{_suggestion(error['loc'])}"
     if error["type"] == "missing":
         return f"{key} is missing"
-    if not key or isinstance(error["input"], dict | Section):
+    if not key or isinstance(error["input"], dict | ConfigSection):
         return f"{key}: {message}".removeprefix(": ")
     takes = re.sub(r"^(greater|less) than", r"a number \1 than", message.removeprefix("Input should be "))
     return f"{key}: got {error['input']!r}, takes {takes}"

@@ -6,7 +6,7 @@ from functools import partial
 from pyspark.sql import DataFrame
 
 from pipeline.audits.audit import audit
-from pipeline.audits.expectations import of_examples
+from pipeline.audits.expectations import example_expectations
 from pipeline.audits.findings import Finding
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
@@ -75,7 +75,9 @@ def context_columns(settings: Settings) -> list[str]:
 
 def _audit(context: Context, written: DataFrame) -> list[Finding]:
     table = context.warehouse.tables["examples"]
-    return audit(written, of_examples(table, context.settings), what="examples", keys=("exposure_id", "user_id"))
+    return audit(
+        written, example_expectations(table, context.settings), what="examples", keys=("exposure_id", "user_id")
+    )
 
 
 def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> int:

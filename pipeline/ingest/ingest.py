@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from pipeline.audits.audit import audit
-from pipeline.audits.expectations import BASELINE_NIGHTS, of_events, of_history, of_night
+from pipeline.audits.expectations import BASELINE_NIGHTS, event_expectations, history_expectations, night_expectations
 from pipeline.dates import DateRange
 from pipeline.engines.spark import read, read_as_written, stage
 from pipeline.ingest.landing import Landing, land_events, land_users
@@ -68,14 +68,16 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
     try:
         days = _landing_days(context, written, landing, dates)
         limits = (
-            of_night(settings.funnel.stage_names, settings.audit) if len(dates) == 1 else of_history(settings.audit)
+            night_expectations(settings.funnel.stage_names, settings.audit)
+            if len(dates) == 1
+            else history_expectations(settings.audit)
         )
         keys = ("landed_on", "duplicates", "reasons")
         run.judge(audit(days, limits, what="the landing days of events", keys=keys))
         run.judge(
             audit(
                 written,
-                of_events(context.warehouse.tables["events"], settings),
+                event_expectations(context.warehouse.tables["events"], settings),
                 what="events",
                 keys=("event_id", "user_id", "event", "event_time"),
             )

@@ -14,7 +14,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from model import Bundle, BundleError
 from pipeline.audits.audit import audit
-from pipeline.audits.expectations import BASELINE_NIGHTS, of_scores
+from pipeline.audits.expectations import BASELINE_NIGHTS, score_expectations
 from pipeline.audits.findings import Finding
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
@@ -196,5 +196,5 @@ def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) 
     last = ds - timedelta(days=1)
     nights = warehouse.row_counts("user_scores", first=ds - timedelta(days=BASELINE_NIGHTS), last=last)
     usual = median(nights.values()) if nights else None
-    suite = of_scores(warehouse.tables["user_scores"], context.settings, eligible=eligible_users, usual=usual)
+    suite = score_expectations(warehouse.tables["user_scores"], context.settings, eligible=eligible_users, usual=usual)
     return audit(written, suite, what="user_scores", keys=("user_id",))

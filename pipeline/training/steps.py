@@ -28,7 +28,7 @@ from model import (
     fit,
 )
 from pipeline.config.sections import Training
-from pipeline.config.settings import Settings, one_line
+from pipeline.config.settings import Settings, describe_mistake
 from pipeline.dates import DateRange
 from pipeline.errors import ConfigError, FunnelError
 from pipeline.features.examples import context_columns, examples
@@ -180,7 +180,7 @@ def with_training(settings: Settings, **changes: object) -> Settings:
     try:
         training = Training.model_validate({**settings.training.model_dump(), **given})
     except ValidationError as error:
-        raise ConfigError(f"training.{one_line(error)}") from None
+        raise ConfigError(f"training.{describe_mistake(error)}") from None
     return settings.model_copy(update={"training": training})
 
 

@@ -12,7 +12,13 @@ import pytest
 from great_expectations.expectations.expectation import Expectation
 
 from pipeline.audits.audit import audit
-from pipeline.audits.expectations import of_events, of_examples, of_history, of_night, of_scores
+from pipeline.audits.expectations import (
+    event_expectations,
+    example_expectations,
+    history_expectations,
+    night_expectations,
+    score_expectations,
+)
 from pipeline.audits.findings import require
 from pipeline.config.sections import Audit
 from pipeline.config.settings import Settings
@@ -145,19 +151,19 @@ def night(**changes: Any) -> pd.DataFrame:
 )
 def test_a_night_against_the_nights_before(changes: Row, told: str, stops: bool) -> None:
     check = partial(audit, night(**changes), what="the night", keys=("landed_on", "reasons"))
-    assert require(audit(night(), of_night(["click"], Audit()), what="the night", keys=())) == []
+    assert require(audit(night(), night_expectations(["click"], Audit()), what="the night", keys=())) == []
     if stops:
         with pytest.raises(AuditError) as raised:
-            require(check(of_night(["click"], Audit())))
+            require(check(night_expectations(["click"], Audit())))
         assert told in str(raised.value)
     else:
-        (warning,) = require(check(of_night(["click"], Audit())))
+        (warning,) = require(check(night_expectations(["click"], Audit())))
         assert told in warning
 
 
 def test_an_empty_night_can_be_allowed_and_is_no_matter_in_history() -> None:
     empty = night(is_unexpectedly_empty=True, rows=0.0, rows_to_last_7_nights=None, click_rate_to_last_7_nights=None)
-    for limits in (of_night(["click"], Audit(empty_day="warning")), of_history(Audit())):
+    for limits in (night_expectations(["click"], Audit(empty_day="warning")), history_expectations(Audit())):
         (warning,) = require(audit(empty, limits, what="the night", keys=("landed_on",)))
         assert "is_unexpectedly_empty" in warning
 
@@ -230,8 +236,8 @@ class Publisher:
     def expectations(self, name: str) -> list[Expectation]:
         table = self.table[name]
         if name == "user_scores":
-            return of_scores(table, self.settings, eligible=7, usual=None)
-        return (of_events if name == "events" else of_examples)(table, self.settings)
+            return score_expectations(table, self.settings, eligible=7, usual=None)
+        return (event_expectations if name == "events" else example_expectations)(table, self.settings)
 
     def publish(self, name: str, rows: list[Row]) -> None:
         check = partial(audit, expectations=self.expectations(name), what=name, keys=KEYS[name])

@@ -33,7 +33,7 @@ class TestTheRecord:
             ("age", "warning", "warning", "observed 0"),
             ("", "critical", "ok", None),
         }
-        assert {row["warnings"] for row in company.rows("runs")} == {f"audit of people: {WARNS.told}"}
+        assert {row["warnings"] for row in company.rows("runs")} == {f"audit of people: {WARNS.line}"}
 
     def test_of_a_run_that_it_stopped(self, company: Company) -> None:
         told = r"^score 2026-03-01: audit of people failed: .*: observed 2 of 3; nothing was published$"
