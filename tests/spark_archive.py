@@ -13,7 +13,7 @@ from pyspark import SparkContext
 from pipeline.dates import DateRange
 from pipeline.ingest.activity import activity
 from pipeline.ingest.ingest import ingest
-from tests.conftest import USE_ARCHIVE, Company
+from tests.support.company import USE_ARCHIVE, Company
 from tests.support.funnels import sms
 
 DAY = date(2026, 3, 1)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import JAVA_OPTIONS, ROOT
+from tests.support.company import JAVA_OPTIONS
+from tests.support.places import ROOT
 
 PACKAGES = ("dags", "pipeline", "model", "sql", "pyproject.toml", "README.md", "LICENSE")
 

@@ -21,7 +21,7 @@ from tests.benchmarks.census_measures import judge
 from tests.benchmarks.census_models import choose, final_jobs, run, tuning_jobs
 from tests.benchmarks.census_report import report
 from tests.benchmarks.tuning import run_all
-from tests.conftest import SHARED_DATA
+from tests.support.places import SHARED_DATA
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from model import Categorical, Feature, Numeric
 from tests.benchmarks.tuning import Split
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 
 if TYPE_CHECKING:
     from pipeline.config.settings import Settings
@@ -169,7 +169,7 @@ def prepare(out: Path) -> None:
 
     The event log of BPI 2012 is not part of the project: without it only the lender is written, and a line says so.
     """
-    from tests.conftest import SHARED_DATA
+    from tests.support.places import SHARED_DATA
 
     out.mkdir(parents=True, exist_ok=True)
     write(_lender(out / "lender"), out / "lender.parquet")

@@ -23,7 +23,8 @@ from pipeline.warehouse.tables import Table
 from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.tuning import markdown
-from tests.conftest import ROOT, Company
+from tests.support.company import Company
+from tests.support.places import ROOT
 
 ROUNDS = 15
 FEW, MANY, USERS = 3, 120, 10_000

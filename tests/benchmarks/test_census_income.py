@@ -33,7 +33,7 @@ from tests.benchmarks.census_models import (
 )
 from tests.benchmarks.census_report import MARGIN, reasons, report, verdicts
 from tests.benchmarks.tuning import parameters
-from tests.conftest import SHARED_DATA
+from tests.support.places import SHARED_DATA
 
 pytestmark = pytest.mark.slow
 

@@ -25,8 +25,9 @@ from pipeline.nights import load as load_history
 from pipeline.runs.context import Context
 from pipeline.simulate.simulate import Simulation, simulate
 from pipeline.training.steps import train
-from tests.conftest import ROOT, SMALL_SPARK
 from tests.dags.server import Airflow, Webhook, descendants
+from tests.support.company import SMALL_SPARK
+from tests.support.places import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import FunnelError
-from tests.conftest import Company
 from tests.dags.server import Webhook
+from tests.support.company import Company
 
 TOLD = '[operations]\nwebhook_connection = "funnel_webhook"\nscores_due_hours = 5\n'
 MIDNIGHT = datetime(2026, 2, 28, 16, tzinfo=UTC)

@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError
-from tests.conftest import Company
 from tests.dags.conftest import DAGS, clean_environment
+from tests.support.company import Company
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag

@@ -13,8 +13,8 @@ import pytest
 
 from model import Bundle
 from model.config import Architecture
-from tests.conftest import ROOT
 from tests.model.funnels import draw_funnel
+from tests.support.places import ROOT
 
 README = ROOT / "README.md"
 

@@ -13,9 +13,10 @@ import pytest
 
 from pipeline.dates import DateRange
 from pipeline.ingest.ingest import ingest
-from tests.conftest import ROOT, Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.funnels import WITHOUT_USERS, sms
+from tests.support.places import ROOT
 
 DAYS = [date(2026, 3, 1) + timedelta(days=n) for n in range(6)]
 LAST = DAYS[-1]

@@ -15,7 +15,8 @@ from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.scoring.scoring import score
 from pipeline.training.steps import train
-from tests.conftest import ROOT, Company
+from tests.support.company import Company
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 
 DAY = date(2026, 3, 1)
 

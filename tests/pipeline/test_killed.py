@@ -27,7 +27,8 @@ from pipeline.nights import nightly
 from pipeline.runs.context import Context
 from pipeline.simulate.simulate import Simulation, simulate
 from pipeline.training.steps import train
-from tests.conftest import ROOT, SMALL_SPARK
+from tests.support.company import SMALL_SPARK
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -20,10 +20,10 @@ from pipeline.maintenance import maintain
 from pipeline.runs.context import Context
 from pipeline.warehouse import upkeep
 from pipeline.warehouse.warehouse import Warehouse
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
 from tests.pipeline.warehouse.test_warehouse import contents, reasons_in, staged, warehouse_at
 from tests.support import nights
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.kill_at import kill_at
 
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))

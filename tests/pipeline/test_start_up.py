@@ -20,9 +20,10 @@ from pipeline.errors import FunnelError
 from pipeline.ingest.ingest import ingest
 from pipeline.warehouse.local_catalog import LocalFiles
 from pipeline.warehouse.warehouse import Warehouse
-from tests.conftest import ROOT, Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.funnels import sms
+from tests.support.places import ROOT
 
 D1 = date(2026, 3, 1)
 HEAVY = {

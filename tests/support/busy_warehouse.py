@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.nights import STAGES, publish, record
 
 FIRST, LISTED, LAST = date(2026, 3, 1), date(2026, 3, 12), date(2026, 3, 24)

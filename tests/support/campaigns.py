@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.nights import publish, publish_scores
 
 D = date(2026, 3, 1)

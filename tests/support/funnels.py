@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 
-from tests.conftest import Company
+from tests.support.company import Company
 
 WITHOUT_USERS: Mapping[str, str] = {
     '[source.users]\npath = "source/users/{ds}"\ncolumns = { user_id = "uid", consent = "sms_consent" }\n': "",

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.conftest import Company
+from tests.support.company import Company
 
 STAGES = ("click", "register", "complete")
 

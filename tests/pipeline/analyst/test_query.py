@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.analyst.query import connect
 from pipeline.engines.views import all_views
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish as publish_rows
 from tests.support.nights import publish_scores
 

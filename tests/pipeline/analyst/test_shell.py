@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish_scores
+from tests.support.places import ROOT
 
 NIGHT = date(2026, 3, 1)
 

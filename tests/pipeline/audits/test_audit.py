@@ -26,7 +26,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import AuditError
 from pipeline.runs.publish import stage_audit_publish
 from pipeline.runs.record import recorded
-from tests.conftest import Company
+from tests.support.company import Company
 
 DAY = date(2026, 3, 1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.campaigns.results import results
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
 from tests.support.campaigns import D, campaign, night
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish
 
 USERS = 4_000

@@ -11,9 +11,9 @@ from scipy.stats import norm
 from pipeline.campaigns.targets import make
 from pipeline.errors import FunnelError
 from pipeline.measures.control_group import controls_needed, power, smallest_uplift
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
 from tests.support.campaigns import D, campaign, night, reasons
+from tests.support.commands import Ended
+from tests.support.company import Company
 
 
 def fleiss(targets: float, controls: float, rate: float, uplift: float) -> float:

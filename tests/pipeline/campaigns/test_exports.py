@@ -14,9 +14,9 @@ from pipeline.campaigns.exports import export
 from pipeline.campaigns.targets import make
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
 from tests.support.campaigns import D, campaign, night
+from tests.support.commands import Ended
+from tests.support.company import Company
 
 SCORES = {"007": 0.9, "0123": 0.5, "a,b": 0.4, "1e5": 0.3, "last": 0.2, "worthless": 0.001}
 BEST_FIRST = ["007", "0123", "a,b", "1e5"]

@@ -14,8 +14,8 @@ import pytest
 from pipeline.analyst.query import connect
 from pipeline.campaigns.results import CampaignResults, recent, results
 from pipeline.errors import FunnelError
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish
 
 D = date(2026, 3, 1)

@@ -15,8 +15,8 @@ from pipeline.analyst.query import connect
 from pipeline.campaigns.rules import Limit, Zone, limit_of, zones
 from pipeline.campaigns.targets import _create_known_users_and_zones, _create_list, make
 from pipeline.config.campaigns import Campaign, FrequencyCap, Targeting
-from tests.conftest import Company
 from tests.support.campaigns import CAP_AND_QUIET, WITH_ZONES, D, campaign, night, reasons
+from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_scores
 
 D2 = D + timedelta(days=1)

@@ -11,9 +11,9 @@ from pipeline.campaigns.targets import make, show_list
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
 from tests.support.campaigns import CAMPAIGN, CAP_AND_QUIET, D, campaign, night, reasons, texted
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish, publish_scores, record
 
 D2 = D + timedelta(days=1)

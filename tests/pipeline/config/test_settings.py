@@ -16,7 +16,7 @@ from pipeline.config.sections import Architecture
 from pipeline.config.settings import Settings, load
 from pipeline.errors import ConfigError
 from pipeline.warehouse.tables import all_tables
-from tests.conftest import Company
+from tests.support.company import Company
 
 
 def complaint(company: Company) -> str:

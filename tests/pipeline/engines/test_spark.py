@@ -7,7 +7,7 @@ import pytest
 from pipeline.engines import spark
 from pipeline.engines.spark import properties
 from pipeline.runs import context as contexts
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.nights import publish
 
 OPTIONS = "spark.driver.extraJavaOptions"

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.analyst.query import connect
 from pipeline.engines.views import all_views, create_views, needed
-from tests.conftest import ROOT, Company
 from tests.support.busy_warehouse import LAST, NIGHTS, fill
+from tests.support.company import Company
 from tests.support.nights import STAGES, publish_scores
+from tests.support.places import ROOT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -16,7 +16,7 @@ from pipeline.nights import load
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.warehouse.tables import feature_columns
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.funnels import sms
 
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import FunnelError
 from pipeline.ingest.arrivals import days_delivered, missing
-from tests.conftest import Company
+from tests.support.company import Company
 
 DAY = date(2026, 3, 1)
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.ingest.ingest import ingest
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.funnels import WITHOUT_USERS, files_by_day, sms
 
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))

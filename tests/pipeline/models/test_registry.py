@@ -16,8 +16,9 @@ import pytest
 from pipeline.config.settings import Settings
 from pipeline.errors import ConfigError, FunnelError, TransientError
 from pipeline.models.registry import Registry
-from tests.conftest import ROOT, Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
+from tests.support.places import ROOT
 
 OPEN_AND_BEGIN = """
 import sys

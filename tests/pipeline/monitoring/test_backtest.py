@@ -19,7 +19,7 @@ from pipeline.dates import DateRange
 from pipeline.features.examples import exposures
 from pipeline.monitoring.backtest import Matured, calibration_error, calibration_gap, matured, quality
 from pipeline.runs.record import StageRun
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_scores
 
 NIGHT = date(2026, 3, 1)

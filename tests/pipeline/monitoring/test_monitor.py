@@ -15,9 +15,9 @@ from pipeline.errors import FunnelError
 from pipeline.measures.drift import distribution
 from pipeline.monitoring.baseline import read_baseline, record_baseline
 from pipeline.monitoring.monitor import monitor
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
 from tests.pipeline.measures.test_drift import by_hand
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_activity, publish_scores, record
 
 D1 = date(2026, 3, 1)

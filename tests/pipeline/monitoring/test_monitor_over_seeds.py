@@ -15,7 +15,7 @@ from pipeline.monitoring.baseline import Baseline
 from pipeline.monitoring.monitor import feature_figures, outcome_figures, score_figures
 from pipeline.monitoring.thresholds import Measured, judge
 from pipeline.simulate.behaviour import ACQUISITIONS, CITY_TIERS, OFFERS, SENDING_HOURS, STAGES, Population, respond
-from tests.conftest import Company
+from tests.support.company import Company
 
 SEEDS = range(20)
 USERS, TEXTS = 5_000, 12

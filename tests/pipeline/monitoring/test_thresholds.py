@@ -7,7 +7,7 @@ import pytest
 from pipeline.config.settings import load
 from pipeline.errors import ConfigError
 from pipeline.monitoring.thresholds import Judged, Measured, judge
-from tests.conftest import Company
+from tests.support.company import Company
 
 
 def judged(company: Company, *figures: Measured) -> Judged:

@@ -12,8 +12,8 @@ from pipeline.errors import FunnelError
 from pipeline.monitoring.monitor import monitor
 from pipeline.nights import nightly
 from pipeline.report.report import report
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish_activity, publish_scores, record
 
 D1 = date(2026, 3, 1)

@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.monitoring.monitor import monitor
 from pipeline.report.report import report
-from tests.conftest import Company
 from tests.pipeline.report.test_report import Page
+from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_activity, publish_scores, record
 
 if TYPE_CHECKING:

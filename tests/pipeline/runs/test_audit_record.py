@@ -11,7 +11,7 @@ from pipeline.audits.findings import Finding
 from pipeline.dates import DateRange
 from pipeline.errors import AuditError
 from pipeline.runs.record import recorded
-from tests.conftest import Company
+from tests.support.company import Company
 from tests.support.nights import record
 
 DAY = date(2026, 3, 1)

@@ -22,8 +22,8 @@ from pipeline.scoring.predict import thousandths_of_log_odds
 from pipeline.scoring.scoring import score, with_bands
 from pipeline.simulate.simulate import Simulation, simulate
 from pipeline.training.steps import train
-from tests.conftest import SMALL_SPARK, Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import SMALL_SPARK, Company
 from tests.support.funnels import files_by_day, sms
 
 START = date(2026, 1, 1)

@@ -24,9 +24,10 @@ from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.training.evaluation import cross_fitted, read_examples, user_folds
 from pipeline.training.steps import evaluate, fit_candidate, promote, register, verdict_on, with_training
-from tests.conftest import ROOT, Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.funnels import WITHOUT_USERS
+from tests.support.places import ROOT
 
 AS_OF = date(2026, 3, 31)
 DAYS, A_DAY = 50, 160

@@ -11,8 +11,8 @@ from pyiceberg.table import Transaction
 
 from pipeline.analyst.query import connect
 from pipeline.errors import FunnelError
-from tests.conftest import Company
-from tests.pipeline.conftest import Ended
+from tests.support.commands import Ended
+from tests.support.company import Company
 from tests.support.nights import publish, publish_scores, record
 
 D1, D2 = date(2026, 3, 1), date(2026, 3, 2)

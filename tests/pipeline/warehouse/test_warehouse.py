@@ -16,7 +16,7 @@ import pytest
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
-from tests.conftest import Company
+from tests.support.company import Company
 
 D1, D2, D3, D4 = (date(2026, 3, 1) + timedelta(days=n) for n in range(4))
 PROCESSES = multiprocessing.get_context("spawn")
