@@ -13,7 +13,7 @@ from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 from funnel_tasks import night_of, settings
 
-from pipeline.errors import FunnelError, first_line
+from pipeline.errors import FunnelError, describe_error
 
 log = logging.getLogger("funnel")
 TIMEOUT_SECONDS = 10
@@ -23,7 +23,7 @@ def tell_failure(context: Mapping[str, Any]) -> None:
     """Say in one line which task of which night failed, why, and where its report and log are. Airflow calls it."""
     configuration = settings()
     task, run = context["ti"], context["dag_run"]
-    cause = first_line(context.get("exception") or RuntimeError("no cause is known; see the log"))
+    cause = describe_error(context.get("exception") or RuntimeError("no cause is known; see the log"))
     parts = [f"{run.dag_id} failed: {cause}"]
     if run.dag_id == "funnel_nightly":
         night = night_of(run.data_interval_start, configuration.zone)
@@ -68,7 +68,9 @@ def tell(line: str, connection_id: str | None) -> None:
         httpx.post(address, json={"text": line}, headers=headers, timeout=TIMEOUT_SECONDS).raise_for_status()
     except (FunnelError, httpx.HTTPError, httpx.InvalidURL) as error:
         # Never the address itself: it often is the secret.
-        told = f"HTTP {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else first_line(error)
+        told = (
+            f"HTTP {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else describe_error(error)
+        )
         log.error("the webhook of connection %r was not told: %s", connection_id, told)
 
 

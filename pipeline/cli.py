@@ -145,12 +145,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Instead of training.seed.")] = None,
 ) -> None:
     """Build examples, fit, judge on later days beside the champion, register, and promote if the verdict says so."""
-    from pipeline.terminal import training_progress
+    from pipeline.terminal import show_training_progress
     from pipeline.training.steps import train, with_training
 
     settings = with_training(_load(config), architecture=architecture, history_days=history_days, seed=seed)
     day = _night(as_of, "--as-of", settings).first
-    with training_progress() as on_progress:
+    with show_training_progress() as on_progress:
         train(Context(settings, is_bulk=True), day, on_progress=on_progress)
 
 

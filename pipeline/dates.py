@@ -42,7 +42,7 @@ def parse_date(text: str, *, name: str) -> date:
         raise FunnelError(f"{name}: got {text!r}, takes a date such as 2026-01-31") from None
 
 
-def require_past(day: date, zone: ZoneInfo, *, name: str, now: datetime | None = None) -> date:
+def check_ended(day: date, zone: ZoneInfo, *, name: str, now: datetime | None = None) -> date:
     """A night can run once its day has ended in the funnel's time zone.
 
     Raises:
@@ -57,8 +57,8 @@ def require_past(day: date, zone: ZoneInfo, *, name: str, now: datetime | None =
 
 
 def parse_night(text: str, zone: ZoneInfo, *, name: str) -> date:
-    """An ISO date whose day has ended, as `parse_date` and `require_past` have it."""
-    return require_past(parse_date(text, name=name), zone, name=name)
+    """An ISO date whose day has ended, as `parse_date` and `check_ended` have it."""
+    return check_ended(parse_date(text, name=name), zone, name=name)
 
 
 def end_of_day(day: date, zone: ZoneInfo) -> datetime:

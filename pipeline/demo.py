@@ -18,12 +18,11 @@ from pipeline.campaigns.targets import make, show_list
 from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
-from pipeline.nights import load as load_history
-from pipeline.nights import nightly
+from pipeline.nights import load_history, nightly
 from pipeline.report.report import report
 from pipeline.runs.context import Context
 from pipeline.simulate.simulate import Simulation, Summary, simulate
-from pipeline.terminal import bar, show, training_progress
+from pipeline.terminal import print_table, show_progress, show_training_progress
 from pipeline.training.steps import train
 
 START = date(2026, 1, 1)
@@ -62,10 +61,10 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> list[Quality]:
     trained = last_night - timedelta(days=nights)
 
     load_history(Context(settings), DateRange(START, trained))
-    with training_progress() as on_progress:
+    with show_training_progress() as on_progress:
         train(Context(settings), trained, on_progress=on_progress)
     scored = DateRange(trained + timedelta(days=1), last_night)
-    with bar() as progress:
+    with show_progress() as progress:
         task = progress.add_task("nights", total=len(scored), note="")
         for ds in scored:
             progress.update(task, note=ds.isoformat())
@@ -87,7 +86,7 @@ def simulate_company(out: Path, *, users: int, days: int, start: date, seed: int
     Raises:
         FunnelError: a wrong argument, or `out` is not empty.
     """
-    with bar() as progress:
+    with show_progress() as progress:
         task = progress.add_task("simulate", total=days, note="")
         try:
             simulation = Simulation(users=users, days=days, start=start, seed=seed)
@@ -161,7 +160,7 @@ def _show_scores(scores: pd.DataFrame, last_night: date, settings: Settings) -> 
     for row in head.to_dict("records"):
         probabilities = (f"{row[f'p_{stage}']:.4f}" for stage in stages)
         table.add_row(row["user_id"], *probabilities, *(str(row[f"band_{stage}"]) for stage in stages))
-    show(table)
+    print_table(table)
 
 
 def _show_quality(scores: pd.DataFrame, quality: list[Quality]) -> None:
@@ -172,7 +171,7 @@ def _show_quality(scores: pd.DataFrame, quality: list[Quality]) -> None:
     for each in quality:
         figures = (each.auc, each.ceiling, each.log_loss, each.calibration_error)
         table.add_row(each.stage, f"{each.texts:,}", f"{each.positives:,}", *map(_number, figures))
-    show(table)
+    print_table(table)
     print("ceiling: the AUC of the true probabilities, which only the simulator knows")
 
 

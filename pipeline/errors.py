@@ -17,7 +17,7 @@ class TransientError(FunnelError):
     """What may pass by itself, such as a lost race or a host that is away: worth trying again later."""
 
 
-def first_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says, without its trace; of one that came from Java, what Java says, and of what cause."""
     java = getattr(error, "java_exception", None)
     if java is None:

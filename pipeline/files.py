@@ -6,10 +6,10 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from pipeline.errors import FunnelError, first_line
+from pipeline.errors import FunnelError, describe_error
 
 
-def write_whole(path: str, content: bytes, *, what: str, see: str) -> None:
+def write_atomically(path: str, content: bytes, *, what: str, see: str) -> None:
     """Write a file under another name first: whoever opens it sees what was there before, or all of this.
 
     Args:
@@ -34,4 +34,4 @@ def write_whole(path: str, content: bytes, *, what: str, see: str) -> None:
                 filesystem.delete_file(draft)
             raise
     except (OSError, pa.ArrowInvalid) as error:
-        raise FunnelError(f"{what} cannot be written: {first_line(error)}; see {see}") from None
+        raise FunnelError(f"{what} cannot be written: {describe_error(error)}; see {see}") from None

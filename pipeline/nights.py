@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import date
 
 from pipeline.dates import DateRange
-from pipeline.errors import first_line
+from pipeline.errors import describe_error
 from pipeline.ingest.activity import activity
 from pipeline.ingest.ingest import ingest
 from pipeline.models.registry import Registry
@@ -22,14 +22,14 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
         FunnelError: the first stage that failed, once the report that tells of it is written; or the report's own.
     """
     night = DateRange(ds, ds)
-    with _reported(context, ds):
+    with _report_afterwards(context, ds):
         ingest(context, night)
         activity(context, night)
         score(context, ds, model=model)
         monitor(context, ds)
 
 
-def load(context: Context, dates: DateRange) -> None:
+def load_history(context: Context, dates: DateRange) -> None:
     """Land a range of dates and build its tiles, in one job and one commit each."""
     ingest(context, dates)
     activity(context, dates)
@@ -43,20 +43,20 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
     Raises:
         FunnelError: the first stage that failed, once that night has its report; later dates are not scored.
     """
-    load(context, dates)
+    load_history(context, dates)
     registry = Registry(context.settings)
     scored = [ds for ds in dates if model or registry.champion(ds)]
     if len(scored) < len(dates):
         until = "" if not scored else f" until {scored[0]}"
         context.notify(f"not scored{until}: no model trained on data up to these dates was promoted")
     for ds in scored:
-        with _reported(context, ds):
+        with _report_afterwards(context, ds):
             score(context, ds, model=model)
             monitor(context, ds)
 
 
 @contextmanager
-def _reported(context: Context, ds: date) -> Iterator[None]:
+def _report_afterwards(context: Context, ds: date) -> Iterator[None]:
     """Write a night's report after its stages, the failed ones too."""
     try:
         yield
@@ -65,6 +65,6 @@ def _reported(context: Context, ds: date) -> Iterator[None]:
             report(context, ds)
         except Exception as error:
             # The stage's failure is the news.
-            context.notify(f"no report of {ds}: {first_line(error)}")
+            context.notify(f"no report of {ds}: {describe_error(error)}")
         raise
     report(context, ds)

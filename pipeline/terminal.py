@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from model import Progress as TrainingProgress
 
 
-WIDE = 10_000
+PIPE_WIDTH = 10_000
 
 
 @contextmanager
-def bar() -> Iterator[Progress]:
+def show_progress() -> Iterator[Progress]:
     """A progress display: description, bar, count, elapsed time, and a last free text."""
     with Progress(
         TextColumn("{task.description:<22}"),
@@ -29,18 +29,18 @@ def bar() -> Iterator[Progress]:
         yield progress
 
 
-def show(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Print a table: folded to the terminal's width, and as wide as it needs to be in a file or a pipe."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=WIDE)
+        console = Console(width=PIPE_WIDTH)
     console.print(table)
 
 
 @contextmanager
-def training_progress() -> Iterator[Callable[["TrainingProgress"], None]]:
+def show_training_progress() -> Iterator[Callable[["TrainingProgress"], None]]:
     """A bar over all batches of all epochs, with rows/s and each task's loss."""
-    with bar() as progress:
+    with show_progress() as progress:
         task = progress.add_task("train", total=None, note="")
 
         def show(state: "TrainingProgress") -> None:

@@ -18,7 +18,7 @@ from pipeline.config.settings import Settings, load
 from pipeline.dates import parse_time
 from pipeline.engines.views import all_views, needed
 from pipeline.errors import FunnelError
-from pipeline.terminal import show
+from pipeline.terminal import print_table
 from pipeline.warehouse.tables import TIMESTAMP, all_tables
 from pipeline.warehouse.warehouse import Pinned, Warehouse
 
@@ -193,7 +193,7 @@ def print_tables(settings: Settings) -> None:
             str(state.snapshot_id),
             f"{state.committed_at:%Y-%m-%d %H:%M:%S}",
         )
-    show(table)
+    print_table(table)
 
 
 def _create_table(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None:
@@ -227,7 +227,7 @@ def print_views(settings: Settings) -> None:
     table = Table("view", "one row is", box=SIMPLE_HEAD)
     for view in all_views(settings).values():
         table.add_row(view.name, view.about)
-    show(table)
+    print_table(table)
 
 
 def _print_table(result: duckdb.DuckDBPyRelation) -> None:
@@ -235,6 +235,6 @@ def _print_table(result: duckdb.DuckDBPyRelation) -> None:
     rows = result.limit(MAX_ROWS_SHOWN + 1).fetchall()
     for row in rows[:MAX_ROWS_SHOWN]:
         table.add_row(*("" if value is None else str(value) for value in row))
-    show(table)
+    print_table(table)
     if len(rows) > MAX_ROWS_SHOWN:
         print(f"the first {MAX_ROWS_SHOWN:,} rows; --format csv prints them all")

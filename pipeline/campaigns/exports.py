@@ -15,8 +15,8 @@ from pyarrow.fs import FileSystem, FileType
 
 from pipeline.analyst.query import connect
 from pipeline.campaigns.targets import campaign_named
-from pipeline.errors import FunnelError, first_line
-from pipeline.files import write_whole
+from pipeline.errors import FunnelError, describe_error
+from pipeline.files import write_atomically
 from pipeline.runs.context import Context
 
 Format = Literal["csv", "parquet"]
@@ -76,7 +76,7 @@ def export(
     present = _digest_of_file(path)
     done = Export(campaign, ds, version, path, len(ids), hashlib.sha256(content).hexdigest(), present is None)
     if present is None:
-        write_whole(path, content, what=path, see="[targeting] path or --out")
+        write_atomically(path, content, what=path, see="[targeting] path or --out")
     # Another release of Arrow may write the same ids as other bytes: those that were noted are this list's, too.
     elif present not in {done.sha256, *(sha256 for (sha256,) in noted)}:
         raise FunnelError(f"{path} holds something else than version {version} of {campaign!r}: name another --out")
@@ -143,4 +143,4 @@ def _digest_of_file(path: str) -> str | None:
         with filesystem.open_input_stream(inner, compression=None) as stream:
             return hashlib.sha256(stream.readall()).hexdigest()
     except (OSError, pa.ArrowInvalid) as error:
-        raise FunnelError(f"{path} cannot be read: {first_line(error)}; see [targeting] path or --out") from None
+        raise FunnelError(f"{path} cannot be read: {describe_error(error)}; see [targeting] path or --out") from None

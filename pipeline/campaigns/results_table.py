@@ -15,7 +15,7 @@ from pipeline.campaigns.results import ARMS, BandResults, CampaignResults, Stage
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.measures.uplift import Estimate, Qini, Response
-from pipeline.terminal import show
+from pipeline.terminal import print_table
 
 
 def print_results(
@@ -54,14 +54,14 @@ def _print_tables(found: CampaignResults) -> None:
     print(f"users: {', '.join(texted)}; SMS cost {found.cost:,.2f}")
     for stage in found.stages:
         print(f"\n{stage.stage}{' (the goal)' if stage.stage == found.goal else ''}")
-        show(_responses(stage, arms))
+        print_table(_responses(stage, arms))
         for line in _in_words(stage):
             print(line)
     if found.profit:
         print(f"\nreturn of all stages, less the SMS: {_money(found.profit)}")
     if found.qini:
         print(f"\nQini curve of {found.goal}: outcomes caused by messages to the best ranks")
-        show(_qini_table(found.qini))
+        print_table(_qini_table(found.qini))
         print(_qini_in_words(found.qini))
 
 

@@ -28,7 +28,7 @@ from pipeline.measures.control_group import POWER, controls_needed, power, small
 from pipeline.monitoring.monitor import require_scores
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, recorded
-from pipeline.terminal import show
+from pipeline.terminal import print_table
 from pipeline.warehouse.warehouse import Pinned
 
 REASONS = (
@@ -150,7 +150,7 @@ def show_list(made: TargetList) -> None:
     table.add_column("users", justify="right")
     for (arm, reason), users in made.users.items():
         table.add_row(arm, reason, f"{users:,}")
-    show(table)
+    print_table(table)
     print(
         f"{made.targets:,} messages: {made.expected_outcomes:,.1f} {made.goal} expected, "
         f"cost {made.cost:,.2f}, expected value after it {made.expected_value:,.2f}"

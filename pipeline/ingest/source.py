@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pipeline.config.sections import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError, first_line
+from pipeline.errors import FunnelError, describe_error
 
 LANDED = "_landed_on"
 
@@ -75,7 +75,7 @@ def checked(make: Callable[[], DataFrame], key: str, expression: str, rows: Data
     except PySparkException as error:
         has = ", ".join(column for column in rows.columns if column != LANDED)
         raise FunnelError(
-            f"{key} = {expression!r} does not fit the source ({first_line(error)}); the source has: {has}"
+            f"{key} = {expression!r} does not fit the source ({describe_error(error)}); the source has: {has}"
         ) from None
 
 
@@ -109,7 +109,7 @@ def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, d
         has_no_file = isinstance(error, AnalysisException) and error.getCondition() == "UNABLE_TO_INFER_SCHEMA"
         if has_no_file and (reader.is_partitioned or _dated_options(reader)):
             return None
-        raise FunnelError(f"{where} cannot be read as {reader.format}: {first_line(error)}") from None
+        raise FunnelError(f"{where} cannot be read as {reader.format}: {describe_error(error)}") from None
     if not frame.columns:
         # Files without a single byte, as a day without events may leave them.
         return None

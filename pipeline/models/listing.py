@@ -10,7 +10,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.models.registry import Registered, Registry
 from pipeline.models.tracking import TrainingRun
-from pipeline.terminal import show
+from pipeline.terminal import print_table
 
 
 def print_models(settings: Settings) -> None:
@@ -32,7 +32,7 @@ def print_models(settings: Settings) -> None:
     table.add_column("verdict")
     for each in versions:
         table.add_row(*_row(each, runs.get(each.version), stages, champion))
-    show(table)
+    print_table(table)
 
 
 def status(model: Registered, run: TrainingRun | None, champion: str | None) -> str:

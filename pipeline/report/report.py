@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.analyst.query import connect
 from pipeline.errors import FunnelError
-from pipeline.files import write_whole
+from pipeline.files import write_atomically
 from pipeline.report.backtest import backtest
 from pipeline.report.campaigns import campaigns
 from pipeline.report.glossary import GLOSSARY
@@ -55,7 +55,7 @@ def report(context: Context, ds: date) -> str:
     except duckdb.Error as error:
         raise FunnelError(f"report {ds}: {str(error).strip().splitlines()[0]}") from error
     path = f"{settings.resolve(settings.reports.path).rstrip('/')}/{ds}.html"
-    write_whole(path, page.encode(), what=f"the report {path}", see="[reports] path")
+    write_atomically(path, page.encode(), what=f"the report {path}", see="[reports] path")
     context.notify(f"report    {ds}  {path}")
     return path
 

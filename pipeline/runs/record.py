@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.audits.findings import Finding, require
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError, TransientError, first_line
+from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
 from pipeline.warehouse.warehouse import Pinned
 
@@ -72,7 +72,7 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     try:
         yield run
     except Exception as error:
-        message = first_line(error)
+        message = describe_error(error)
         # The stage's own failure is the news, even when the record of it cannot be written either.
         with suppress(Exception):
             _write(context, run, started, time.monotonic() - clock, status="failed", message=message)

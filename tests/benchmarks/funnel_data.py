@@ -213,7 +213,7 @@ def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
     from pipeline.config.settings import load
     from pipeline.dates import DateRange
     from pipeline.features.examples import examples
-    from pipeline.nights import load as load_history
+    from pipeline.nights import load_history
     from pipeline.runs.context import Context
 
     config = company / "funnel.toml"

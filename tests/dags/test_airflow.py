@@ -20,8 +20,7 @@ import pytest
 
 from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
-from pipeline.nights import backfill
-from pipeline.nights import load as load_history
+from pipeline.nights import backfill, load_history
 from pipeline.runs.context import Context
 from pipeline.simulate.simulate import Simulation, simulate
 from pipeline.training.steps import train

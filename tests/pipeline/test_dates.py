@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dates import DateRange, end_of_day, epoch_micros, parse_date, require_past
+from pipeline.dates import DateRange, check_ended, end_of_day, epoch_micros, parse_date
 from pipeline.errors import FunnelError
 
 ZONES = [ZoneInfo(name) for name in ("Asia/Shanghai", "America/New_York", "Europe/Amsterdam", "Pacific/Apia", "UTC")]
@@ -40,9 +40,9 @@ def test_a_night_can_run_once_its_day_is_over_in_the_funnel_s_zone() -> None:
     zone = ZoneInfo("Asia/Shanghai")
     # 16:00 UTC is midnight in Shanghai: the day turns there while it is still March 1 in UTC.
     before, after = datetime(2026, 3, 1, 15, 59, 59, tzinfo=UTC), datetime(2026, 3, 1, 16, tzinfo=UTC)
-    assert require_past(date(2026, 3, 1), zone, name="--ds", now=after) == date(2026, 3, 1)
+    assert check_ended(date(2026, 3, 1), zone, name="--ds", now=after) == date(2026, 3, 1)
     with pytest.raises(FunnelError, match=r"--ds 2026-03-01 is not over yet in Asia/Shanghai; the newest.*2026-02-28"):
-        require_past(date(2026, 3, 1), zone, name="--ds", now=before)
+        check_ended(date(2026, 3, 1), zone, name="--ds", now=before)
 
 
 @given(DAYS, st.sampled_from(ZONES))

@@ -22,8 +22,7 @@ import pytest
 
 from pipeline.config.settings import load
 from pipeline.dates import DateRange
-from pipeline.nights import load as load_history
-from pipeline.nights import nightly
+from pipeline.nights import load_history, nightly
 from pipeline.runs.context import Context
 from pipeline.simulate.simulate import Simulation, simulate
 from pipeline.training.steps import train

@@ -12,7 +12,7 @@ from pipeline.analyst.query import connect
 from pipeline.dates import DateRange
 from pipeline.engines.duckdb import run_locally
 from pipeline.features.known_users import STATE_NIGHTS, _known_since, known_users, parameters
-from pipeline.nights import load
+from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.warehouse.tables import feature_columns
@@ -54,7 +54,7 @@ def test_a_state_is_used_until_what_it_was_made_from_changes(make_company: Calla
     company.land(D1, [completed("ann", D1)], [user("ann", True, "1"), user("bob", True, "1"), user("cat", False, "2")])
     company.land(D2, [completed("dan", D2)], [user("bob", None, "2")])
     company.land(D3, [completed("bob", D3)], [user("cat", None, "3"), user("dan", True, "3")])
-    load(company.context(), DateRange(D1, D3))
+    load_history(company.context(), DateRange(D1, D3))
 
     assert {name: (row["profile_on"], row["completed_on"]) for name, row in known(company, D2).items()} == {
         "ann": (D1, D1),
@@ -71,7 +71,7 @@ def test_a_state_is_used_until_what_it_was_made_from_changes(make_company: Calla
 
     # A backfill of the first day: ann withdraws, and a user comes to light.
     company.land(D1, [completed("ann", D1)], [user("ann", False, "1"), user("bob", True, "1"), user("eve", True, "1")])
-    load(company.context(), DateRange(D1, D1))
+    load_history(company.context(), DateRange(D1, D1))
     again = known(company, D3)
     assert again["ann"]["consent"] is False and "eve" in again and again["cat"]["consent"] is None
     assert states(company) == {D2, D3}
@@ -84,7 +84,7 @@ def test_a_state_that_has_grown_old_is_followed_by_one_that_starts_from_it(
 ) -> None:
     company = make_company()
     company.land(D1, [completed("ann", D1)], [user("ann", True, "1"), user("bob", False, "1")])
-    load(company.context(), DateRange(D1, D1))
+    load_history(company.context(), DateRange(D1, D1))
     last_use = D1 + timedelta(days=STATE_NIGHTS - 1)
     for ds, has in ((D1, {D1}), (last_use, {D1}), (last_use + timedelta(days=1), {D1, last_use + timedelta(days=1)})):
         assert known(company, ds).keys() == {"ann", "bob"}
@@ -105,7 +105,7 @@ def test_a_user_s_time_zone_is_the_last_word_on_it_and_no_feature(make_company: 
         company.land(day, [completed("eve", day)])
         rows_of_day = [{"uid": uid, "tz": zone, "city_tier": "1", "age": 30.0} for uid, zone in told]
         company.write("users", day, pa.Table.from_pylist(rows_of_day, schema=ZONED))
-    load(company.context(), DateRange(D1, D2))
+    load_history(company.context(), DateRange(D1, D2))
     zones = {"ann": "Europe/Paris", "bob": "Asia/Tokyo", "cat": None, "eve": None}
     assert {name: row["time_zone"] for name, row in known(company, D1).items()} == zones
     # From the state of D1, and what landed since.

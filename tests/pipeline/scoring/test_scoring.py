@@ -16,7 +16,7 @@ from pipeline.dates import DateRange
 from pipeline.features.samples import is_sampled
 from pipeline.models.registry import Registry
 from pipeline.monitoring.monitor import monitor
-from pipeline.nights import load as load_history
+from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.scoring.predict import thousandths_of_log_odds
 from pipeline.scoring.scoring import score, with_bands
