@@ -1,9 +1,10 @@
-"""The README's page for data scientists, run as it is printed."""
+"""Python code in the pages for data scientists runs as printed."""
 
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -16,13 +17,27 @@ from model.config import Architecture
 from tests.model.funnels import draw_funnel
 from tests.support.places import ROOT
 
-README = ROOT / "README.md"
+PAGE = ROOT / "model" / "README.md"
+PAGES = (PAGE, ROOT / "README.md")
 
 
-def test_the_page_for_data_scientists_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
-    page = README.read_text(encoding="utf-8").split("## The model, alone")[1]
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code is not None
+def read_blocks(page: Path, *, distributed: bool) -> list[str]:
+    """The page's Python blocks that import the model: scripts for `torchrun`, or the others."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [each for each in blocks if "from model import" in each and ("torch.distributed" in each) == distributed]
+
+
+def pages_with_blocks(*, distributed: bool) -> list:
+    found = [(page, block) for page in PAGES for block in read_blocks(page, distributed=distributed)]
+    return [pytest.param(block, id=str(page.relative_to(ROOT))) for page, block in found]
+
+
+def test_the_models_own_page_shows_a_fit_on_one_device_and_on_several():
+    assert [len(read_blocks(PAGE, distributed=distributed)) for distributed in (False, True)] == [1, 1]
+
+
+@pytest.mark.parametrize("code", pages_with_blocks(distributed=False))
+def test_an_example_runs_as_printed(code, tmp_path, monkeypatch, capsys):
     table = draw_funnel(1_000).table
     draw = np.random.default_rng(0)
     tags = [["new", "vip"][: int(count)] for count in draw.integers(0, 3, table.num_rows)]
@@ -30,7 +45,7 @@ def test_the_page_for_data_scientists_runs_as_it_is_printed(tmp_path, monkeypatc
     pq.write_table(table, tmp_path / "exposures.parquet")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(code[1].replace("epochs=20", "epochs=2"), names)
+    exec(code.replace("epochs=20", "epochs=2"), names)
     scores = names["scores"]
     assert scores.shape == (1_000, 3) and (np.diff(scores, axis=1) <= 0).all()
     printed = capsys.readouterr().out
@@ -39,22 +54,19 @@ def test_the_page_for_data_scientists_runs_as_it_is_printed(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_script_for_several_gpus_runs_in_two_processes(tmp_path):
-    page = README.read_text(encoding="utf-8").split("### Several GPUs")[1]
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code is not None
-    (tmp_path / "several.py").write_text(code[1].replace("epochs=20", "epochs=1"), encoding="utf-8")
+@pytest.mark.parametrize("code", pages_with_blocks(distributed=True))
+def test_a_script_for_several_gpus_runs_in_two_processes(code, tmp_path):
+    (tmp_path / "several.py").write_text(code.replace("epochs=20", "epochs=1"), encoding="utf-8")
     table = draw_funnel(1_000).table
     (tmp_path / "exposures").mkdir()
     pq.write_table(table, tmp_path / "exposures" / "part-0.parquet", row_group_size=150)
     pq.write_table(table, tmp_path / "later.parquet")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "several.py"]
-    environment = {**os.environ, "PYTHONPATH": str(README.parent), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=900)
     assert Bundle.load(tmp_path / "complete-model").metrics["click"].held_out_rows > 0
 
 
 def test_every_architecture_has_a_row():
-    page = README.read_text(encoding="utf-8").split("## The model, alone")[1].split("\n## ")[0]
-    header, *rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    header, *rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert (header, rows) == ("architecture", list(get_args(Architecture)))
