@@ -3,13 +3,10 @@
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
-from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.io import InputFile
@@ -23,6 +20,7 @@ from pipeline.warehouse.warehouse import Warehouse
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.funnels import sms
+from tests.support.nights import publish_with
 from tests.support.places import ROOT
 
 D1 = date(2026, 3, 1)
@@ -65,15 +63,9 @@ def modules_of(*arguments: object) -> set[str]:
     return modules_after(code, *arguments)
 
 
-def publish(warehouse: Warehouse, day: date, users: Iterable[str]) -> None:
-    """A day of `user_scores` by hand, with null where these tests do not look."""
-    schema = warehouse.tables["user_scores"].schema
-    rows = pa.Table.from_pylist([{"user_id": user, "ds": day} for user in users], schema=schema)
-    folder = Path(warehouse.staging("user_scores").removeprefix("file://"))
-    folder.mkdir(parents=True)
-    path = folder / f"{uuid.uuid4().hex}.parquet"
-    pq.write_table(rows, path)
-    warehouse.publish("user_scores", [f"file://{path}"], first=day, last=day, summary={})
+def publish_users(warehouse: Warehouse, day: date, users: Iterable[str]) -> None:
+    """A day of `user_scores`, with null where these tests do not look."""
+    publish_with(warehouse, "user_scores", day, [{"user_id": user} for user in users])
 
 
 def test_help_imports_nothing_of_what_commands_need() -> None:
@@ -83,7 +75,7 @@ def test_help_imports_nothing_of_what_commands_need() -> None:
 
 
 def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
-    publish(company.context().warehouse, D1, ["ann"])
+    publish_users(company.context().warehouse, D1, ["ann"])
     # PyIceberg and DuckDB would import the latter by themselves, were they asked in another way.
     for arguments in (("sql", "SELECT * FROM user_scores"), ("tables",)):
         loaded = modules_of(*arguments, "-c", company.config)
@@ -93,7 +85,7 @@ def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
 
 def test_a_query_opens_only_the_tables_it_names(company: Company, funnel: Callable[..., Ended]) -> None:
     warehouse = company.context().warehouse
-    publish(warehouse, D1, ["ann"])
+    publish_users(warehouse, D1, ["ann"])
     warehouse.staging("events")
     (metadata,) = (company.folder / "warehouse" / "funnel" / "events" / "metadata").glob("*.json")
     metadata.unlink()
@@ -109,7 +101,7 @@ def test_readers_see_what_writers_do(company: Company) -> None:
     assert reader.pin("user_scores") == writer.pin("user_scores")
     assert reader.states() == []
     for day, users in ((D1, "ab"), (D1 + timedelta(days=1), "abc"), (D1, "d")):
-        publish(writer, day, users)
+        publish_users(writer, day, users)
         assert reader.pin("user_scores") == writer.pin("user_scores")
         assert reader.pin("user_scores", first=D1, last=D1) == writer.pin("user_scores", first=D1, last=D1)
         assert reader.states() == writer.states()
@@ -135,8 +127,8 @@ def test_a_catalog_that_a_reader_cannot_read_is_one_line(company: Company) -> No
 def test_a_reader_opens_few_manifests_of_many_nights(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     warehouse, days = Warehouse.of(load(company.config)), [D1 + timedelta(days=n) for n in range(12)]
     for n, day in enumerate(days):
-        publish(warehouse, day, [f"u{n}"])
-    publish(warehouse, days[3], ["again"])
+        publish_users(warehouse, day, [f"u{n}"])
+    publish_users(warehouse, days[3], ["again"])
     manifests = sorted((company.folder / "warehouse").rglob("*-m*.avro"))
     assert len(manifests) > len(days), "each commit writes one; of these the table holds on to few"
     opened: list[str] = []

@@ -9,20 +9,31 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.warehouse.warehouse import Warehouse
 from tests.support.company import Company
 
 STAGES = ("click", "register", "complete")
 
 
-def publish(company: Company, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Make these rows a table's partition; columns they do not name are null."""
-    warehouse = company.context().warehouse
-    column, schema = warehouse.tables[table].partition, warehouse.tables[table].schema
+def put_file(warehouse: Warehouse, table: str, rows: pa.Table) -> str:
+    """Write rows as one file where Spark would have put it; its address."""
     folder = Path(warehouse.staging(table).removeprefix("file://"))
     folder.mkdir(parents=True)
     path = folder / f"{uuid.uuid4().hex}.parquet"
-    pq.write_table(pa.Table.from_pylist([{**row, column: day} for row in rows], schema=schema), path)
-    warehouse.publish(table, [f"file://{path}"], first=day, last=day, summary={})
+    pq.write_table(rows, path)
+    return f"file://{path}"
+
+
+def publish(company: Company, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make these rows a table's partition; columns they do not name are null."""
+    publish_with(company.context().warehouse, table, day, rows)
+
+
+def publish_with(warehouse: Warehouse, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
+    """`publish` by a warehouse that the test has opened itself."""
+    column, schema = warehouse.tables[table].partition, warehouse.tables[table].schema
+    file = put_file(warehouse, table, pa.Table.from_pylist([{**row, column: day} for row in rows], schema=schema))
+    warehouse.publish(table, [file], first=day, last=day, summary={})
 
 
 def publish_scores(

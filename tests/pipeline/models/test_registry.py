@@ -238,10 +238,7 @@ def test_processes_that_open_a_fresh_store_at_once_all_find_it(company: Company)
 
 @pytest.mark.slow
 def test_a_process_killed_while_it_makes_the_store_is_in_nobody_s_way(company: Company) -> None:
-    killed = (
-        "import os, signal, pathlib\n"
-        "pathlib.Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN_AND_BEGIN
-    )
+    killed = "from tests.support.kill_at import kill_at; kill_at('pathlib:Path.rename', 1)\n" + OPEN_AND_BEGIN
     command = [sys.executable, "-c", killed, str(company.config)]
     ended = subprocess.run(command, cwd=ROOT, input=b"", capture_output=True, check=False, timeout=400)
     assert ended.returncode == -signal.SIGKILL

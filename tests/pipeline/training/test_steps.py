@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from model import Bundle
@@ -27,6 +25,7 @@ from pipeline.training.steps import evaluate, fit_candidate, promote, register, 
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.funnels import WITHOUT_USERS
+from tests.support.nights import put_file
 from tests.support.places import ROOT
 
 AS_OF = date(2026, 3, 31)
@@ -71,11 +70,8 @@ def land_examples(company: Company, as_of: date = AS_OF, *, seed: int = 0, quiet
         pa.array(columns[name]).cast(kind) if name in columns else pa.nulls(count, kind)
         for name, kind in zip(schema.names, schema.types, strict=True)
     ]
-    folder = Path(warehouse.staging("examples").removeprefix("file://"))
-    folder.mkdir(parents=True)
-    path = folder / f"{uuid.uuid4().hex}.parquet"
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
-    warehouse.publish("examples", [f"file://{path}"], first=as_of, last=as_of, summary={})
+    file = put_file(warehouse, "examples", pa.Table.from_arrays(arrays, schema=schema))
+    warehouse.publish("examples", [file], first=as_of, last=as_of, summary={})
 
 
 def trained(context: Context, as_of: date = AS_OF) -> str:
@@ -301,10 +297,10 @@ def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
     # Spark takes a `python -c` for its own doctests, and ends it.
     script = bank.folder / "killed.py"
     script.write_text(
-        "import os, signal, sys; from datetime import date; from pathlib import Path\n"
+        "import sys; from datetime import date; from pathlib import Path\n"
         "from pipeline.config.settings import load; from pipeline.runs.context import Context\n"
-        "from pipeline.models.tracking import Tracking; from pipeline.training.steps import fit_candidate\n"
-        "Tracking.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from pipeline.training.steps import fit_candidate; from tests.support.kill_at import kill_at\n"
+        "kill_at('pipeline.models.tracking:Tracking.finish', 1)\n"
         "fit_candidate(Context(load(Path(sys.argv[1])), run_id='night'), date(2026, 3, 31))\n",
         encoding="utf-8",
     )

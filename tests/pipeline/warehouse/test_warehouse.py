@@ -2,7 +2,6 @@
 
 import multiprocessing
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
@@ -17,6 +16,7 @@ from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
 from tests.support.company import Company
+from tests.support.nights import publish_with, put_file
 
 D1, D2, D3, D4 = (date(2026, 3, 1) + timedelta(days=n) for n in range(4))
 PROCESSES = multiprocessing.get_context("spawn")
@@ -32,11 +32,7 @@ def staged(warehouse: Warehouse, day: date, reasons: Iterable[str]) -> str:
         [{"reason": reason, "raw": "{}", "landed_on": day} for reason in reasons],
         schema=warehouse.tables["quarantine"].schema,
     )
-    folder = Path(warehouse.staging("quarantine").removeprefix("file://"))
-    folder.mkdir(parents=True)
-    path = folder / f"{uuid.uuid4().hex}.parquet"
-    pq.write_table(rows, path)
-    return f"file://{path}"
+    return put_file(warehouse, "quarantine", rows)
 
 
 def publish(warehouse: Warehouse, first: date, last: date, rows: dict[date, list[str]]) -> int | None:
@@ -133,19 +129,12 @@ def test_the_first_publish_has_nothing_before_it(company: Company) -> None:
 
 
 def test_a_table_is_widened_when_the_configuration_gains_a_column(company: Company) -> None:
-    def profiles(warehouse: Warehouse, day: date, row: dict[str, object]) -> None:
-        schema = warehouse.tables["users"].schema
-        folder = Path(warehouse.staging("users").removeprefix("file://"))
-        folder.mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist([row | {"landed_on": day}], schema=schema), folder / "part.parquet")
-        warehouse.publish("users", [f"file://{folder}/part.parquet"], first=day, last=day, summary={})
-
-    profiles(warehouse_at(company.config), D1, {"user_id": "ann", "age": 30.0})
+    publish_with(warehouse_at(company.config), "users", D1, [{"user_id": "ann", "age": 30.0}])
     text = company.config.read_text(encoding="utf-8").replace('numeric = ["age"]', 'numeric = ["age", "income"]')
     company.config.write_text(text, encoding="utf-8")
     widened = warehouse_at(company.config)
     assert widened.arrow("users", first=D1, last=D1).num_rows == 1, "it can be read before it is widened"
-    profiles(widened, D2, {"user_id": "bob", "age": 40.0, "income": 5.0})
+    publish_with(widened, "users", D2, [{"user_id": "bob", "age": 40.0, "income": 5.0}])
     rows = company.rows("users")
     assert [(row["user_id"], row["age"], row["income"]) for row in rows] == [("ann", 30.0, None), ("bob", 40.0, 5.0)]
 
