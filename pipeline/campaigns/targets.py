@@ -119,7 +119,7 @@ def make(
             # Somebody was faster, maybe with a list of this campaign, or of one that counts for the frequency cap.
             decided = _decide(context, ds, campaign, options, limit, despite_monitor=despite_monitor)
         for pinned in decided.inputs.values():
-            run.read(pinned)
+            run.record_input(pinned)
         known = sum(decided.users.values())
         run.by_day = {ds: Counts(rows_in=known, rows_out=known)}
         run.warnings += decided.warnings

@@ -74,7 +74,7 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
     }
 
 
-def read(spark: SparkSession, pinned: Pinned) -> DataFrame:
+def frame_of(spark: SparkSession, pinned: Pinned) -> DataFrame:
     """The rows of a pinned snapshot, with the table's columns even where old files lack some."""
     schema = from_arrow_schema(pinned.schema)
     if not pinned.files:
@@ -121,7 +121,7 @@ def _as_in(table: Table, frame: DataFrame) -> DataFrame:
 def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:
     """Staged files with the columns and types they really have, for the audit."""
     if not staged.files:
-        return read(spark, staged)
+        return frame_of(spark, staged)
     return spark.read.option("recursiveFileLookup", "true").parquet(*staged.files)
 
 

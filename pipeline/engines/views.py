@@ -71,12 +71,12 @@ def needed(names: Iterable[str], views: Mapping[str, View]) -> Iterator[str]:
 
 def create_views(spark: "SparkSession", settings: Settings) -> None:
     """Temporary views in a Spark session: each table as it is now, pinned, and every view over them."""
-    from pipeline.engines.spark import read
+    from pipeline.engines.spark import frame_of
     from pipeline.warehouse.warehouse import Warehouse
 
     warehouse = Warehouse.of(settings)
     for name in warehouse.tables:
-        read(spark, warehouse.pin(name)).createOrReplaceTempView(name)
+        frame_of(spark, warehouse.pin(name)).createOrReplaceTempView(name)
     views = all_views(settings)
     for name in needed(views, views):
         if name in views:

@@ -10,7 +10,7 @@ from pipeline.audits.expectations import example_expectations
 from pipeline.audits.findings import Finding
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
-from pipeline.engines.spark import read, run_sql
+from pipeline.engines.spark import run_sql
 from pipeline.features.features import activity_reach, features
 from pipeline.features.samples import sample_features
 from pipeline.runs.context import Context
@@ -49,7 +49,7 @@ def exposures(context: Context, run: StageRun, as_of: date) -> DataFrame:
     """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/spark/exposures.sql`."""
     settings = context.settings
     first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
-    events = read(context.spark, run.read(context.warehouse.pin("events", first=first, last=as_of)))
+    events = run.read("events", first=first, last=as_of)
     end_of_as_of = epoch_micros(end_of_day(as_of, settings.zone))
     seen = {"as_of": as_of, "end_of_as_of": end_of_as_of}
     # Cached and counted, so that Spark knows its size: broadcast while it is small, as it is, nothing need be sorted.

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 
 from pipeline.config.settings import Settings
-from pipeline.engines.spark import read, run_sql
+from pipeline.engines.spark import run_sql
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.warehouse.tables import event_kinds, profile_columns
@@ -20,13 +20,13 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
 
     Returns: the spine with the columns of `tables.feature_columns`.
     """
-    settings, warehouse = context.settings, context.warehouse
-    tiles = warehouse.pin("activity", first=first - activity_reach(settings), last=last)
-    views = {"spine": spine, "activity": read(context.spark, run.read(tiles))}
+    settings = context.settings
+    tiles = run.read("activity", first=first - activity_reach(settings), last=last)
+    views = {"spine": spine, "activity": tiles}
     attributes = list(profile_columns(settings))
     spine_has_attributes = set(attributes) <= set(spine.columns)
     if not spine_has_attributes:
-        views["users"] = read(context.spark, run.read(warehouse.pin("users", last=last)))
+        views["users"] = run.read("users", last=last)
     return run_sql(
         context.spark,
         "features",

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
-from pipeline.engines.spark import read, run_sql, stage
+from pipeline.engines.spark import frame_of, run_sql, stage
 from pipeline.engines.templates import render
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
@@ -49,7 +49,7 @@ def _newest_state(context: Context, ds: date) -> State | None:
     warehouse = context.warehouse
     for as_of in sorted(warehouse.row_counts("known_users", first=date.min, last=ds), reverse=True):
         pinned = warehouse.pin("known_users", first=as_of, last=as_of)
-        made_from = read(context.spark, pinned).select("made_from").first()
+        made_from = frame_of(context.spark, pinned).select("made_from").first()
         if made_from is not None and made_from[0] == _made_from(context, as_of):
             return State(as_of, pinned)
     return None
@@ -67,13 +67,13 @@ def _write_state(context: Context, run: StageRun, earlier: State | None, as_of: 
 
 def _known_since(context: Context, run: StageRun, state: State | None, ds: date) -> DataFrame:
     """Everyone known by `ds`: a state and what landed after it."""
-    warehouse, spark = context.warehouse, context.spark
     first = state.as_of + timedelta(days=1) if state else date.min
     names = ("activity", "users") if context.settings.source.users else ("activity",)
-    views = {name: read(spark, run.read(warehouse.pin(name, first=first, last=ds))) for name in names}
+    views = {name: run.read(name, first=first, last=ds) for name in names}
     if state:
-        views["earlier"] = read(spark, run.read(state.pinned))
-    return run_sql(spark, "known_users", views, **parameters(context.settings, ds), has_earlier=state is not None)
+        views["earlier"] = frame_of(context.spark, run.record_input(state.pinned))
+    sql = parameters(context.settings, ds) | {"has_earlier": state is not None}
+    return run_sql(context.spark, "known_users", views, **sql)
 
 
 def parameters(settings: Settings, ds: date) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Tiles: a landing day's events as counts and last times by user, event and date."""
 
 from pipeline.dates import DateRange
-from pipeline.engines.spark import read, run_sql
+from pipeline.engines.spark import run_sql
 from pipeline.runs.context import Context
 from pipeline.runs.publish import stage_audit_publish
 from pipeline.runs.record import Counts, recorded
@@ -12,8 +12,8 @@ TABLES = ("events", "activity")
 def activity(context: Context, dates: DateRange) -> None:
     """Rebuild the `activity` partitions of a range of landing days from `events`, in one job and one commit."""
     with recorded(context, "activity", dates) as run:
-        events = run.read(context.warehouse.pin("events", first=dates.first, last=dates.last))
-        tiles = run_sql(context.spark, "activity", {"events": read(context.spark, events)})
+        events = run.read("events", first=dates.first, last=dates.last)
+        tiles = run_sql(context.spark, "activity", {"events": events})
         stage_audit_publish(context, run, "activity", tiles)
         # From the tables' metadata: every event is in one tile.
         days = {name: context.warehouse.row_counts(name, first=dates.first, last=dates.last) for name in TABLES}

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pipeline.audits.audit import audit
 from pipeline.audits.expectations import BASELINE_NIGHTS, event_expectations, history_expectations, night_expectations
 from pipeline.dates import DateRange
-from pipeline.engines.spark import read, read_as_written, stage
+from pipeline.engines.spark import read_as_written, stage
 from pipeline.ingest.landing import Landing, land_events, land_users
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
@@ -66,7 +66,7 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
     settings, dates = context.settings, run.dates
     written = read_as_written(context.spark, staged).persist()
     try:
-        days = _landing_days(context, written, landing, dates)
+        days = _landing_days(context, run, written, landing)
         limits = (
             night_expectations(settings.funnel.stage_names, settings.audit)
             if len(dates) == 1
@@ -86,14 +86,11 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
         written.unpersist()
 
 
-def _landing_days(context: Context, written: DataFrame, landing: Landing, dates: DateRange) -> pd.DataFrame:
+def _landing_days(context: Context, run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:
     """One row a landing day: rows, quarantine share with its reasons, and rates against the last 7 nights."""
-    warehouse = context.warehouse
+    dates = run.dates
     yesterday = dates.first - timedelta(days=1)
-    earlier = read(
-        context.spark,
-        warehouse.pin("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday),
-    )
+    earlier = run.read("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday)
     kinds = event_kinds(context.settings)
     counted = pd.DataFrame(
         written.select("landed_on", "event")

@@ -15,7 +15,7 @@ from pyspark.sql.window import Window
 from pipeline.config.sections import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
-from pipeline.engines.spark import read, run_sql
+from pipeline.engines.spark import run_sql
 from pipeline.ingest.source import LANDED, expression_over, mapped, source_rows
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun
@@ -49,13 +49,13 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Landing:
     source = settings.source.events
     rows = source_rows(spark, settings, "events", dates)
     before = dates.first - timedelta(days=1)
-    known = context.warehouse.pin("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
+    known = run.read("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
     classified = run_sql(
         spark,
         "classify",
         {
             "source": _no_events(context) if rows is None else mapped_events(rows, settings, dates),
-            "known": read(spark, run.read(known)).select("event_id", "landed_on"),
+            "known": known.select("event_id", "landed_on"),
         },
         event_names=settings.funnel.event_names,
         tolerance_hours=source.future_tolerance_hours,

@@ -46,7 +46,7 @@ def monitor(context: Context, ds: date) -> None:
     nights = require_scores(context, ds)
     with recorded(context, "monitor", DateRange(ds, ds)) as run:
         before = max((night for night in nights if night < ds), default=None)
-        run.read(context.warehouse.pin("user_scores", first=before or ds, last=ds))
+        run.pin("user_scores", first=before or ds, last=ds)
         figures = _measure(context, ds, before, nights)
         names = ", ".join(f"'{name}'" for name in FIGURES)
         context.warehouse.replace(

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.audits.findings import Finding, require
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
 from pipeline.warehouse.warehouse import Pinned
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 
 @dataclass
@@ -29,8 +32,9 @@ class Counts:
 
 @dataclass
 class StageRun:
-    """What a stage reports while it runs; written to `runs` when it ends, one row a date, and to `audits`."""
+    """What a stage reads and reports while it runs; written to `runs` when it ends, one row a date, and to `audits`."""
 
+    context: Context
     stage: str
     dates: DateRange
     by_day: dict[date, Counts] = field(default_factory=dict)
@@ -40,8 +44,19 @@ class StageRun:
     warnings: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def read(self, pinned: Pinned) -> Pinned:
-        """Note a pinned snapshot as an input, and pass it on."""
+    def read(self, name: str, *, first: date | None = None, last: date | None = None) -> "DataFrame":
+        """A table's rows in [first, last] as a Spark frame, its snapshot recorded as an input."""
+        # Most stages run without Spark.
+        from pipeline.engines.spark import frame_of
+
+        return frame_of(self.context.spark, self.pin(name, first=first, last=last))
+
+    def pin(self, name: str, *, first: date | None = None, last: date | None = None) -> Pinned:
+        """Pin a table's current files in [first, last], to be read by other means, and record the snapshot."""
+        return self.record_input(self.context.warehouse.pin(name, first=first, last=last))
+
+    def record_input(self, pinned: Pinned) -> Pinned:
+        """Record a snapshot that was pinned before; returns it."""
         if pinned.snapshot_id is not None:
             self.inputs[pinned.table] = pinned.snapshot_id
         return pinned
@@ -67,7 +82,7 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     Raises:
         FunnelError: whatever the stage or Spark raised, with the stage and its dates in front.
     """
-    run = StageRun(stage, dates)
+    run = StageRun(context, stage, dates)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
         yield run

@@ -152,10 +152,22 @@ class Warehouse:
 
     def arrow(self, name: str, *, first: date, last: date) -> pa.Table:
         """The current rows of [first, last] as an Arrow table, for what fits into memory."""
-        table = self._load(name)
-        if table is None:
-            return self.tables[name].schema.empty_table()
-        return table.scan(row_filter=self._between(name, first, last)).to_arrow()
+        return self.arrow_of(self.pin(name, first=first, last=last))
+
+    def arrow_of(self, pinned: Pinned) -> pa.Table:
+        """The rows of a pinned snapshot's files as an Arrow table, with the columns that the table has now.
+
+        Raises:
+            ValueError: the snapshot has expired.
+        """
+        from pyiceberg.io.pyarrow import ArrowScan
+
+        table = self._load(pinned.table)
+        if table is None or pinned.snapshot_id is None:
+            return self.tables[pinned.table].schema.empty_table()
+        files, scan = set(pinned.files), table.scan(snapshot_id=pinned.snapshot_id)
+        tasks = [task for task in scan.plan_files() if task.file.file_path in files]
+        return ArrowScan(table.metadata, table.io, table.schema(), ALWAYS_TRUE).to_table(tasks)
 
     def row_counts(self, name: str, *, first: date, last: date) -> dict[date, int]:
         """Rows of each current partition in [first, last], from the snapshot's metadata alone."""

@@ -137,7 +137,7 @@ class Company:
         from pipeline.runs.record import StageRun
         from pipeline.scoring.scoring import publish_scores, stage_predictions
 
-        run = StageRun("score", DateRange(NIGHT, NIGHT), model_version=model.name)
+        run = StageRun(self.context, "score", DateRange(NIGHT, NIGHT), model_version=model.name)
         inputs = self.context.spark.read.parquet(str(features))
         staged = stage_predictions(self.context, run, inputs, model, users=users)
         publish_scores(self.context, NIGHT, staged.files)

@@ -105,7 +105,7 @@ def test_last_touch_credits_the_latest_call_only(lender: Company, raw: pd.DataFr
     settings = lender.settings
     funnel = settings.funnel.model_copy(update={"attribution": "last_touch"})
     context = Context(settings.model_copy(update={"funnel": funnel}), notify=lender.lines.append)
-    rows = exposures(context, StageRun("examples", DateRange(AS_OF, AS_OF)), AS_OF)
+    rows = exposures(context, StageRun(context, "examples", DateRange(AS_OF, AS_OF)), AS_OF)
     labelled = rows.select("exposure_id", *(f"observed_{stage}" for stage in STAGES)).toPandas()
     actual = labelled.set_index("exposure_id").sort_index()
     calls = _calls(raw)

@@ -38,7 +38,7 @@ def rows(frame: DataFrame) -> list[Row]:
 def known(company: Company, ds: date) -> dict[str, Row]:
     """Everyone known by a night, by user, as the night finds it; that is what reading everything gives."""
     context: Context = company.context()
-    run = StageRun("score", DateRange(ds, ds))
+    run = StageRun(context, "score", DateRange(ds, ds))
     found = rows(known_users(context, run, ds))
     assert found == rows(_known_since(context, run, None, ds))
     return {row["user_id"]: row for row in found}

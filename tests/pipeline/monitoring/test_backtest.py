@@ -143,7 +143,8 @@ def test_outcomes_are_the_labels_that_training_learns_from(
     scored = [day for day in DateRange(first, last) if day.day % 2]
     for day in scored:
         publish_scores(company, day, dict(zip((f"u{n}" for n in range(30)), random.random(30), strict=True)))
-    learnt = pd.DataFrame(exposures(company.context(), StageRun("examples", DateRange(last, last)), last).toPandas())
+    context = company.context()
+    learnt = exposures(context, StageRun(context, "examples", DateRange(last, last)), last).toPandas()
     scores = company.context().warehouse.arrow("user_scores", first=first, last=last).to_pandas()
     scores = scores.drop(columns="feature_as_of")
     joined = learnt.merge(scores, left_on=["user_id", "feature_as_of"], right_on=["user_id", "ds"])

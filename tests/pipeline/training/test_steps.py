@@ -16,12 +16,14 @@ import pytest
 
 from model import Bundle
 from pipeline.config.settings import Settings, load
+from pipeline.dates import DateRange
 from pipeline.errors import ConfigError, FunnelError
 from pipeline.models.registry import Registry
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.training.evaluation import cross_fitted, read_examples, user_folds
 from pipeline.training.steps import evaluate, fit_candidate, promote, register, verdict_on, with_training
+from pipeline.warehouse.warehouse import Pinned
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.funnels import WITHOUT_USERS
@@ -319,7 +321,7 @@ def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
 def test_the_score_of_a_user_does_not_follow_the_user_s_own_labels(bank: Company) -> None:
     land_examples(bank)
     context = bank.context()
-    read = read_examples(context, StageRun("train", None), AS_OF)  # type: ignore[arg-type]
+    read = read_examples(context, StageRun(context, "train", DateRange(AS_OF, AS_OF)), AS_OF)
     bundle = Bundle.load(Registry(bank.settings).bundle_path(fit_candidate(context, AS_OF)))
     held = read.judged
     folds = user_folds(held.table)
@@ -335,6 +337,30 @@ def test_the_score_of_a_user_does_not_follow_the_user_s_own_labels(bank: Company
     np.testing.assert_array_equal(others[inside], scores[inside])
     assert (others[~inside] != scores[~inside]).mean() > 0.9
     assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_what_is_read_is_the_snapshot_on_record(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    land_examples(company)
+    context, another = company.context(), company.context().warehouse
+    first, pin = another.pin("examples"), context.warehouse.pin
+
+    def pin_and_lose_a_race(name: str, **days: Any) -> Pinned:
+        pinned = pin(name, **days)
+        if another.pin("examples") == first:
+            land_examples(company, seed=1)
+        return pinned
+
+    monkeypatch.setattr(context.warehouse, "pin", pin_and_lose_a_race)
+    run = StageRun(context, "train", DateRange(AS_OF, AS_OF))
+    read = read_examples(context, run, AS_OF)
+    assert another.pin("examples").snapshot_id != first.snapshot_id, "examples were published meanwhile"
+    assert run.inputs == {"examples": first.snapshot_id}
+    assert {exposure.partition("-")[0] for exposure in read.table["exposure_id"].to_pylist()} == {"0"}
+    monkeypatch.undo()
+    again = read_examples(context, run, AS_OF)
+    assert run.inputs == {"examples": another.pin("examples").snapshot_id}
+    assert again.snapshot != read.snapshot
+    assert {exposure.partition("-")[0] for exposure in again.table["exposure_id"].to_pylist()} == {"1"}
 
 
 def test_other_values_for_a_training_by_hand(company: Company, funnel: Callable[..., Ended]) -> None:
