@@ -19,7 +19,8 @@ from pipeline.dates import parse_time
 from pipeline.engines.views import all_views, needed
 from pipeline.errors import FunnelError
 from pipeline.terminal import print_table
-from pipeline.warehouse.tables import TIMESTAMP, all_tables
+from pipeline.warehouse.schema import TIMESTAMP
+from pipeline.warehouse.tables import all_tables
 from pipeline.warehouse.warehouse import Pinned, Warehouse
 
 Format = Literal["table", "csv", "parquet"]

@@ -11,7 +11,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline.config.sections import Audit
 from pipeline.config.settings import Settings
-from pipeline.warehouse.tables import Table, event_kinds
+from pipeline.warehouse.schema import Table
+from pipeline.warehouse.tables import event_kinds
 
 BASELINE_NIGHTS = 7
 """A night is measured against this many nights before it."""

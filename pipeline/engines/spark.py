@@ -18,7 +18,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pipeline.config.settings import Settings
 from pipeline.engines.templates import render
 from pipeline.errors import FunnelError
-from pipeline.warehouse.tables import Table
+from pipeline.warehouse.schema import Table
 from pipeline.warehouse.warehouse import Pinned, Warehouse
 
 PARTITION = "_partition"

@@ -26,7 +26,7 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, CommitFailedException | OperationalError | IntegrityError)
 
 
-lost_race = retry(
+retry_lost_races = retry(
     retry=retry_if_exception(_may_pass),
     wait=wait_random_exponential(multiplier=0.05, max=3),
     stop=stop_after_attempt(20),
@@ -36,7 +36,7 @@ lost_race = retry(
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
+def as_one_line_error() -> Iterator[None]:
     """Turn what a person has to mend outside, or try again later, into a line of the command's."""
     from sqlalchemy.exc import OperationalError
 

@@ -1,23 +1,54 @@
-"""The warehouse's tables: columns, types and partition of each, as the configuration shapes them."""
+"""The warehouse's tables, as the configuration shapes them: each table and column is described here, once.
+
+The descriptions go into the catalog with the columns, and into `sql/README.md`.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pyarrow as pa
 
 from pipeline.config.sections import EXPOSURE
 from pipeline.config.settings import Settings
+from pipeline.warehouse.record_tables import AUDITS, BASELINES, EXPORTS, METRICS, RUN_ID, RUNS, TARGETS
+from pipeline.warehouse.schema import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, Table
 
-TIMESTAMP = pa.timestamp("us", tz="UTC")
+EVENTS = Table(
+    "events",
+    "One event of the funnel, kept on the day it landed.",
+    (
+        Column("event_id", STRING, "The source's id, or a digest of the row where the source has none."),
+        Column("user_id", STRING, "The user."),
+        Column("event", STRING, "exposure, or the name of the stage in the configuration."),
+        Column("event_time", TIMESTAMP, "When it happened."),
+        Column("campaign_id", STRING, "The campaign that the source names; null: none."),
+        Column("context", pa.map_(STRING, STRING), "Attributes of the exposure by name; null: none are configured."),
+        Column("landed_on", DATE, "The day the source delivered it, when it became known."),
+    ),
+)
 
+QUARANTINE = Table(
+    "quarantine",
+    "One row of the source that was rejected.",
+    (
+        Column("reason", STRING, "Why: null user, unknown event, unparsable time, future time, …"),
+        Column("raw", STRING, "The source's row as JSON."),
+        Column("landed_on", DATE, "The day the source delivered it."),
+    ),
+)
 
-@dataclass(frozen=True)
-class Table:
-    """A table's name, its partition column (a date) and its columns."""
-
-    name: str
-    partition: str
-    schema: pa.Schema
+ACTIVITY = Table(
+    "activity",
+    "One user's events of one kind on one local date, as they landed on one day.",
+    (
+        Column("user_id", STRING, "The user."),
+        Column("event", STRING, "exposure, or the name of a stage."),
+        Column("event_date", DATE, "The date of the events in the funnel's time zone."),
+        Column("n", LONG, "How many events."),
+        Column("first_time", TIMESTAMP, "The earliest of them."),
+        Column("last_time", TIMESTAMP, "The latest of them."),
+        Column("landed_on", DATE, "The day the source delivered them."),
+    ),
+)
 
 
 def all_tables(settings: Settings) -> Mapping[str, Table]:
@@ -25,154 +56,186 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
 
     Feature columns follow `[features]`, label and score columns follow `funnel.stages`.
     """
-    stages = settings.funnel.stage_names
     tables = [
-        _table(
-            "events",
-            "landed_on",
-            event_id=pa.string(),
-            user_id=pa.string(),
-            event=pa.string(),
-            event_time=TIMESTAMP,
-            campaign_id=pa.string(),
-            context=pa.map_(pa.string(), pa.string()),
-        ),
-        _table("quarantine", "landed_on", reason=pa.string(), raw=pa.string()),
-        _table("users", "landed_on", user_id=pa.string(), **contact_columns(settings), **profile_columns(settings)),
-        _table(
-            "activity",
-            "landed_on",
-            user_id=pa.string(),
-            event=pa.string(),
-            event_date=pa.date32(),
-            n=pa.int64(),
-            first_time=TIMESTAMP,
-            last_time=TIMESTAMP,
-        ),
-        _table(
-            "known_users",
-            "as_of",
-            user_id=pa.string(),
-            profile_on=pa.date32(),
-            **contact_columns(settings),
-            **profile_columns(settings),
-            seen_on=pa.date32(),
-            completed_on=pa.date32(),
-            made_from=pa.string(),
-        ),
-        _table(
-            "examples",
-            "as_of",
-            exposure_id=pa.string(),
-            user_id=pa.string(),
-            exposure_time=TIMESTAMP,
-            exposure_date=pa.date32(),
-            feature_as_of=pa.date32(),
-            **feature_columns(settings),
-            **{f"context_{name}": pa.string() for name in settings.features.context},
-            **{f"observed_{stage}": pa.int32() for stage in stages},
-            **{f"mature_{stage}": pa.bool_() for stage in stages},
-            **{f"label_{stage}": pa.int32() for stage in stages},
-        ),
-        _table(
-            "user_scores",
-            "ds",
-            user_id=pa.string(),
-            **{f"p_{stage}": pa.float64() for stage in stages},
-            **{f"raw_{stage}": pa.float64() for stage in stages},
-            **{f"band_{stage}": pa.int32() for stage in stages},
-            feature_as_of=pa.date32(),
-            model_version=pa.string(),
-            run_id=pa.string(),
-            code_version=pa.string(),
-            scored_at=TIMESTAMP,
-        ),
-        _table(
-            "runs",
-            "ds",
-            run_id=pa.string(),
-            stage=pa.string(),
-            status=pa.string(),
-            rows_in=pa.int64(),
-            rows_out=pa.int64(),
-            duplicates=pa.int64(),
-            quarantined=pa.int64(),
-            seconds=pa.float64(),
-            started_at=TIMESTAMP,
-            inputs=pa.map_(pa.string(), pa.int64()),
-            output_snapshot=pa.int64(),
-            model_version=pa.string(),
-            code_version=pa.string(),
-            warnings=pa.string(),
-            message=pa.string(),
-        ),
-        _table(
-            "metrics",
-            "ds",
-            name=pa.string(),
-            stage=pa.string(),
-            feature=pa.string(),
-            model_version=pa.string(),
-            value=pa.float64(),
-            run_id=pa.string(),
-        ),
-        _table(
-            "audits",
-            "ds",
-            audited=pa.string(),
-            expectation=pa.string(),
-            columns=pa.string(),
-            severity=pa.string(),
-            status=pa.string(),
-            observed=pa.string(),
-            checked_at=TIMESTAMP,
-            run_id=pa.string(),
-        ),
-        _table("feature_samples", "ds", user_id=pa.string(), **feature_columns(settings)),
-        _table(
-            "baselines",
-            "ds",
-            model_version=pa.string(),
-            stage=pa.string(),
-            feature=pa.string(),
-            bin=pa.int32(),
-            upper=pa.float64(),
-            value=pa.string(),
-            rows=pa.int64(),
-            run_id=pa.string(),
-        ),
-        _table(
-            "targets",
-            "ds",
-            campaign_id=pa.string(),
-            version=pa.int32(),
-            user_id=pa.string(),
-            arm=pa.string(),
-            reason=pa.string(),
-            rank=pa.int64(),
-            expected_value=pa.float64(),
-            goal=pa.string(),
-            p_goal=pa.float64(),
-            band_goal=pa.int32(),
-            send_on=pa.date32(),
-            sms_cost=pa.float64(),
-            model_version=pa.string(),
-            run_id=pa.string(),
-            made_at=TIMESTAMP,
-        ),
-        _table(
-            "exports",
-            "ds",
-            campaign_id=pa.string(),
-            version=pa.int32(),
-            path=pa.string(),
-            users=pa.int64(),
-            sha256=pa.string(),
-            exported_at=TIMESTAMP,
-            run_id=pa.string(),
-        ),
+        EVENTS,
+        QUARANTINE,
+        _users(settings),
+        ACTIVITY,
+        _known_users(settings),
+        _examples(settings),
+        _user_scores(settings),
+        RUNS,
+        METRICS,
+        AUDITS,
+        _feature_samples(settings),
+        BASELINES,
+        TARGETS,
+        EXPORTS,
     ]
     return {table.name: table for table in tables}
+
+
+def _users(settings: Settings) -> Table:
+    return Table(
+        "users",
+        "One user's profile as it landed on one day.",
+        (
+            Column("user_id", STRING, "The user."),
+            *_contact(settings),
+            *_profile(settings),
+            Column("landed_on", DATE, "The day the source delivered the profile."),
+        ),
+    )
+
+
+def _known_users(settings: Settings) -> Table:
+    return Table(
+        "known_users",
+        "One user as known on a date. Derived from users and activity, and rebuilt every 7 nights.",
+        (
+            Column("user_id", STRING, "The user."),
+            Column("profile_on", DATE, "When the newest profile landed; null: none has."),
+            *_contact(settings),
+            *_profile(settings),
+            Column(
+                "seen_on",
+                DATE,
+                "First local date of a landed event; where the source has users, of one of the last stage. Null: none.",
+            ),
+            Column("completed_on", DATE, "First local date of a landed event of the last stage; null: none."),
+            Column("made_from", STRING, "Digest of the SQL and files behind the rows; another digest: rebuilt."),
+            Column("as_of", DATE, "The date: only what had landed by its end is known."),
+        ),
+    )
+
+
+def _examples(settings: Settings) -> Table:
+    stages = settings.funnel.stages
+    return Table(
+        "examples",
+        "One exposure with the user's features on the evening before, its context and its labels.",
+        (
+            Column("exposure_id", STRING, "The exposure's event_id."),
+            Column("user_id", STRING, "The user."),
+            Column("exposure_time", TIMESTAMP, "When the message went out."),
+            Column("exposure_date", DATE, "Its date in the funnel's time zone."),
+            Column("feature_as_of", DATE, "The evening that the features are as of: the day before exposure_date."),
+            *_features(settings),
+            *(
+                Column(f"context_{name}", STRING, f"The exposure's {name}; null: the source gives none.")
+                for name in settings.features.context
+            ),
+            *(
+                Column(
+                    f"observed_{stage.name}",
+                    INT,
+                    f"1 if {stage.name} followed within {stage.window_days} days, else 0; null until mature.",
+                )
+                for stage in stages
+            ),
+            *(
+                Column(
+                    f"mature_{stage.name}",
+                    BOOLEAN,
+                    f"Whether the window of {stage.window_days} days had passed by the end of as_of.",
+                )
+                for stage in stages
+            ),
+            *(
+                Column(
+                    f"label_{stage.name}",
+                    INT,
+                    f"1 if {stage.name} was observed or a later mature stage implies it, else 0; null until mature.",
+                )
+                for stage in stages
+            ),
+            Column("as_of", DATE, "The date that the examples were built for; nothing later is known to them."),
+        ),
+    )
+
+
+def _user_scores(settings: Settings) -> Table:
+    stages = settings.funnel.stages
+    return Table(
+        "user_scores",
+        "One eligible user's scores on one night.",
+        (
+            Column("user_id", STRING, "The user."),
+            *(
+                Column(
+                    f"p_{stage.name}",
+                    DOUBLE,
+                    f"Calibrated probability, 0 to 1, that {stage.name} follows the next message "
+                    f"within {stage.window_days} days.",
+                )
+                for stage in stages
+            ),
+            *(
+                Column(
+                    f"raw_{stage.name}",
+                    DOUBLE,
+                    f"The model's probability of {stage.name} before calibration, 0 to 1; breaks ties.",
+                )
+                for stage in stages
+            ),
+            *(
+                Column(
+                    f"band_{stage.name}", INT, f"Rank of {stage.name} among the night's users, 1 to 10; 10: best tenth."
+                )
+                for stage in stages
+            ),
+            Column("feature_as_of", DATE, "The evening that the features are as of: ds."),
+            Column("model_version", STRING, "The model that scored."),
+            RUN_ID,
+            Column("code_version", STRING, "The version of Funnelcast that scored."),
+            Column("scored_at", TIMESTAMP, "When the scores were made."),
+            Column("ds", DATE, "The night."),
+        ),
+    )
+
+
+def _feature_samples(settings: Settings) -> Table:
+    return Table(
+        "feature_samples",
+        "The features of one sampled user on one night; the same users are sampled every night.",
+        (
+            Column("user_id", STRING, "The user."),
+            *_features(settings),
+            Column("ds", DATE, "The night, or the date that a model was trained as of."),
+        ),
+    )
+
+
+def _contact(settings: Settings) -> list[Column]:
+    docs = {
+        "consent": "Whether the user may be texted; false withdraws it. Null: the source says nothing.",
+        "time_zone": "The user's own time zone, an IANA name; null: the source says nothing.",
+    }
+    return [Column(name, kind, docs[name]) for name, kind in contact_columns(settings).items()]
+
+
+def _profile(settings: Settings) -> list[Column]:
+    return [
+        Column(
+            name,
+            kind,
+            f"The user's {name}, {'a category' if pa.types.is_string(kind) else 'a number'}; "
+            "null: the source says nothing.",
+        )
+        for name, kind in profile_columns(settings).items()
+    ]
+
+
+def _features(settings: Settings) -> list[Column]:
+    docs: dict[str, str] = {}
+    for event in event_kinds(settings):
+        for days in settings.features.windows_days:
+            docs[f"{event}_n_{days}d"] = f"Events of kind {event} in the {days} days up to the features' date."
+        docs[f"{event}_days_since"] = (
+            f"Days from the last {event} to the features' date; null: none in {settings.features.max_window} days."
+        )
+    behaviour = [Column(name, kind, docs[name]) for name, kind in behaviour_columns(settings).items()]
+    return [*behaviour, *_profile(settings)]
 
 
 def contact_columns(settings: Settings) -> dict[str, pa.DataType]:
@@ -204,7 +267,3 @@ def feature_columns(settings: Settings) -> dict[str, pa.DataType]:
 def event_kinds(settings: Settings) -> tuple[str, ...]:
     """Our names of the events: the exposure, then the stages in order."""
     return (EXPOSURE, *settings.funnel.stage_names)
-
-
-def _table(name: str, partition: str, /, **columns: pa.DataType) -> Table:
-    return Table(name, partition, pa.schema([*columns.items(), (partition, pa.date32())]))

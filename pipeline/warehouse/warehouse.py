@@ -19,40 +19,26 @@ from urllib.parse import quote
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import (
-    NamespaceAlreadyExistsError,
-    NoSuchTableError,
-    NotInstalledError,
-    TableAlreadyExistsError,
-)
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, NotInstalledError
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.types import StringType
 
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError, TransientError
+from pipeline.warehouse.evolution import create, update
 from pipeline.warehouse.local_catalog import LocalReader
-from pipeline.warehouse.retries import is_away, lost_race, told_in_one_line
+from pipeline.warehouse.retries import as_one_line_error, is_away, retry_lost_races
+from pipeline.warehouse.schema import Table
 from pipeline.warehouse.snapshots import PUBLISH_KEY, before_publish, current_at, first_commit
-from pipeline.warehouse.tables import Table, all_tables
+from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
     from pipeline.warehouse.upkeep import Cleared, Compacted
 
 CATALOG = "funnelcast"
 DATABASE = "catalog.db"
-PROPERTIES = {
-    # Each commit adds a manifest and readers open every one, so a commit that finds ten merges them.
-    "commit.manifest-merge.enabled": "true",
-    "commit.manifest.min-count-to-merge": "10",
-    # Each commit writes the table's metadata anew; those a hundred commits old go.
-    "write.metadata.delete-after-commit.enabled": "true",
-    # After a lost race everything is looked at again: `lost_race` does that, PyIceberg's own retry would not.
-    "commit.retry.num-retries": "0",
-}
-"""Properties of every table."""
 
 
 @dataclass(frozen=True)
@@ -178,13 +164,13 @@ class Warehouse:
             counts[day] = counts.get(day, 0) + task.file.record_count
         return counts
 
-    @told_in_one_line()
+    @as_one_line_error()
     def staging(self, name: str) -> str:
         """A fresh directory under the table's location; files in it are invisible until they are published."""
         return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def publish(
         self, name: str, files: Sequence[str], *, first: date, last: date, summary: Mapping[str, str]
     ) -> int | None:
@@ -206,14 +192,14 @@ class Warehouse:
         snapshot = self._ensure(name).current_snapshot()
         return snapshot.snapshot_id if snapshot else None
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a few records (runs, metrics), small enough to pass through Python."""
         self._ensure(name).append(pa.Table.from_pylist(list(rows), schema=self.tables[name].schema))
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def append_to(self, name: str, records: pa.Table, *, snapshot_id: int | None) -> bool:
         """Add records in one commit if the table still is at the snapshot they were made from; whether it was."""
         table = self._ensure(name)
@@ -223,8 +209,8 @@ class Warehouse:
         table.append(records.cast(self.tables[name].schema))
         return True
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
         """Put a few records in the place of those that a filter matches (`ds = '2026-01-31'`), in one commit."""
         records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
@@ -238,8 +224,8 @@ class Warehouse:
             with suppress(OSError):
                 table.io.delete(path)
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def compact(self, name: str, *, more_than: int, dry_run: bool) -> "Compacted":
         """Write the small files of each partition that has `more_than` of them as one, in one commit.
 
@@ -250,8 +236,8 @@ class Warehouse:
         table = self._load(name)
         return compact(table, more_than=more_than, dry_run=dry_run) if table else Compacted()
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def clear(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleared":
         """Forget snapshots replaced before `since` but for the last publishes; remove orphans older than `older_than`.
 
@@ -264,8 +250,8 @@ class Warehouse:
             return Cleared()
         return clear(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
 
-    @told_in_one_line()
-    @lost_race
+    @as_one_line_error()
+    @retry_lost_races
     def rollback(self, name: str) -> int:
         """Make the state before the last publish current again.
 
@@ -315,33 +301,14 @@ class Warehouse:
         except (sqlite3.Error, NotADirectoryError, PermissionError) as error:
             raise _cannot_be_opened(self._location, error) from None
 
-    @lost_race
+    @retry_lost_races
     def _ensure(self, name: str) -> IcebergTable:
-        """The table, made if it is new and widened if the configuration has gained columns."""
+        """The table, created if it is new, with the columns and docs of the configuration."""
         wanted = self.tables[name]
         table = self._load(name)
         if table is None:
-            with (
-                suppress(TableAlreadyExistsError),
-                self._catalog.create_table_transaction(
-                    (self.namespace, name), schema=wanted.schema, properties=PROPERTIES
-                ) as creation,
-                creation.update_spec() as spec,
-            ):
-                spec.add_identity(wanted.partition)
-            table = self._catalog.load_table((self.namespace, name))
-        present = {field.name: field.field_type for field in table.schema().fields}
-        for field in wanted.schema:
-            # Of what a configuration names, only an attribute's kind can change: text or number.
-            if field.name in present and pa.types.is_string(field.type) != isinstance(present[field.name], StringType):
-                raise FunnelError(
-                    f"table {name!r} has {field.name} as {present[field.name]}, the configuration makes it "
-                    f"{field.type}: give the attribute of the other kind another name"
-                )
-        if not set(wanted.schema.names) <= set(present):
-            with table.update_schema() as change:
-                change.union_by_name(wanted.schema)
-            table.refresh()
+            return create(self._catalog, (self.namespace, name), wanted)
+        update(table, wanted)
         return table
 
     def _between(self, name: str, first: date | None, last: date | None) -> str | BooleanExpression:
@@ -382,7 +349,7 @@ def _cannot_be_opened(location: str, error: Exception) -> FunnelError:
     return kind(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
 
 
-@lost_race
+@retry_lost_races
 def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
     catalog = load_catalog(CATALOG, **properties)
     with suppress(NamespaceAlreadyExistsError):

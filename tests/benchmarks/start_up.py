@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.warehouse.tables import Table
+from pipeline.warehouse.schema import Table
 from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.tuning import markdown
