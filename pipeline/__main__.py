@@ -1,4 +1,4 @@
-"""The command line's entry: `funnel`, or `python -m pipeline`."""
+"""Entry point of the command line: `funnel`, or `python -m pipeline`."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pipeline.errors import FunnelError
 
 
 def main() -> None:
-    """Run the command line; a mistake ends in one line on stderr and exit code 1."""
+    """Run the command line. A FunnelError is one line on stderr and exit code 1, a traceback under FUNNEL_DEBUG."""
     from pipeline.cli import app
 
     try:

@@ -1,4 +1,4 @@
-"""`funnel`: what Airflow runs at night is what a person runs by hand. Heavy imports wait until a command needs them."""
+"""The `funnel` commands: what Airflow runs at night, run by hand. Each command imports only what it needs."""
 
 from datetime import date
 from pathlib import Path
@@ -23,65 +23,67 @@ app.add_typer(models_app, name="models")
 
 Config = Annotated[Path, typer.Option("--config", "-c", envvar="FUNNEL_CONFIG", help="The funnel's TOML file.")]
 Ds = Annotated[str, typer.Option("--ds", help="The night's date, YYYY-MM-DD, in the funnel's time zone.")]
-Start = Annotated[str, typer.Option("--start", help="First date, YYYY-MM-DD.")]
-End = Annotated[str, typer.Option("--end", help="Last date, included.")]
-Model = Annotated[str | None, typer.Option("--model", help="A model version instead of the champion as of the date.")]
-CampaignName = Annotated[str, typer.Option("--campaign", help="A campaign of the configuration.")]
+Start = Annotated[str, typer.Option("--start", help="First night, YYYY-MM-DD.")]
+End = Annotated[str, typer.Option("--end", help="Last night, YYYY-MM-DD, included.")]
+Model = Annotated[str | None, typer.Option("--model", help="Score with this version, not the champion as of the date.")]
+CampaignName = Annotated[str, typer.Option("--campaign", help="Name of a campaign in the configuration.")]
 DEFAULT_CONFIG = Path("funnel.toml")
 
 
 @app.command()
 def nightly(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
-    """Every stage of one night: ingest, activity, score, monitor, report."""
+    """Run one night: ingest, activity, score, monitor, report."""
     from pipeline.nights import nightly
 
     settings = _load(config)
-    nightly(Context(settings), _night(ds, "--ds", settings).first, model=model)
+    nightly(Context(settings), _parse_night(ds, "--ds", settings), model=model)
 
 
 @app.command()
 def ingest(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
-    """Land one date of the source: events, users, quarantine."""
+    """Land one day of the source: events, users, quarantine."""
     from pipeline.ingest.ingest import ingest
 
     settings = _load(config)
-    ingest(Context(settings), _night(ds, "--ds", settings))
+    night = _parse_night(ds, "--ds", settings)
+    ingest(Context(settings), DateRange(night, night))
 
 
 @app.command()
 def activity(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
-    """Rebuild one date's activity tiles from its events."""
+    """Rebuild one day's activity tiles from its events."""
     from pipeline.ingest.activity import activity
 
     settings = _load(config)
-    activity(Context(settings), _night(ds, "--ds", settings))
+    night = _parse_night(ds, "--ds", settings)
+    activity(Context(settings), DateRange(night, night))
 
 
 @app.command()
 def score(ds: Ds, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
-    """Score every eligible user as of one date and publish the partition."""
+    """Score every eligible user for one night and publish the partition."""
     from pipeline.scoring.scoring import score
 
     settings = _load(config)
-    score(Context(settings), _night(ds, "--ds", settings).first, model=model)
+    score(Context(settings), _parse_night(ds, "--ds", settings), model=model)
 
 
 @app.command()
 def monitor(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
-    """Measure one night into `metrics`: volumes, freshness, and how far its scores moved since the night before."""
+    """Compute one night's monitoring figures: volumes, freshness, drift, matured outcomes."""
     from pipeline.monitoring.monitor import monitor
 
     settings = _load(config)
-    monitor(Context(settings), _night(ds, "--ds", settings).first)
+    monitor(Context(settings), _parse_night(ds, "--ds", settings))
 
 
 @app.command()
 def report(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
-    """Write one night's report: a single HTML file, to open in any browser."""
+    """Write one night's report as a single HTML file."""
     from pipeline.report.report import report
 
     settings = _load(config)
-    report(Context(settings), _night(ds, "--ds", settings).first)
+    report(Context(settings), _parse_night(ds, "--ds", settings))
 
 
 @app.command()
@@ -89,19 +91,21 @@ def targets(
     ds: Ds,
     campaign: CampaignName,
     config: Config = DEFAULT_CONFIG,
-    size: Annotated[int | None, typer.Option(help="How many users to text, instead of the campaign's limit.")] = None,
-    budget: Annotated[float | None, typer.Option(help="What texting may cost, instead of that limit.")] = None,
+    size: Annotated[int | None, typer.Option(help="Number of messages, instead of the campaign's limit.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Total cost, instead of the campaign's limit.")] = None,
     despite_monitor: Annotated[
-        bool, typer.Option("--despite-monitor", help="Although monitoring stopped the night.")
+        bool, typer.Option("--despite-monitor", help="Make the list even if monitoring stopped the night.")
     ] = False,
-    export: Annotated[Literal["csv", "parquet"] | None, typer.Option(help="Export the list at once.")] = None,
+    export: Annotated[
+        Literal["csv", "parquet"] | None, typer.Option(help="Also export the list, as this format.")
+    ] = None,
 ) -> None:
-    """Decide whom a campaign texts on the day after: everyone known, with arm and reason, as a version of its list."""
+    """Make a campaign's list for the day after: every known user with an arm and a reason."""
     from pipeline.campaigns.exports import export as export_list
     from pipeline.campaigns.targets import make, show_list
 
     settings = _load(config)
-    context, day = Context(settings), _night(ds, "--ds", settings).first
+    context, day = Context(settings), _parse_night(ds, "--ds", settings)
     made = make(context, day, campaign, size=size, budget=budget, despite_monitor=despite_monitor)
     show_list(made)
     if export:
@@ -113,50 +117,50 @@ def export(
     ds: Ds,
     campaign: CampaignName,
     config: Config = DEFAULT_CONFIG,
-    version: Annotated[int | None, typer.Option(help="Instead of the list's newest version.")] = None,
+    version: Annotated[int | None, typer.Option(help="Version of the list; the newest by default.")] = None,
     format: Annotated[
-        Literal["csv", "parquet"] | None, typer.Option(help="Instead of what --out ends in, or CSV.")
+        Literal["csv", "parquet"] | None, typer.Option(help="File format; by default the suffix of --out, else CSV.")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="File or URI, instead of one in the [targeting] path.")] = None,
+    out: Annotated[str | None, typer.Option(help="File or URI; by default a file under targeting.path.")] = None,
 ) -> None:
-    """Write the ids of a list's targets, the best first, to a file for whoever sends the messages."""
+    """Write the user ids of a list's targets to a file, best first."""
     from pipeline.campaigns.exports import export
 
     settings = _load(config)
-    export(Context(settings), _night(ds, "--ds", settings).first, campaign, version=version, format=format, out=out)
+    export(Context(settings), _parse_night(ds, "--ds", settings), campaign, version=version, format=format, out=out)
 
 
 @app.command()
 def backfill(start: Start, end: End, config: Config = DEFAULT_CONFIG, model: Model = None) -> None:
-    """Load a range of dates as one job, then score those that a model was trained for."""
+    """Load a range of nights as one job, then score, monitor and report each that has a champion."""
     from pipeline.nights import backfill
 
     settings = _load(config)
-    first, last = _night(start, "--start", settings).first, _night(end, "--end", settings).last
+    first, last = _parse_night(start, "--start", settings), _parse_night(end, "--end", settings)
     backfill(Context(settings, is_bulk=True), DateRange(first, last), model=model)
 
 
 @app.command()
 def train(
-    as_of: Annotated[str, typer.Option("--as-of", help="Train on what was known by the end of this date.")],
+    as_of: Annotated[str, typer.Option("--as-of", help="Train on what was known by the end of this date, YYYY-MM-DD.")],
     config: Config = DEFAULT_CONFIG,
-    architecture: Annotated[str | None, typer.Option(help="Instead of training.architecture.")] = None,
-    history_days: Annotated[int | None, typer.Option(help="Instead of training.history_days.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of training.seed.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Override training.architecture.")] = None,
+    history_days: Annotated[int | None, typer.Option(help="Override training.history_days.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Override training.seed.")] = None,
 ) -> None:
-    """Build examples, fit, judge on later days beside the champion, register, and promote if the verdict says so."""
+    """Train a challenger, compare it with the champion on later days, register it, promote it if the verdict allows."""
     from pipeline.terminal import show_training_progress
     from pipeline.training.steps import train, with_training
 
     settings = with_training(_load(config), architecture=architecture, history_days=history_days, seed=seed)
-    day = _night(as_of, "--as-of", settings).first
+    day = _parse_night(as_of, "--as-of", settings)
     with show_training_progress() as on_progress:
         train(Context(settings, is_bulk=True), day, on_progress=on_progress)
 
 
 @models_app.callback()
 def models(context: typer.Context, config: Config = DEFAULT_CONFIG) -> None:
-    """List the registered models, newest first: status, architecture, AUC of each stage, verdict."""
+    """List registered models, newest first: status, architecture, AUC by stage, verdict."""
     context.obj = config
     if context.invoked_subcommand is None:
         from pipeline.models.listing import print_models
@@ -169,7 +173,7 @@ def rollback_champion(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The funnel's TOML file.")] = None,
 ) -> None:
-    """Withdraw the champion from every date; the promoted model before it takes its place."""
+    """Withdraw the champion from every date and restore the one promoted before it."""
     from pipeline.models.registry import Registry
 
     withdrawn, champion = Registry(_load(config or context.obj)).rollback()
@@ -178,11 +182,11 @@ def rollback_champion(
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="A model's version, as `funnel models` shows it.")],
-    reason: Annotated[str, typer.Option(help="Why, kept with the version.")] = "",
+    version: Annotated[str, typer.Argument(help="Model version, as `funnel models` lists it.")],
+    reason: Annotated[str, typer.Option(help="Why; stored with the version.")] = "",
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Promote a model whatever its verdict, which is told."""
+    """Promote a model regardless of its verdict, and print the verdict."""
     from pipeline.models.listing import promote_by_hand
 
     print(promote_by_hand(_load(config), version, reason=reason))
@@ -190,14 +194,14 @@ def promote(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the simulated company; replaced if a demo made it.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the company; an earlier demo there is replaced.")] = Path(
         "demo"
     ),
-    users: Annotated[int, typer.Option(min=100, help="Users of the simulated lender.")] = 20_000,
-    days: Annotated[int, typer.Option(min=60, help="Days of history, the scored nights included.")] = 120,
-    nights: Annotated[int, typer.Option(min=1, help="Nights scored one by one at the end.")] = 5,
+    users: Annotated[int, typer.Option(min=100, help="Number of simulated users.")] = 20_000,
+    days: Annotated[int, typer.Option(min=60, help="Days of history, including the scored nights.")] = 120,
+    nights: Annotated[int, typer.Option(min=1, help="Nights to score one by one at the end.")] = 5,
 ) -> None:
-    """Simulate a lender, load its history, train, run the last nights, and show the scores beside the truth."""
+    """Simulate a lender, load its history, train, score its last nights, and compare scores with the truth."""
     from pipeline.demo import demo
 
     demo(out, users=users, days=days, nights=nights)
@@ -205,13 +209,13 @@ def demo(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
-    users: Annotated[int, typer.Option(min=1)] = 20_000,
-    days: Annotated[int, typer.Option(min=1)] = 120,
+    out: Annotated[Path, typer.Option(help="New or empty folder to write to.")],
+    users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 120,
     start: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")] = "2026-01-01",
-    seed: Annotated[int, typer.Option()] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 7,
 ) -> None:
-    """Write users, exposures and funnel events of an invented lender, with known true probabilities."""
+    """Write the users, exposures and events of a simulated lender, with their true probabilities."""
     from pipeline.demo import simulate_company
 
     simulate_company(out, users=users, days=days, start=parse_date(start, name="--start"), seed=seed)
@@ -219,36 +223,36 @@ def simulate(
 
 @app.command()
 def results(
-    campaign: Annotated[str, typer.Option("--campaign", help="A campaign that lists were made for.")],
+    campaign: Annotated[str, typer.Option("--campaign", help="Name of a campaign that has lists.")],
     ds: Annotated[
-        str | None, typer.Option("--ds", help="The list's night, YYYY-MM-DD; the newest mature one unless named.")
+        str | None, typer.Option("--ds", help="Night of the list, YYYY-MM-DD; the newest mature one by default.")
     ] = None,
     version: Annotated[
-        int | None, typer.Option(help="The list's version; the newest exported one, else the newest.")
+        int | None, typer.Option(help="Version of the list; by default the newest exported one, else the newest.")
     ] = None,
-    format: Annotated[Literal["table", "csv"], typer.Option(help="How to print the results.")] = "table",
-    plot: Annotated[Path | None, typer.Option(help="Draw the Qini curve into this SVG file.")] = None,
+    format: Annotated[Literal["table", "csv"], typer.Option(help="Output format.")] = "table",
+    plot: Annotated[Path | None, typer.Option(help="SVG file to draw the Qini curve into.")] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Did a campaign work: response by arm and band, uplift, cost of what it caused, and the Qini curve."""
+    """Measure whether a campaign worked: response by arm and band, uplift, cost per caused outcome, Qini curve."""
     from pipeline.campaigns.results_table import print_results
 
     settings = _load(config)
-    night = None if ds is None else _night(ds, "--ds", settings).first
+    night = None if ds is None else _parse_night(ds, "--ds", settings)
     print_results(settings, campaign, ds=night, version=version, format=format, plot=plot)
 
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="One SELECT over tables and views; a prompt without one.")] = None,
+    query: Annotated[str | None, typer.Argument(help="One SELECT over tables and views; omit it for a prompt.")] = None,
     config: Config = DEFAULT_CONFIG,
     at: Annotated[
-        str | None, typer.Option(help="As it stood then: a date, its end, or a time such as '2026-01-31 06:00'.")
+        str | None, typer.Option(help="Read the state at a time such as '2026-01-31 06:00', or at the end of a date.")
     ] = None,
-    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="How to print the result.")] = "table",
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the terminal.")] = None,
+    format: Annotated[Literal["table", "csv", "parquet"], typer.Option(help="Output format.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write instead of the terminal.")] = None,
 ) -> None:
-    """Query the tables and views with DuckDB: read-only, no Spark, no JVM. Statements may also be piped in."""
+    """Query tables and views with DuckDB, read-only and without a JVM. Also reads piped statements."""
     from pipeline.dates import parse_time
 
     settings = _load(config)
@@ -266,17 +270,17 @@ def sql(
 @app.command()
 def tables(
     config: Config = DEFAULT_CONFIG,
-    views: Annotated[bool, typer.Option("--views", help="The views instead, and what one row of each is.")] = False,
+    views: Annotated[bool, typer.Option("--views", help="List the views instead, and what their rows are.")] = False,
 ) -> None:
-    """The warehouse's tables: rows, files, partitions, newest date, snapshot."""
+    """List the warehouse's tables: rows, files, partitions, newest date, snapshot."""
     from pipeline.analyst.query import print_tables, print_views
 
     (print_views if views else print_tables)(_load(config))
 
 
 @app.command()
-def rollback(table: Annotated[str, typer.Argument(help="A table's name.")], config: Config = DEFAULT_CONFIG) -> None:
-    """Make a table's state before its last publish current again."""
+def rollback(table: Annotated[str, typer.Argument(help="Name of the table.")], config: Config = DEFAULT_CONFIG) -> None:
+    """Restore a table to its state before the last publish."""
     snapshot = Context(_load(config)).warehouse.rollback(table)
     print(f"{table} is at snapshot {snapshot} again")
 
@@ -284,9 +288,9 @@ def rollback(table: Annotated[str, typer.Argument(help="A table's name.")], conf
 @app.command()
 def maintain(
     config: Config = DEFAULT_CONFIG,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be done.")] = False,
 ) -> None:
-    """Compact small files, expire old snapshots, remove orphans: never what a reader or a rollback still needs."""
+    """Compact small files, expire old snapshots and remove orphaned files."""
     from pipeline.maintenance import maintain
 
     maintain(Context(_load(config)), dry_run=dry_run)
@@ -294,7 +298,7 @@ def maintain(
 
 @app.command()
 def doctor(config: Config = DEFAULT_CONFIG) -> None:
-    """Check the configuration, Java, the warehouse and the source before a night depends on them."""
+    """Check the configuration, Java, the warehouse, the source and the champion."""
     from pipeline.doctor import doctor
 
     doctor(config)
@@ -306,6 +310,5 @@ def _load(config: Path) -> "Settings":
     return load(config)
 
 
-def _night(text: str, name: str, settings: "Settings") -> DateRange:
-    day: date = parse_night(text, settings.zone, name=name)
-    return DateRange(day, day)
+def _parse_night(text: str, name: str, settings: "Settings") -> date:
+    return parse_night(text, settings.zone, name=name)

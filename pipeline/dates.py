@@ -1,4 +1,4 @@
-"""Dates as plain values: ranges of nights, the end of a day, the spine's and the labels' bounds. No side effects."""
+"""Dates as plain values: parsing, ranges of nights, and where a day ends in the funnel's time zone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pipeline.errors import FunnelError
 
 @dataclass(frozen=True)
 class DateRange:
-    """Both ends included.
+    """A range of dates, both ends included.
 
     >>> [day.isoformat() for day in DateRange(date(2026, 2, 27), date(2026, 3, 1))]
     ['2026-02-27', '2026-02-28', '2026-03-01']
@@ -35,7 +35,11 @@ class DateRange:
 
 
 def parse_date(text: str, *, name: str) -> date:
-    """An ISO date; `name` is what the error calls it."""
+    """Parse an ISO date; `name` is what the error calls it.
+
+    Raises:
+        FunnelError: not an ISO date.
+    """
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -43,10 +47,10 @@ def parse_date(text: str, *, name: str) -> date:
 
 
 def check_ended(day: date, zone: ZoneInfo, *, name: str, now: datetime | None = None) -> date:
-    """A night can run once its day has ended in the funnel's time zone.
+    """Return the day if it has ended in the funnel's time zone: only then can its night run.
 
     Raises:
-        FunnelError: the day has not ended; names the first date that has.
+        FunnelError: the day has not ended; the message names the newest one that has.
     """
     today = (now or datetime.now(zone)).astimezone(zone).date()
     if day >= today:
@@ -57,12 +61,16 @@ def check_ended(day: date, zone: ZoneInfo, *, name: str, now: datetime | None = 
 
 
 def parse_night(text: str, zone: ZoneInfo, *, name: str) -> date:
-    """An ISO date whose day has ended, as `parse_date` and `check_ended` have it."""
+    """Parse the ISO date of a night whose day has ended.
+
+    Raises:
+        FunnelError: not an ISO date, or the day has not ended.
+    """
     return check_ended(parse_date(text, name=name), zone, name=name)
 
 
 def end_of_day(day: date, zone: ZoneInfo) -> datetime:
-    """The first instant after a day of the funnel's time zone.
+    """Return the first instant after a day in a time zone.
 
     >>> end_of_day(date(2026, 1, 31), ZoneInfo("Asia/Shanghai")).isoformat()
     '2026-02-01T00:00:00+08:00'
@@ -71,22 +79,25 @@ def end_of_day(day: date, zone: ZoneInfo) -> datetime:
 
 
 def epoch_micros(instant: datetime) -> int:
-    """Microseconds since 1970-01-01 UTC, exactly.
+    """Count the microseconds since 1970-01-01 UTC, exactly.
 
     >>> epoch_micros(datetime(1970, 1, 1, 8, 0, 1, tzinfo=ZoneInfo("Asia/Shanghai")))
     1000000
     >>> epoch_micros(datetime(1970, 7, 1, 2, tzinfo=ZoneInfo("Europe/Paris"))) // 3_600_000_000 % 24
     1
     """
-    # In UTC: the difference of two times of one zone is what its clocks show, an hour off across their changes.
+    # Subtract in UTC: within one zone Python subtracts wall-clock times, an hour off across a clock change.
     return (instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def parse_time(text: str, zone: ZoneInfo, *, name: str) -> datetime:
-    """An ISO date and time, in the zone unless it names another; a date alone is the last instant of that day.
+    """Parse an ISO time, in `zone` unless the text has an offset; a bare date means the last instant of that day.
+
+    Args:
+        name: what the error calls it.
 
     Raises:
-        FunnelError: it is no time, or of a day still to come; `name` is what the error calls it.
+        FunnelError: not an ISO time, or on a day in the future.
 
     >>> parse_time("2026-01-31 06:00", ZoneInfo("Asia/Shanghai"), name="--at").isoformat()
     '2026-01-31T06:00:00+08:00'
@@ -103,5 +114,5 @@ def parse_time(text: str, zone: ZoneInfo, *, name: str) -> datetime:
     if at.tzinfo is None:
         at = at.replace(tzinfo=zone)
     if at.astimezone(zone).date() > datetime.now(zone).date():
-        raise FunnelError(f"{name} {text} is still to come in {zone.key}")
+        raise FunnelError(f"{name} {text} is in the future in {zone.key}")
     return at

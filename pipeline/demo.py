@@ -1,4 +1,4 @@
-"""A company of simulated users, from its first day to a list of whom to text, its scores shown beside the truth."""
+"""`funnel demo`: a simulated company from its first day to a target list, its scores compared with the truth."""
 
 import shutil
 from dataclasses import dataclass
@@ -31,8 +31,11 @@ HEAD_ROWS = 8
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How one stage's published scores did on the texts sent the day after; `ceiling` is the true odds' AUC."""
+class StageQuality:
+    """How well one stage's published scores predicted the texts sent the day after each night.
+
+    `ceiling` is the AUC of the true probabilities.
+    """
 
     stage: str
     texts: int
@@ -43,20 +46,20 @@ class Quality:
     ceiling: float | None
 
 
-def demo(out: Path, *, users: int, days: int, nights: int) -> list[Quality]:
-    """Simulate, load, train, run the last nights one by one, make a target list; print it all and where to look next.
+def demo(out: Path, *, users: int, days: int, nights: int) -> list[StageQuality]:
+    """Simulate, load, train, run the last nights one by one and make a target list; print results and next steps.
 
-    Returns: a row of quality a stage.
+    Returns: the quality of each stage's scores.
 
     Raises:
-        FunnelError: `out` holds something that no demo made.
+        FunnelError: `out` holds files that no demo made.
     """
     _clear(out)
     simulate_company(out / "source", users=users, days=days, start=START, seed=Simulation.seed)
     config = out / CONFIG
     config.write_text(files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8"), encoding="utf-8")
     settings = load(config)
-    # The last simulated day is the morning after: its texts show what the last night's scores were worth.
+    # Stop one night before the last simulated day: that day's texts are what the last night's scores predict.
     last_night = START + timedelta(days=days - 2)
     trained = last_night - timedelta(days=nights)
 
@@ -72,7 +75,7 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> list[Quality]:
             progress.advance(task)
 
     scores = Context(settings).warehouse.arrow("user_scores", first=scored.first, last=scored.last).to_pandas()
-    quality = judge(scores, out / "source" / "truth" / "exposures.parquet", settings)
+    quality = compare_with_truth(scores, out / "source" / "truth" / "exposures.parquet", settings)
     _show_scores(scores, last_night, settings)
     _show_quality(scores, quality)
     _make_list(settings, last_night)
@@ -81,10 +84,10 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> list[Quality]:
 
 
 def simulate_company(out: Path, *, users: int, days: int, start: date, seed: int) -> Summary:
-    """Simulate into a new folder, with a progress bar, and print what was written in one line.
+    """Simulate a company into a new folder, with a progress bar; print one line about it.
 
     Raises:
-        FunnelError: a wrong argument, or `out` is not empty.
+        FunnelError: an argument is wrong, or `out` is not empty.
     """
     with show_progress() as progress:
         task = progress.add_task("simulate", total=days, note="")
@@ -97,30 +100,30 @@ def simulate_company(out: Path, *, users: int, days: int, start: date, seed: int
     return summary
 
 
-def judge(scores: pd.DataFrame, truth: Path, settings: Settings) -> list[Quality]:
-    """Compare each night's published scores with what the simulator knows of the texts sent the next day.
+def compare_with_truth(scores: pd.DataFrame, truth: Path, settings: Settings) -> list[StageQuality]:
+    """Compare each night's published scores with the true outcomes of the texts sent the next day.
 
     Args:
         scores: rows of `user_scores`.
-        truth: the simulator's exposures, `p_<stage>` and `y_<stage>` for each.
+        truth: Parquet of the simulator's exposures, with `p_<stage>` and `y_<stage>` of each.
     """
     texts = pq.read_table(truth).to_pandas()
     texts["ds"] = pd.to_datetime(texts["sent_on"]) - pd.Timedelta(days=1)
-    told = scores.assign(ds=pd.to_datetime(scores["ds"]))
-    judged = told.merge(texts, on=["user_id", "ds"], suffixes=("", "_true"))
+    dated = scores.assign(ds=pd.to_datetime(scores["ds"]))
+    matched = dated.merge(texts, on=["user_id", "ds"], suffixes=("", "_true"))
     quality = []
     for stage in settings.funnel.stage_names:
-        outcome = judged[f"y_{stage}"].to_numpy(dtype=float)
-        score = judged[f"p_{stage}"].to_numpy()
+        outcome = matched[f"y_{stage}"].to_numpy(dtype=float)
+        score = matched[f"p_{stage}"].to_numpy()
         quality.append(
-            Quality(
+            StageQuality(
                 stage=stage,
-                texts=len(judged),
+                texts=len(matched),
                 positives=int(outcome.sum()),
                 auc=auc(outcome, score),
                 log_loss=log_loss(outcome, score),
                 calibration_error=expected_calibration_error(outcome, score),
-                ceiling=auc(outcome, judged[f"p_{stage}_true"].to_numpy()),
+                ceiling=auc(outcome, matched[f"p_{stage}_true"].to_numpy()),
             )
         )
     return quality
@@ -129,18 +132,18 @@ def judge(scores: pd.DataFrame, truth: Path, settings: Settings) -> list[Quality
 def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         if not (out / CONFIG).exists() and not (out / "source" / "truth").exists():
-            raise FunnelError(f"{out} holds something that is not a demo's: name an empty folder with --out")
+            raise FunnelError(f"{out} holds files that no demo made: name an empty folder with --out")
         shutil.rmtree(out)
 
 
 def _make_list(settings: Settings, last_night: date) -> None:
-    """Make and export the campaign's list, and write the night's report anew, which then has it."""
+    """Make and export the campaign's list, then rewrite the night's report to include it."""
     context = Context(settings)
     (campaign,) = settings.campaigns
     try:
         made = make(context, last_night, campaign)
     except FunnelError as error:
-        # A company of few users is no reason to end a demo, but the reason is worth seeing.
+        # A small company may be refused a list: the demo goes on and shows why.
         print(f"\nno target list: {error}")
         return
     show_list(made)
@@ -163,16 +166,16 @@ def _show_scores(scores: pd.DataFrame, last_night: date, settings: Settings) -> 
     print_table(table)
 
 
-def _show_quality(scores: pd.DataFrame, quality: list[Quality]) -> None:
-    print(f"These {scores['ds'].nunique()} nights' scores against what became of the texts sent the day after")
+def _show_quality(scores: pd.DataFrame, quality: list[StageQuality]) -> None:
+    print(f"Scores of {scores['ds'].nunique()} nights compared with the outcomes of the texts sent the day after")
     table = Table("stage", box=SIMPLE_HEAD)
     for column in ("texts", "positives", "AUC", "ceiling", "log loss", "calibration error"):
         table.add_column(column, justify="right")
     for each in quality:
         figures = (each.auc, each.ceiling, each.log_loss, each.calibration_error)
-        table.add_row(each.stage, f"{each.texts:,}", f"{each.positives:,}", *map(_number, figures))
+        table.add_row(each.stage, f"{each.texts:,}", f"{each.positives:,}", *map(_format_number, figures))
     print_table(table)
-    print("ceiling: the AUC of the true probabilities, which only the simulator knows")
+    print("ceiling: AUC of the true probabilities, which only the simulator knows")
 
 
 def _show_next(config: Path, last_night: date, settings: Settings) -> None:
@@ -180,18 +183,18 @@ def _show_next(config: Path, last_night: date, settings: Settings) -> None:
     (campaign,) = settings.campaigns
     print(
         f"\nNext:\n"
-        f"  {settings.resolve(settings.reports.path)}/{last_night}.html     that night's report: open it in a browser\n"
+        f"  {settings.resolve(settings.reports.path)}/{last_night}.html     the night's report: open it in a browser\n"
         f"  python dags/standalone.py {config}     a real Airflow over this company (make airflow)\n"
-        f"  funnel targets -c {config} --ds {last_night} --campaign {campaign} --size 6000     a longer one\n"
+        f"  funnel targets -c {config} --ds {last_night} --campaign {campaign} --size 6000     a longer list\n"
         f"  funnel models -c {config}\n"
         f"  funnel tables -c {config} --views\n"
         f"  funnel sql -c {config} \"SELECT * FROM bands WHERE ds = '{last_night}' AND stage = '{last_stage}' "
         'ORDER BY band DESC"\n'
-        f"  funnel sql -c {config}     a prompt; .help says what it takes\n"
-        f"  funnel nightly -c {config} --ds {last_night}     runs that night again: the same partition\n"
-        f'  {config}     the configuration; the README\'s "Your own data" says how to write yours'
+        f"  funnel sql -c {config}     a prompt; try .help\n"
+        f"  funnel nightly -c {config} --ds {last_night}     run that night again: the same partition\n"
+        f'  {config}     the configuration; pipeline/README.md, "Your own data", says how to write your own'
     )
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "-" if value is None or np.isnan(value) else f"{value:.4f}"

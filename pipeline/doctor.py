@@ -1,4 +1,4 @@
-"""`funnel doctor`: what a night depends on, checked before one does."""
+"""`funnel doctor`: checks what a night depends on before one runs."""
 
 import re
 import shutil
@@ -17,18 +17,19 @@ MIN_JAVA = 17
 
 
 def doctor(config: Path) -> None:
-    """Print one line a check: the configuration, Java, the warehouse, the source's newest day, the champion.
+    """Check the configuration, Java, the warehouse, the source's newest day and the champion; print one line each.
 
     Raises:
         FunnelError: at least one check failed.
+        ConfigError: the configuration cannot be loaded; nothing else is checked.
     """
     settings = load(config)
     print(f"ok      configuration  {config}: {', '.join(settings.funnel.stage_names)} in {settings.funnel.timezone}")
     checks: list[tuple[str, Callable[[Settings], str]]] = [
-        ("java", _java),
-        ("warehouse", _warehouse),
-        ("source", _source),
-        ("champion", _champion),
+        ("java", _check_java),
+        ("warehouse", _check_warehouse),
+        ("source", _check_source),
+        ("champion", _check_champion),
     ]
     failed = 0
     for name, check in checks:
@@ -41,27 +42,28 @@ def doctor(config: Path) -> None:
         raise FunnelError(f"{failed} of {len(checks) + 1} checks failed")
 
 
-def _java(settings: Settings) -> str:
+def _check_java(settings: Settings) -> str:
     if shutil.which("java") is None:
         raise FunnelError(f"no `java` on the PATH; Spark needs Java {MIN_JAVA} or newer")
-    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(\d+)', said)
+    output = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    first = output.splitlines()[0] if output else "silent about its version"
+    found = re.search(r'version "(\d+)', output)
     if not found or int(found[1]) < MIN_JAVA:
-        raise FunnelError(f"java is {said.splitlines()[0] if said else 'silent'}; Spark needs {MIN_JAVA} or newer")
-    return said.splitlines()[0]
+        raise FunnelError(f"java is {first}; Spark needs {MIN_JAVA} or newer")
+    return first
 
 
-def _warehouse(settings: Settings) -> str:
+def _check_warehouse(settings: Settings) -> str:
     states = Warehouse.of(settings).states()
-    held = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
-    return f"{settings.resolve(settings.warehouse.path)}: {held or 'empty'}"
+    newest = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
+    return f"{settings.resolve(settings.warehouse.path)}: {newest or 'empty'}"
 
 
-def _source(settings: Settings) -> str:
-    """Look for local files only: anything else is first read by the night itself."""
+def _check_source(settings: Settings) -> str:
+    """Look for local files; a remote path, a query or a table is left to the night itself."""
     path = settings.source.events.path
     if path is None or "://" in path:
-        return f"{path or settings.source.events.format}: not looked at, it is not a local path"
+        return f"{path or settings.source.events.format}: not checked, not a local path"
     resolved = settings.resolve(path)
     if not settings.source.events.is_partitioned:
         if not Path(resolved).exists():
@@ -70,14 +72,14 @@ def _source(settings: Settings) -> str:
     today = datetime.now(settings.zone).date()
     days = [day for day in days_delivered(settings) if day < today]
     if not days:
-        raise FunnelError(f"source.events.path: no day that is over has anything at {resolved}")
+        raise FunnelError(f"source.events.path: no past day has files at {resolved}")
     return f"{resolved}: {len(days)} days, {days[0]} to {days[-1]}"
 
 
-def _champion(settings: Settings) -> str:
+def _check_champion(settings: Settings) -> str:
     registry = Registry(settings)
     version = registry.champion(date.max)
     if version is None:
-        return "none yet: funnel train --as-of makes the first"
+        return "none yet: train the first with funnel train --as-of"
     registry.bundle_path(version)
     return f"{version}, trained as of {registry.run(version).as_of}"

@@ -1,8 +1,8 @@
-"""What can go wrong in a way that a person can mend: one class, one line, no traceback."""
+"""Errors a person can fix. The command line prints them in one line, without a traceback."""
 
 
 class FunnelError(Exception):
-    """A mistake in input, configuration or surroundings. Its message is one line: what, where, what to do."""
+    """Bad input, configuration or environment. The message is one line: what, where, what to do."""
 
 
 class ConfigError(FunnelError):
@@ -10,19 +10,19 @@ class ConfigError(FunnelError):
 
 
 class AuditError(FunnelError):
-    """A critical expectation failed on staged files; the table was left as it was."""
+    """A critical expectation failed on staged files; the table is unchanged."""
 
 
 class TransientError(FunnelError):
-    """What may pass by itself, such as a lost race or a host that is away: worth trying again later."""
+    """A failure that may pass by itself, such as a lost race or an unreachable host: worth retrying."""
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error says, without its trace; of one that came from Java, what Java says, and of what cause."""
+    """Describe an error in one line; one raised in Java by its own message and that of its root cause."""
     java = getattr(error, "java_exception", None)
     if java is None:
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
-    said = [java.toString().splitlines()[0]]
+    messages = [java.toString().splitlines()[0]]
     while (java := java.getCause()) is not None:
-        said.append(java.toString().splitlines()[0])
-    return said[0] if len(said) == 1 else f"{said[0]} ({said[-1]})"
+        messages.append(java.toString().splitlines()[0])
+    return messages[0] if len(messages) == 1 else f"{messages[0]} ({messages[-1]})"

@@ -1,4 +1,4 @@
-"""Files for people and other programs, on any file system that Arrow knows: whole or not there at all."""
+"""Atomic writes of files for people and other programs, on any file system Arrow supports."""
 
 from contextlib import suppress
 from uuid import uuid4
@@ -10,14 +10,15 @@ from pipeline.errors import FunnelError, describe_error
 
 
 def write_atomically(path: str, content: bytes, *, what: str, see: str) -> None:
-    """Write a file under another name first: whoever opens it sees what was there before, or all of this.
+    """Write to a temporary name, then rename: a reader sees the previous file or the whole new one.
 
     Args:
-        path: an absolute path or a URI; its folder is made.
-        what, see: how a failure calls the file, and where a person may mend it.
+        path: an absolute path or a URI; its folder is created.
+        what: what the error message calls the file.
+        see: the setting the error message points to.
 
     Raises:
-        FunnelError: it cannot be written.
+        FunnelError: the file cannot be written.
     """
     try:
         filesystem, inner = FileSystem.from_uri(path)
@@ -25,7 +26,7 @@ def write_atomically(path: str, content: bytes, *, what: str, see: str) -> None:
         filesystem.create_dir(folder, recursive=True)
         draft = f"{folder}/.{name}.{uuid4().hex}"
         try:
-            # Arrow would compress a file that is called *.gz.
+            # By default Arrow compresses a file named *.gz.
             with filesystem.open_output_stream(draft, compression=None) as stream:
                 stream.write(content)
             filesystem.move(draft, inner)

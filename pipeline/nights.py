@@ -1,4 +1,4 @@
-"""One night, and many: the stages in the order Airflow runs them."""
+"""Runs one night or many: the stages in the order of the nightly DAG."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from pipeline.scoring.scoring import score
 
 
 def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
-    """Every stage of one night: ingest, activity, score, monitor; and its report, whether it went well or not.
+    """Run ingest, activity, score and monitor for one night, then write its report even if a stage failed.
 
     Raises:
-        FunnelError: the first stage that failed, once the report that tells of it is written; or the report's own.
+        FunnelError: from the first stage that failed, once the report is written; or from the report itself.
     """
     night = DateRange(ds, ds)
     with _report_afterwards(context, ds):
@@ -30,18 +30,21 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
 
 
 def load_history(context: Context, dates: DateRange) -> None:
-    """Land a range of dates and build its tiles, in one job and one commit each."""
+    """Land a range of dates and build its activity tiles: one Spark job and one commit for each of the two stages."""
     ingest(context, dates)
     activity(context, dates)
 
 
 def backfill(context: Context, dates: DateRange, *, model: str | None = None) -> None:
-    """Load a range, then score, monitor and report each of its dates, by the champion as of that date.
+    """Load a range, then score, monitor and report each date with the champion as of that date.
 
-    Dates before the first model are loaded and not scored; one line says which.
+    Dates before the first champion are loaded but not scored; one line says which.
+
+    Args:
+        model: a version that scores every date, instead of the champions.
 
     Raises:
-        FunnelError: the first stage that failed, once that night has its report; later dates are not scored.
+        FunnelError: from the first stage that failed, once that night's report is written; later dates are not scored.
     """
     load_history(context, dates)
     registry = Registry(context.settings)
@@ -57,14 +60,14 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
 
 @contextmanager
 def _report_afterwards(context: Context, ds: date) -> Iterator[None]:
-    """Write a night's report after its stages, the failed ones too."""
+    """Write the night's report once its stages have ended, even if one failed."""
     try:
         yield
     except Exception:
         try:
             report(context, ds)
         except Exception as error:
-            # The stage's failure is the news.
+            # The stage's own error is raised, not the report's.
             context.notify(f"no report of {ds}: {describe_error(error)}")
         raise
     report(context, ds)

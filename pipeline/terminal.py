@@ -1,4 +1,4 @@
-"""Progress bars on a terminal; where there is none, nothing but the lines that stages print."""
+"""Tables and progress bars for the terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from rich.table import Table
 if TYPE_CHECKING:
     from model import Progress as TrainingProgress
 
-
 PIPE_WIDTH = 10_000
+"""Columns of a table written to a file or a pipe: wide enough that no cell wraps."""
 
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """A progress display: description, bar, count, elapsed time, and a last free text."""
+    """Show progress as description, bar, count, elapsed time and a free `note`; nothing without a terminal."""
     with Progress(
         TextColumn("{task.description:<22}"),
         BarColumn(),
@@ -30,7 +30,7 @@ def show_progress() -> Iterator[Progress]:
 
 
 def print_table(table: Table) -> None:
-    """Print a table: folded to the terminal's width, and as wide as it needs to be in a file or a pipe."""
+    """Print a table, wrapped to the terminal's width; unwrapped into a file or a pipe."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH)
@@ -39,11 +39,11 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def show_training_progress() -> Iterator[Callable[["TrainingProgress"], None]]:
-    """A bar over all batches of all epochs, with rows/s and each task's loss."""
+    """Show a bar over all batches of all epochs, with rows/s and each task's loss; yields its callback."""
     with show_progress() as progress:
         task = progress.add_task("train", total=None, note="")
 
-        def show(state: "TrainingProgress") -> None:
+        def update(state: "TrainingProgress") -> None:
             losses = "  ".join(f"{name} {loss:.4f}" for name, loss in state.loss.items())
             progress.update(
                 task,
@@ -52,4 +52,4 @@ def show_training_progress() -> Iterator[Callable[["TrainingProgress"], None]]:
                 note=f"{state.rows_per_second:,.0f} rows/s  {losses}",
             )
 
-        yield show
+        yield update

@@ -24,13 +24,13 @@ def test_a_company_that_is_ready(company: Company, funnel: Callable[..., Ended])
     assert said.code == 0, said.out
     assert {line.split()[0] for line in said.out.splitlines()} == {"ok"}
     assert line_of(said, "source").endswith("source/events/{ds}: 2 days, 2026-03-01 to 2026-03-03"), "today is not over"
-    assert line_of(said, "champion").endswith("none yet: funnel train --as-of makes the first")
+    assert line_of(said, "champion").endswith("funnel train --as-of")
 
 
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("source/events/{ds}", "source.events.path: no day that is over has anything at {folder}/source/events/{{ds}}"),
+        ("source/events/{ds}", "source.events.path: no past day has files at {folder}/source/events/{{ds}}"),
         ("events.parquet", "source.events.path: nothing at {folder}/events.parquet"),
     ],
 )

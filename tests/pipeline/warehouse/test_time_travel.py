@@ -95,7 +95,7 @@ def test_a_date_is_its_end_and_a_time_is_the_funnel_s(company: Company, funnel: 
     ("at", "told"),
     [
         ("yesterday", "--at: got 'yesterday', takes a date or a time such as '2026-01-31 06:00'"),
-        ("2999-01-01", "--at 2999-01-01 is still to come in Asia/Shanghai"),
+        ("2999-01-01", "--at 2999-01-01 is in the future in Asia/Shanghai"),
     ],
 )
 def test_a_time_that_is_none(company: Company, funnel: Callable[..., Ended], at: str, told: str) -> None:
