@@ -258,11 +258,11 @@ def sql(
     settings = _load(config)
     time = parse_time(at, settings.zone, name="--at") if at else None
     if query is None:
-        from pipeline.analyst.shell import run as run_shell
+        from pipeline.analyst.shell import run_shell
 
         run_shell(settings, format=format, out=out, at=time)
     else:
-        from pipeline.analyst.query import query as run_query
+        from pipeline.analyst.query import run_query
 
         run_query(settings, query, format=format, out=out, at=time)
 
@@ -273,7 +273,7 @@ def tables(
     views: Annotated[bool, typer.Option("--views", help="List the views instead, and what their rows are.")] = False,
 ) -> None:
     """List the warehouse's tables: rows, files, partitions, newest date, snapshot."""
-    from pipeline.analyst.query import print_tables, print_views
+    from pipeline.analyst.listing import print_tables, print_views
 
     (print_views if views else print_tables)(_load(config))
 

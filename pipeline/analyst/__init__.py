@@ -1,0 +1,5 @@
+"""For notebooks: `from pipeline.analyst import connect`."""
+
+from pipeline.analyst.connection import connect
+
+__all__ = ["connect"]

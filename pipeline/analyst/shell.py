@@ -1,6 +1,6 @@
-"""`funnel sql` without a query: a prompt on a terminal, else the statements that are piped in.
+"""`funnel sql` without a query: a prompt on a terminal, otherwise the statements piped in.
 
-Every statement sees the tables as they are when it starts, or as they stood at the one time asked for.
+Every statement sees the tables as they are when it starts, or as of the one time asked for.
 """
 
 import sqlite3
@@ -12,23 +12,25 @@ from pathlib import Path
 
 import duckdb
 
-from pipeline.analyst.query import Format, names, print_columns, print_tables, print_views, query
+from pipeline.analyst.connection import table_and_view_names
+from pipeline.analyst.listing import print_columns, print_tables, print_views
+from pipeline.analyst.query import Format, run_query
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.warehouse.tables import all_tables
 
 HISTORY = Path.home() / ".funnel_sql_history"
 HELP = """\
-a SELECT, over as many lines as it takes, up to its ;
-.tables             the tables, and what is in them
-.views              the views, and what one row of each is
-.schema NAME        the columns of a table or view
-.format table|csv   how results are shown
-.quit               or Ctrl-D"""
+SELECT ...;         run a query; it may span lines and ends with ;
+.tables             list the tables and what they hold
+.views              list the views and what one row of each is
+.schema NAME        list the columns of a table or view
+.format table|csv   choose how results are printed
+.quit               leave, as does Ctrl-D"""
 
 
-def run(settings: Settings, *, format: Format, out: Path | None, at: datetime | None) -> None:
-    """Prompt for statements on a terminal; else run those on stdin in turn, up to the first that fails.
+def run_shell(settings: Settings, *, format: Format, out: Path | None, at: datetime | None) -> None:
+    """Prompt for statements on a terminal; otherwise run those on stdin in turn, up to the first that fails.
 
     Raises:
         FunnelError: a piped statement is wrong or writes.
@@ -38,12 +40,12 @@ def run(settings: Settings, *, format: Format, out: Path | None, at: datetime | 
         return
     text = sys.stdin.read()
     # One result to a file; several would overwrite one another.
-    for statement in [text] if out else _statements(text):
-        query(settings, statement, format=format, out=out, at=at)
+    for statement in [text] if out else _split_statements(text):
+        run_query(settings, statement, format=format, out=out, at=at)
 
 
 class Shell:
-    """The prompt: its commands, and what they have set."""
+    """The prompt, its commands and their settings."""
 
     def __init__(self, settings: Settings, *, format: Format, at: datetime | None) -> None:
         self._settings = settings
@@ -51,11 +53,11 @@ class Shell:
         self._at = at
 
     def run(self) -> None:
-        """Read and run statements until the end; a mistake is one line, and the next statement may come."""
-        _remember_and_complete(self._words())
-        tables, views = names(self._settings)
+        """Read and run statements until the user leaves; a mistake prints one line and the prompt returns."""
+        _set_up_history_and_completion(self._words())
+        tables, views = table_and_view_names(self._settings)
         as_of = f" as of {self._at.isoformat(' ', 'seconds')}" if self._at else ""
-        print(f"{len(tables)} tables and {len(views)} views{as_of}, read-only; .help says what can be asked")
+        print(f"{len(tables)} tables and {len(views)} views{as_of}, read-only; .help lists the commands")
         while True:
             try:
                 statement = self._read()
@@ -71,7 +73,7 @@ class Shell:
                 return
 
     def _read(self) -> str:
-        """A command, or lines up to one that ends a statement."""
+        """A command, or lines up to the end of a statement."""
         text = input("funnel> ").strip()
         while text and not text.startswith(".") and not sqlite3.complete_statement(text):
             text += "\n" + input("   ...> ")
@@ -80,8 +82,8 @@ class Shell:
     def _answer(self, statement: str) -> None:
         command, *arguments = statement.split()[:2] or [""]
         if not command.startswith("."):
-            for each in _statements(statement):
-                query(self._settings, each, format=self._format, at=self._at)
+            for each in _split_statements(statement):
+                run_query(self._settings, each, format=self._format, at=self._at)
         elif command == ".tables":
             print_tables(self._settings)
         elif command == ".views":
@@ -93,22 +95,22 @@ class Shell:
         elif command == ".help":
             print(HELP)
         else:
-            raise FunnelError(f"no such command: {statement}; .help says which there are")
+            raise FunnelError(f"no such command: {statement}; .help lists them")
 
     def _words(self) -> list[str]:
-        tables, views = names(self._settings)
+        tables, views = table_and_view_names(self._settings)
         columns = {column for table in all_tables(self._settings).values() for column in table.schema.names}
         return sorted({*tables, *views, *columns})
 
 
-def _statements(text: str) -> list[str]:
+def _split_statements(text: str) -> list[str]:
     try:
         return [statement.query for statement in duckdb.extract_statements(text)]
     except duckdb.Error as error:
         raise FunnelError(f"funnel sql: {str(error).strip().splitlines()[0]}") from None
 
 
-def _remember_and_complete(words: Iterable[str]) -> None:
+def _set_up_history_and_completion(words: Iterable[str]) -> None:
     """Statements of earlier sessions on the arrow keys, names on Tab."""
     try:
         import atexit

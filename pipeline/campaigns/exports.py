@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.campaigns.targets import campaign_named
 from pipeline.errors import FunnelError, describe_error
 from pipeline.files import write_atomically

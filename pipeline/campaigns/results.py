@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.config.campaigns import Campaign
 from pipeline.config.sections import Stage
 from pipeline.config.settings import Settings

@@ -15,7 +15,7 @@ import pyarrow as pa
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.campaigns.rules import Limit, limit_of, zones
 from pipeline.config.campaigns import Campaign
 from pipeline.config.settings import Settings

@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.config.figures import FIGURES
 from pipeline.dates import DateRange, end_of_day
 from pipeline.errors import FunnelError

@@ -8,7 +8,7 @@ import duckdb
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.errors import FunnelError
 from pipeline.files import write_atomically
 from pipeline.report.backtest import backtest

@@ -1,6 +1,6 @@
 """How long a grouped query over 10 million scores takes an analyst: rows and mean score of each night and band.
 
-Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.query.connect`, on a new connection each
+Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.connect`, on a new connection each
 time, over the table and over the view `bands`; `funnel sql` as a whole new process; and plain DuckDB, pyarrow and
 pandas, over the same files without the warehouse. All give the same rows, which is checked. Files are in
 the page cache.
@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.config.settings import Settings, load
 from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import Timing, in_turns, write_report

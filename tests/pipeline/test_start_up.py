@@ -79,7 +79,7 @@ def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
     # PyIceberg and DuckDB would import the latter by themselves, were they asked in another way.
     for arguments in (("sql", "SELECT * FROM user_scores"), ("tables",)):
         loaded = modules_of(*arguments, "-c", company.config)
-        assert {"pipeline.analyst.query", "duckdb", "pyiceberg.table"} <= loaded
+        assert {"pipeline.analyst.connection", "duckdb", "pyiceberg.table"} <= loaded
         assert not loaded & (HEAVY | {"sqlalchemy", "pyarrow.dataset", "pyiceberg.io.pyarrow"})
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.analyst.query import connect
+from pipeline.analyst import connect
 from pipeline.engines.views import all_views
 from tests.support.commands import Ended
 from tests.support.company import Company

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.campaigns.results import CampaignResults, recent, results
 from pipeline.errors import FunnelError
 from tests.support.commands import Ended

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.campaigns.rules import Limit, Zone, limit_of, zones
 from pipeline.campaigns.targets import _create_known_users_and_zones, _create_list, make
 from pipeline.config.campaigns import Campaign, FrequencyCap, Targeting

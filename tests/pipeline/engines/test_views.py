@@ -9,7 +9,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.engines.views import all_views, create_views, needed
 from tests.support.busy_warehouse import LAST, NIGHTS, fill
 from tests.support.company import Company

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.engines.duckdb import run_locally
 from pipeline.features.known_users import STATE_NIGHTS, _known_since, known_users, parameters

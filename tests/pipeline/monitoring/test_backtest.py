@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from model.metrics import expected_calibration_error
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.features.examples import exposures
 from pipeline.monitoring.backtest import Matured, calibration_error, calibration_gap, matured, quality

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.config.figures import FIGURES
 from pipeline.errors import FunnelError
 from pipeline.measures.drift import distribution

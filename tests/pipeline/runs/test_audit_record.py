@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.audits.findings import Finding
 from pipeline.dates import DateRange
 from pipeline.errors import AuditError

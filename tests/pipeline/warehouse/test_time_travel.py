@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyiceberg.table import Transaction
 
-from pipeline.analyst.query import connect
+from pipeline.analyst.connection import connect
 from pipeline.errors import FunnelError
 from tests.support.commands import Ended
 from tests.support.company import Company
