@@ -40,7 +40,7 @@ def _day(as_of: str) -> "date":
 
 def _with_parameters() -> Settings:
     """The configuration with what this run's parameters change in `[training]`."""
-    from pipeline.training.steps import with_training
+    from pipeline.training.fitting import with_training
 
     params = get_current_context()["params"]
     changes = {name: params[name] for name in ("architecture", "history_days", "seed") if params[name] is not None}

@@ -150,7 +150,8 @@ def train(
 ) -> None:
     """Train a challenger, compare it with the champion on later days, register it, promote it if the verdict allows."""
     from pipeline.terminal import show_training_progress
-    from pipeline.training.steps import train, with_training
+    from pipeline.training.fitting import with_training
+    from pipeline.training.steps import train
 
     settings = with_training(_load(config), architecture=architecture, history_days=history_days, seed=seed)
     day = _parse_night(as_of, "--as-of", settings)
@@ -187,9 +188,9 @@ def promote(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Promote a model regardless of its verdict, and print the verdict."""
-    from pipeline.models.listing import promote_by_hand
+    from pipeline.models.listing import promote_manually
 
-    print(promote_by_hand(_load(config), version, reason=reason))
+    print(promote_manually(_load(config), version, reason=reason))
 
 
 @app.command()

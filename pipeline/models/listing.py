@@ -1,4 +1,4 @@
-"""`funnel models` and `funnel promote`: the versions there are, and a person's word on which is champion."""
+"""`funnel models` and `funnel promote`: list the model versions, and promote one manually."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -17,12 +17,12 @@ def print_models(settings: Settings) -> None:
     """Print the registered versions, newest first.
 
     Raises:
-        FunnelError: there is none.
+        FunnelError: no version is registered.
     """
     registry = Registry(settings)
     versions = registry.versions()
     if not versions:
-        raise FunnelError(f"no model in {registry.tracking.place} yet: funnel train --as-of makes the first")
+        raise FunnelError(f"no model in {registry.tracking.place} yet: funnel train --as-of trains the first")
     runs = {run.version: run for run in registry.tracking.finished()}
     stages = settings.funnel.stage_names
     champion = registry.champion(date.max)
@@ -35,44 +35,44 @@ def print_models(settings: Settings) -> None:
     print_table(table)
 
 
-def status(model: Registered, run: TrainingRun | None, champion: str | None) -> str:
-    """`champion` of the newest date, `promoted`, `withdrawn`, `refused` by its verdict, or still a `candidate`."""
+def status_of(model: Registered, run: TrainingRun | None, champion: str | None) -> str:
+    """`champion` (of the newest date), `promoted`, `withdrawn`, `refused` (by its verdict) or `candidate`."""
     if model.version == champion:
         return "champion"
     if model.is_promoted:
         return "promoted"
     if model.is_withdrawn:
         return "withdrawn"
-    return "refused" if run and run.tags.get("verdict", "").startswith("not promoted") else "candidate"
+    return "refused" if run and run.tags.get("promoted") == "false" else "candidate"
 
 
-def promote_by_hand(settings: Settings, version: str, *, reason: str) -> str:
+def promote_manually(settings: Settings, version: str, *, reason: str) -> str:
     """Promote a version whatever its verdict.
 
-    Returns: one line: what became of it, and what its verdict was.
+    Returns: one line with its new status and its verdict.
 
     Raises:
         FunnelError: there is no such version.
     """
     registry = Registry(settings)
-    said = registry.run(version).tags.get("verdict", "it was never judged")
+    verdict = registry.run(version).tags.get("verdict", "never evaluated")
     model = registry.register(version)
     registry.promote(version, reason=reason)
     champion = registry.champion(date.max)
-    place = (
+    status = (
         "champion" if champion == version else f"promoted for nights from {model.as_of} on; later ones keep {champion}"
     )
-    return f"model {version} is {place} (its verdict: {said})"
+    return f"model {version} is {status} (its verdict: {verdict})"
 
 
 def _row(model: Registered, run: TrainingRun | None, stages: Sequence[str], champion: str | None) -> list[str]:
     metrics, tags = (run.metrics, run.tags) if run else ({}, {})
     aucs = (metrics.get(f"auc_{stage}") for stage in stages)
-    verdict = tags.get("verdict", "-") + (f"; by hand: {model.reason}" if model.reason else "")
+    verdict = tags.get("verdict", "-") + (f"; manually: {model.reason}" if model.reason else "")
     return [
         model.version,
         model.as_of.isoformat(),
-        status(model, run, champion),
+        status_of(model, run, champion),
         tags.get("architecture", "-"),
         *("-" if value is None else f"{value:.4f}" for value in aucs),
         verdict,

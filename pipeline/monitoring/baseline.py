@@ -34,7 +34,7 @@ class Baseline:
         return f"model {self.model_version} as of {self.as_of}"
 
 
-def record_baseline(context: Context, model_version: str, as_of: date, sample: pa.Table, scores: np.ndarray) -> None:
+def write_baseline(context: Context, model_version: str, as_of: date, sample: pa.Table, scores: np.ndarray) -> None:
     """Write a model's baseline.
 
     Args:

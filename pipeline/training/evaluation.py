@@ -1,7 +1,7 @@
 """How a trained model is judged: on later days that taught neither it nor the champion, by scores nobody fitted."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from zlib import crc32
@@ -165,22 +165,6 @@ def user_folds(rows: pa.Table) -> np.ndarray:
     encoded = rows.column("user_id").combine_chunks().dictionary_encode()
     folds = np.array([crc32(user.encode()) % FOLDS for user in encoded.dictionary.to_pylist()], dtype=np.int64)
     return folds[encoded.indices.to_numpy()]
-
-
-def figures(verdict: Verdict) -> Mapping[str, float]:
-    """A verdict's figures by name, such as `judged_log_loss_click`, for the training's run."""
-    found: dict[str, float] = {}
-    for stage in verdict.stages:
-        named = {
-            "judged_positives": stage.positives,
-            "judged_expected": stage.expected,
-            "judged_log_loss": stage.log_loss,
-            "champion_log_loss": stage.champion_log_loss,
-            "log_loss_difference": stage.difference.mean if stage.difference else None,
-            "log_loss_standard_error": stage.difference.standard_error if stage.difference else None,
-        }
-        found |= {f"{name}_{stage.stage}": float(value) for name, value in named.items() if value is not None}
-    return found
 
 
 def _user_numbers(rows: pa.Table) -> np.ndarray:

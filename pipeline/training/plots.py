@@ -44,7 +44,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, stages: Sequ
     figure.savefig(path)
 
 
-def expert_use_of(bundle: Bundle, rows: pa.Table) -> ExpertUse | None:
+def measure_expert_use(bundle: Bundle, rows: pa.Table) -> ExpertUse | None:
     """How much of each expert every stage takes, context hidden; None of no rows, and where there are no gates."""
     has_gates = type(bundle.network.architecture).expert_weights is not Architecture.expert_weights
     return expert_use(bundle, rows, hide_context=True) if has_gates and rows.num_rows else None

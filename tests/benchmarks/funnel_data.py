@@ -262,6 +262,6 @@ def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funn
 
 def _plain_features(settings: Settings) -> tuple[Feature, ...]:
     """The pipeline's features, none of them marked as context: all models see all columns, always."""
-    from pipeline.training.steps import model_features
+    from pipeline.training.fitting import model_features
 
     return tuple(Categorical(each.name) if isinstance(each, Categorical) else each for each in model_features(settings))

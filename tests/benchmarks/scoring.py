@@ -61,9 +61,9 @@ STEPS: Mapping[str, str] = {
 
 
 def models(settings: Settings) -> dict[str, ModelConfig]:
-    from pipeline.training.steps import _model_config
+    from pipeline.training.fitting import model_config
 
-    default = _model_config(settings)
+    default = model_config(settings)
     large = replace(default, experts=8, expert_units=(256, 128), gate_units=(64,), tower_units=(64,), embedding_dim=16)
     return {"default": default, "large": large}
 
@@ -86,7 +86,7 @@ def draw_features(settings: Settings, rows: int, *, seed: int) -> pa.Table:
 
 def fit_model(settings: Settings, config: ModelConfig) -> Bundle:
     """One epoch over rows whose labels are drawn, and hang on nothing."""
-    from pipeline.training.steps import _train_config, model_features
+    from pipeline.training.fitting import model_features, train_config
 
     table, rng = draw_features(settings, FITTED_ROWS, seed=1), np.random.default_rng(2)
     for name in settings.features.context:
@@ -100,7 +100,7 @@ def fit_model(settings: Settings, config: ModelConfig) -> Bundle:
         features=model_features(settings),
         tasks=settings.funnel.stage_names,
         model=config,
-        training=replace(_train_config(settings), epochs=1),
+        training=replace(train_config(settings), epochs=1),
     )
 
 

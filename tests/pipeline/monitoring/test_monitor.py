@@ -13,7 +13,7 @@ from pipeline.analyst.connection import connect
 from pipeline.config.figures import FIGURES
 from pipeline.errors import FunnelError
 from pipeline.measures.drift import distribution
-from pipeline.monitoring.baseline import read_baseline, record_baseline
+from pipeline.monitoring.baseline import read_baseline, write_baseline
 from pipeline.monitoring.monitor import monitor
 from tests.pipeline.measures.test_drift import by_hand
 from tests.support.commands import Ended
@@ -160,7 +160,7 @@ def begin(company: Company, history_days: int = 30) -> np.ndarray:
     publish(company, "feature_samples", TRAINED, users(random))
     sample = company.context().warehouse.arrow("feature_samples", first=TRAINED, last=TRAINED)
     scores = random.beta(2, 18, 400)
-    record_baseline(company.context(), "model-1", TRAINED, sample, np.column_stack([scores, scores / 2, scores / 4]))
+    write_baseline(company.context(), "model-1", TRAINED, sample, np.column_stack([scores, scores / 2, scores / 4]))
     return scores
 
 

@@ -22,7 +22,9 @@ from pipeline.models.registry import Registry
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.training.evaluation import cross_fitted, read_examples, user_folds
-from pipeline.training.steps import evaluate, fit_candidate, promote, register, verdict_on, with_training
+from pipeline.training.fitting import with_training
+from pipeline.training.records import read_verdict
+from pipeline.training.steps import evaluate, fit_candidate, promote, register
 from pipeline.warehouse.warehouse import Pinned
 from tests.support.commands import Ended
 from tests.support.company import Company
@@ -147,6 +149,7 @@ class TestLender:
             "windows_days": "(1, 7, 30)",
         }
         snapshot = lender.context().warehouse.pin("examples").snapshot_id
+        assert found.tags["promoted"] == "true"
         assert (found.tags["run_id"], found.tags["snapshots"]) == ("first", f'{{"examples": {snapshot}}}')
         assert found.tags["code_version"].startswith("0.1.0")
         bundle = Bundle.load(registry.bundle_path(version))
@@ -184,7 +187,7 @@ class TestLender:
         first = champion(lender)
         equal = trained(lender.context(run_id="equal"))
         assert equal != first == champion(lender)
-        verdict = verdict_on(Registry(lender.settings), equal)
+        verdict = read_verdict(Registry(lender.settings), equal)
         assert verdict is not None and verdict.champion == first
         for stage in verdict.stages:
             assert stage.difference is not None and stage.difference.mean == 0.0, "judged alike, though one is champion"
@@ -207,7 +210,7 @@ class TestLender:
         assert said.startswith(f"model {second} is champion (its verdict: not promoted: not better on stage 'complete'")
         assert champion(lender) == second
         table = funnel("models", "-c", config).out
-        assert "by hand: a test" in table and "promoted" in table
+        assert "manually: a test" in table and "promoted" in table
         # The configuration may stand before the subcommand or after it.
         said = funnel("models", "-c", config, "rollback").out
         assert said == f"model {second} is withdrawn from every date; {first} is champion again\n"
@@ -234,7 +237,7 @@ class TestLender:
         with pytest.raises(FunnelError, match=f"evaluate {AS_OF}: the examples that model {candidate} was trained on"):
             evaluate(lender.context(), candidate)
         register(lender.context(), candidate)
-        with pytest.raises(FunnelError, match=f"promote {AS_OF}: model {candidate} was never judged: train again, or"):
+        with pytest.raises(FunnelError, match=f"promote {AS_OF}: model {candidate} was never evaluated: train again"):
             promote(lender.context(), candidate)
 
 

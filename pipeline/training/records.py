@@ -1,0 +1,129 @@
+"""What training leaves behind: its MLflow run, rows in `metrics` and `baselines`, and the verdict."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from model import Bundle, ExpertUse
+from pipeline.config.settings import Settings
+from pipeline.features.features import planned_context
+from pipeline.models.promotion import Verdict
+from pipeline.models.registry import Registry
+from pipeline.models.tracking import Tracking, TrainingRun
+from pipeline.monitoring.baseline import write_baseline
+from pipeline.runs.context import Context
+from pipeline.scoring.predict import with_constants
+from pipeline.training.evaluation import LabelledExposures, cross_fitted, user_folds
+from pipeline.training.plots import plot_reliability
+
+VERDICT = "verdict.json"
+TAG_LENGTH = 1000
+"""MLflow's servers take tags of a few thousand characters, the oldest of 5,000 bytes."""
+
+
+def run_parameters(settings: Settings) -> dict[str, object]:
+    """MLflow's parameters, for comparing runs: all of `[training]`, and how labels and features are defined."""
+    return {
+        **settings.training.model_dump(),
+        "stages": ", ".join(f"{stage.name} within {stage.window_days} days" for stage in settings.funnel.stages),
+        "attribution": settings.funnel.attribution,
+        "windows_days": settings.features.windows_days,
+    }
+
+
+def log_training(
+    tracking: Tracking, candidate: TrainingRun, bundle: Bundle, read: LabelledExposures, use: ExpertUse | None
+) -> None:
+    """Log metrics, plots and the bundle to the candidate's run."""
+    held = read.judged
+    found = {
+        f"{name}_{stage}": float(value)
+        for stage, metrics in bundle.metrics.items()
+        for name, value in vars(metrics).items()
+        if isinstance(value, int | float)
+    }
+    tracking.log_metrics(candidate, found)
+    with tempfile.TemporaryDirectory() as folder:
+        plots = Path(folder) / "plots"
+        plots.mkdir()
+        if held.table.num_rows:
+            fair = cross_fitted(bundle, held.table, held.labels, user_folds(held.table))
+            plot_reliability(held.labels, fair, bundle.task_names, plots / "reliability.png")
+        if use:
+            use.plot(plots / "expert_use.png")
+        bundle.save(Path(folder) / candidate.bundle)
+        tracking.log_folder(candidate, Path(folder))
+
+
+def record_metrics(context: Context, candidate: TrainingRun, bundle: Bundle, use: ExpertUse | None) -> None:
+    """Write each stage's figures to `metrics`, replacing what this run wrote before it was killed.
+
+    `expert_use` is the weight a stage gives an expert (the row's `feature`); a stage's weights sum to 1.
+    """
+    shared = {"ds": candidate.as_of, "model_version": candidate.version, "run_id": context.run_id}
+    rows = [
+        shared
+        | {
+            "name": name if name.startswith(("train_", "held_out_")) else f"held_out_{name}",
+            "stage": stage,
+            "value": float(value),
+        }
+        for stage, metrics in bundle.metrics.items()
+        for name, value in vars(metrics).items()
+        if isinstance(value, int | float)
+    ]
+    if use:
+        rows += [
+            shared | {"name": "expert_use", "stage": stage, "feature": f"expert {expert}", "value": float(share)}
+            for stage, shares in zip(use.tasks, use.mean, strict=True)
+            for expert, share in zip(use.experts, shares, strict=True)
+        ]
+    names = ", ".join(sorted({f"'{row['name']}'" for row in rows}))
+    own = f"ds = '{candidate.as_of}' AND run_id = '{context.run_id}' AND name IN ({names})"
+    context.warehouse.replace("metrics", rows, where=own)
+
+
+def record_baseline(context: Context, candidate: TrainingRun, bundle: Bundle) -> None:
+    """Write to `baselines` the distributions of features and scores of the users known as of the model's date."""
+    sample = context.warehouse.arrow("feature_samples", first=candidate.as_of, last=candidate.as_of)
+    if not sample.num_rows:
+        return
+    scores = bundle.predict(with_constants(sample, planned_context(context.settings))).calibrated
+    write_baseline(context, candidate.version, candidate.as_of, sample, scores)
+
+
+def record_verdict(tracking: Tracking, candidate: TrainingRun, verdict: Verdict) -> None:
+    """Keep a verdict in its candidate's run: in full as JSON, its figures as metrics, and as two tags.
+
+    The tag `promoted` is "true" or "false", for programs and MLflow's filters; the tag `verdict` is for people.
+    """
+    tracking.log_metrics(candidate, _verdict_metrics(verdict))
+    tracking.log_json(candidate, VERDICT, verdict.to_dict())
+    tracking.tag(candidate, "promoted", str(verdict.promoted).lower())
+    tracking.tag(candidate, "verdict", verdict.line[:TAG_LENGTH])
+
+
+def read_verdict(registry: Registry, version: str) -> Verdict | None:
+    """The verdict on a model; None if it was never evaluated.
+
+    Raises:
+        FunnelError: there is no such model.
+    """
+    stored = registry.tracking.read_json(registry.run(version), VERDICT)
+    return Verdict.from_dict(stored) if stored else None
+
+
+def _verdict_metrics(verdict: Verdict) -> Mapping[str, float]:
+    """A verdict's figures by name and stage, such as `judged_log_loss_click`."""
+    found: dict[str, float] = {}
+    for stage in verdict.stages:
+        named = {
+            "judged_positives": stage.positives,
+            "judged_expected": stage.expected,
+            "judged_log_loss": stage.log_loss,
+            "champion_log_loss": stage.champion_log_loss,
+            "log_loss_difference": stage.difference.mean if stage.difference else None,
+            "log_loss_standard_error": stage.difference.standard_error if stage.difference else None,
+        }
+        found |= {f"{name}_{stage.stage}": float(value) for name, value in named.items() if value is not None}
+    return found
