@@ -7,7 +7,7 @@ It never touches what a reader or a rollback may still need: snapshots that were
 from datetime import UTC, date, datetime, timedelta
 
 from pipeline.runs.context import Context
-from pipeline.warehouse.upkeep import Cleared, Compacted
+from pipeline.warehouse.upkeep import Cleaned, Compacted
 
 NEVER_COMPACTED = ("activity", "users")
 """A state of `known_users` is valid only for the files it was made from: rewriting these tables would make the next
@@ -37,14 +37,14 @@ def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = 
         compacted = Compacted()
         if name not in NEVER_COMPACTED:
             compacted = warehouse.compact(name, more_than=options.compact_files, dry_run=dry_run)
-        cleared = warehouse.clear(
+        cleaned = warehouse.clean(
             name,
             since=now - timedelta(days=options.keep_days),
             publishes=options.keep_publishes,
             older_than=now - timedelta(hours=options.orphan_hours),
             dry_run=dry_run,
         )
-        if line := _describe(compacted, cleared, dry_run=dry_run):
+        if line := _describe(compacted, cleaned, dry_run=dry_run):
             changed = True
             context.notify(f"{name:<11} {line}")
     if not changed:
@@ -65,14 +65,14 @@ def _drop_old(context: Context, name: str, what: str, *, spare: int, dry_run: bo
     return True
 
 
-def _describe(compacted: Compacted, cleared: Cleared, *, dry_run: bool) -> str:
+def _describe(compacted: Compacted, cleaned: Cleaned, *, dry_run: bool) -> str:
     would, parts = "would be " if dry_run else "", []
     if compacted.files:
         parts.append(f"{compacted.files:,} files {would}compacted into {compacted.into:,}")
-    if cleared.snapshots:
-        parts.append(f"{cleared.snapshots:,} snapshots {would}expired")
-    if cleared.files:
-        parts.append(f"{cleared.files:,} orphans {would}removed ({_format_size(cleared.bytes)})")
+    if cleaned.snapshots:
+        parts.append(f"{cleaned.snapshots:,} snapshots {would}expired")
+    if cleaned.files:
+        parts.append(f"{cleaned.files:,} orphans {would}removed ({_format_size(cleaned.bytes)})")
     return ", ".join(parts)
 
 

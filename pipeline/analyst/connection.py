@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.config.settings import Settings, load
 from pipeline.dates import parse_time
-from pipeline.engines.views import all_views, needed
+from pipeline.engines.views import all_views, with_dependencies
 from pipeline.errors import FunnelError
 from pipeline.warehouse.schema import TIMESTAMP
 from pipeline.warehouse.tables import all_tables
@@ -63,7 +63,7 @@ def connect_pinned(
         connection.execute("SET parquet_metadata_cache = true")
         connection.execute("CREATE SCHEMA declared")
         pins = []
-        for name in needed(_names_in(query, [*warehouse.tables, *views]), views):
+        for name in with_dependencies(_names_in(query, [*warehouse.tables, *views]), views):
             if name in views:
                 connection.execute(f'CREATE VIEW "{name}" AS {views[name].sql}')
             elif name in warehouse.tables:

@@ -53,7 +53,7 @@ def all_views(settings: Settings) -> Mapping[str, View]:
     return {name: View(name, settings) for name in names}
 
 
-def needed(names: Iterable[str], views: Mapping[str, View]) -> Iterator[str]:
+def with_dependencies(names: Iterable[str], views: Mapping[str, View]) -> Iterator[str]:
     """The named tables and views and all that they read, each once and after what it reads."""
     given: set[str] = set()
 
@@ -78,6 +78,6 @@ def create_views(spark: "SparkSession", settings: Settings) -> None:
     for name in warehouse.tables:
         frame_of(spark, warehouse.pin(name)).createOrReplaceTempView(name)
     views = all_views(settings)
-    for name in needed(views, views):
+    for name in with_dependencies(views, views):
         if name in views:
             spark.sql(views[name].sql).createOrReplaceTempView(name)

@@ -10,7 +10,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_
 from pipeline.errors import FunnelError, TransientError
 
 
-def is_away(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether a host did not answer, which may pass in minutes, not seconds."""
     from requests import ConnectionError, Timeout
 
@@ -44,5 +44,5 @@ def as_one_line_error() -> Iterator[None]:
         yield
     except (OSError, CommitFailedException, OperationalError) as error:
         reason = getattr(error, "orig", None) or str(error).splitlines()[0]
-        kind = TransientError if _may_pass(error) or is_away(error) else FunnelError
+        kind = TransientError if _may_pass(error) or is_unreachable(error) else FunnelError
         raise kind(f"the warehouse cannot be written: {reason}") from error

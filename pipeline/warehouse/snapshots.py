@@ -14,7 +14,7 @@ PUBLISH_KEY = "funnel.publish"
 """Snapshot property shared by all snapshots of one publish (a swap writes two: the delete and the append)."""
 
 
-def publish_of(snapshot: Snapshot) -> str:
+def publish_id(snapshot: Snapshot) -> str:
     """What snapshots of one publish have in common; an append is a publish of its own."""
     properties = snapshot.summary.additional_properties if snapshot.summary else {}
     return properties.get(PUBLISH_KEY, str(snapshot.snapshot_id))
@@ -29,13 +29,13 @@ def history(table: Table) -> Iterator[Snapshot]:
         snapshot = table.snapshot_by_id(parent) if parent is not None else None
 
 
-def before_publish(table: Table) -> Snapshot | None:
+def state_before_last_publish(table: Table) -> Snapshot | None:
     """The state that the last publish found."""
     current, *ancestors = history(table)
-    return next((each for each in ancestors if publish_of(each) != publish_of(current)), None)
+    return next((each for each in ancestors if publish_id(each) != publish_id(current)), None)
 
 
-def current_at(table: Table, at: datetime) -> Snapshot | None:
+def snapshot_at(table: Table, at: datetime) -> Snapshot | None:
     """The snapshot that readers saw at a time, rollbacks included; none before the table's first commit.
 
     Raises:
@@ -64,7 +64,7 @@ def _seen(table: Table) -> Iterator[tuple[int, Snapshot]]:
     logged = [(entry.timestamp_ms, table.snapshot_by_id(entry.snapshot_id)) for entry in table.history()]
     known = [(timestamp_ms, snapshot) for timestamp_ms, snapshot in logged if snapshot]
     for (timestamp_ms, snapshot), after in zip_longest(known, (snapshot for _, snapshot in known[1:])):
-        if after is None or publish_of(after) != publish_of(snapshot) or not _appends(after):
+        if after is None or publish_id(after) != publish_id(snapshot) or not _appends(after):
             yield timestamp_ms, snapshot
 
 
@@ -93,7 +93,7 @@ def _instant(timestamp_ms: int) -> datetime:
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
 
 
-def needed(table: Table, *, since: datetime, publishes: int) -> set[int]:
+def snapshots_to_keep(table: Table, *, since: datetime, publishes: int) -> set[int]:
     """Snapshots that a reader who came `since` then may have pinned, and the states of the last publishes."""
     since_ms = int(since.timestamp() * 1000)
     kept = {ref.snapshot_id for ref in table.refs().values()}
@@ -103,7 +103,7 @@ def needed(table: Table, *, since: datetime, publishes: int) -> set[int]:
     kept |= {entry.snapshot_id for entry, until in pairwise(log) if until.timestamp_ms >= since_ms}
     found: set[str] = set()
     for snapshot in history(table):
-        found.add(publish_of(snapshot))
+        found.add(publish_id(snapshot))
         if len(found) > publishes:
             break
         kept.add(snapshot.snapshot_id)

@@ -18,7 +18,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate
 
-from pipeline.warehouse.snapshots import PUBLISH_KEY, needed, publish_of
+from pipeline.warehouse.snapshots import PUBLISH_KEY, publish_id, snapshots_to_keep
 
 SMALL_BYTES = 8 * 2**20
 """A file below this size is small. A large night's files are above it, and are several on purpose."""
@@ -35,7 +35,7 @@ class Compacted:
 
 
 @dataclass(frozen=True)
-class Cleared:
+class Cleaned:
     """Snapshots forgotten, and files removed that no snapshot names."""
 
     snapshots: int = 0
@@ -56,7 +56,7 @@ def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
         return done
     written = [_write_as_one(table, tasks) for tasks in crowded]
     # Part of the publish that it rewrites: rolling that back has to bring back what was before it.
-    properties = {PUBLISH_KEY: publish_of(current)}
+    properties = {PUBLISH_KEY: publish_id(current)}
     try:
         with (
             table.transaction() as transaction,
@@ -73,7 +73,7 @@ def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
     return done
 
 
-def clear(table: Table, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> Cleared:
+def clean(table: Table, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> Cleaned:
     """Forget snapshots that nobody needs, then remove files that none of those left names.
 
     Args:
@@ -87,7 +87,7 @@ def clear(table: Table, *, since: datetime, publishes: int, older_than: datetime
     # Listed first: whatever is committed from here on is named by the snapshots that are looked at below.
     system, found = _files_below(table)
     table.refresh()
-    kept = needed(table, since=since, publishes=publishes)
+    kept = snapshots_to_keep(table, since=since, publishes=publishes)
     expired = [each.snapshot_id for each in table.snapshots() if each.snapshot_id not in kept]
     if expired and not dry_run:
         _expire(table, expired)
@@ -95,7 +95,7 @@ def clear(table: Table, *, since: datetime, publishes: int, older_than: datetime
     unnamed = [each for each in found if each.mtime < older_than and _subject(each.path) not in named]
     for each in () if dry_run else unnamed:
         _remove(system, each)
-    return Cleared(len(expired), len(unnamed), sum(each.size for each in unnamed))
+    return Cleaned(len(expired), len(unnamed), sum(each.size for each in unnamed))
 
 
 def _crowded_partitions(table: Table, more_than: int) -> list[list[FileScanTask]]:

@@ -29,13 +29,13 @@ from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError, TransientError
 from pipeline.warehouse.evolution import create, update
 from pipeline.warehouse.local_catalog import LocalReader
-from pipeline.warehouse.retries import as_one_line_error, is_away, retry_lost_races
+from pipeline.warehouse.retries import as_one_line_error, is_unreachable, retry_lost_races
 from pipeline.warehouse.schema import Table
-from pipeline.warehouse.snapshots import PUBLISH_KEY, before_publish, current_at, first_commit
+from pipeline.warehouse.snapshots import PUBLISH_KEY, first_commit, snapshot_at, state_before_last_publish
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
-    from pipeline.warehouse.upkeep import Cleared, Compacted
+    from pipeline.warehouse.upkeep import Cleaned, Compacted
 
 CATALOG = "funnelcast"
 DATABASE = "catalog.db"
@@ -124,7 +124,7 @@ class Warehouse:
         schema = self.tables[name].schema
         snapshot = None
         if table is not None:
-            snapshot = table.current_snapshot() if at is None else current_at(table, at)
+            snapshot = table.current_snapshot() if at is None else snapshot_at(table, at)
         if table is None or snapshot is None:
             return Pinned(name, None, (), schema)
         scan = table.scan(row_filter=self._between(name, first, last), snapshot_id=snapshot.snapshot_id)
@@ -238,17 +238,17 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
-    def clear(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleared":
+    def clean(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleaned":
         """Forget snapshots replaced before `since` but for the last publishes; remove orphans older than `older_than`.
 
         An orphan is a file that no snapshot names. A younger one may be staged for a commit to come.
         """
-        from pipeline.warehouse.upkeep import Cleared, clear
+        from pipeline.warehouse.upkeep import Cleaned, clean
 
         table = self._load(name)
         if table is None:
-            return Cleared()
-        return clear(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
+            return Cleaned()
+        return clean(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
 
     @as_one_line_error()
     @retry_lost_races
@@ -261,7 +261,7 @@ class Warehouse:
         table = self._load(name)
         if table is None or table.current_snapshot() is None:
             raise FunnelError(f"table {name!r} has nothing to roll back; {self._known()}")
-        before = before_publish(table)
+        before = state_before_last_publish(table)
         if before is None:
             snapshot_id = _current(table).snapshot_id
             raise FunnelError(f"table {name!r} has no state before snapshot {snapshot_id} to roll back to")
@@ -345,7 +345,7 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
 
 def _cannot_be_opened(location: str, error: Exception) -> FunnelError:
     reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-    kind = TransientError if is_away(error) else FunnelError
+    kind = TransientError if is_unreachable(error) else FunnelError
     return kind(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
 
 

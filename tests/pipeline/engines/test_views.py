@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.analyst.connection import connect
-from pipeline.engines.views import all_views, create_views, needed
+from pipeline.engines.views import all_views, create_views, with_dependencies
 from tests.support.busy_warehouse import LAST, NIGHTS, fill
 from tests.support.company import Company
 from tests.support.nights import STAGES, publish_scores
@@ -97,10 +97,10 @@ def test_every_view_says_what_a_row_is(busy: Company) -> None:
 def test_a_view_comes_after_all_that_it_reads(busy: Company) -> None:
     views = all_views(busy.settings)
     assert set(views) == set(VIEWS)
-    order = list(needed(views, views))
+    order = list(with_dependencies(views, views))
     assert len(order) == len(set(order))
     assert all(order.index(read) < order.index(name) for name in views for read in views[name].reads)
-    assert list(needed(["latest_scores"], views)) == ["user_scores", "latest_scores"]
+    assert list(with_dependencies(["latest_scores"], views)) == ["user_scores", "latest_scores"]
 
 
 def test_latest_scores(view: Frames, table: Frames) -> None:

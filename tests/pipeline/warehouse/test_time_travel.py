@@ -127,8 +127,8 @@ def test_whatever_was_done_it_is_what_was_seen_or_not_kept(company: Company, see
     assert [reasons(company, at) for at, _ in seen] == [rows for _, rows in seen]
 
     middle = seen[len(seen) // 2][0]
-    cleared = warehouse.clear("quarantine", since=middle, publishes=2, older_than=moment(), dry_run=False)
-    assert cleared.snapshots
+    cleaned = warehouse.clean("quarantine", since=middle, publishes=2, older_than=moment(), dry_run=False)
+    assert cleaned.snapshots
     kept = 0
     for at, rows in seen:
         try:
