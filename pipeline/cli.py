@@ -175,9 +175,7 @@ def rollback_champion(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The funnel's TOML file.")] = None,
 ) -> None:
     """Withdraw the champion from every date and restore the one promoted before it."""
-    from pipeline.models.registry import Registry
-
-    withdrawn, champion = Registry(_load(config or context.obj)).rollback()
+    withdrawn, champion = Context(_load(config or context.obj)).registry.rollback()
     print(f"model {withdrawn} is withdrawn from every date; {champion} is champion again")
 
 

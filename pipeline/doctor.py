@@ -7,11 +7,10 @@ from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 
-from pipeline.config.settings import Settings, load
+from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.ingest.arrivals import days_delivered
-from pipeline.models.registry import Registry
-from pipeline.warehouse.warehouse import Warehouse
+from pipeline.runs.context import Context
 
 MIN_JAVA = 17
 
@@ -25,16 +24,16 @@ def doctor(config: Path) -> None:
     """
     settings = load(config)
     print(f"ok      configuration  {config}: {', '.join(settings.funnel.stage_names)} in {settings.funnel.timezone}")
-    checks: list[tuple[str, Callable[[Settings], str]]] = [
+    checks: list[tuple[str, Callable[[Context], str]]] = [
         ("java", _check_java),
         ("warehouse", _check_warehouse),
         ("source", _check_source),
         ("champion", _check_champion),
     ]
-    failed = 0
+    context, failed = Context(settings), 0
     for name, check in checks:
         try:
-            print(f"ok      {name:<13}  {check(settings)}")
+            print(f"ok      {name:<13}  {check(context)}")
         except FunnelError as error:
             failed += 1
             print(f"failed  {name:<13}  {error}")
@@ -42,7 +41,7 @@ def doctor(config: Path) -> None:
         raise FunnelError(f"{failed} of {len(checks) + 1} checks failed")
 
 
-def _check_java(settings: Settings) -> str:
+def _check_java(context: Context) -> str:
     if shutil.which("java") is None:
         raise FunnelError(f"no `java` on the PATH; Spark needs Java {MIN_JAVA} or newer")
     output = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
@@ -53,14 +52,15 @@ def _check_java(settings: Settings) -> str:
     return first
 
 
-def _check_warehouse(settings: Settings) -> str:
-    states = Warehouse.of(settings).states()
+def _check_warehouse(context: Context) -> str:
+    settings, states = context.settings, context.warehouse.states()
     newest = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
     return f"{settings.resolve(settings.warehouse.path)}: {newest or 'empty'}"
 
 
-def _check_source(settings: Settings) -> str:
+def _check_source(context: Context) -> str:
     """Look for local files; a remote path, a query or a table is left to the night itself."""
+    settings = context.settings
     path = settings.source.events.path
     if path is None or "://" in path:
         return f"{path or settings.source.events.format}: not checked, not a local path"
@@ -76,8 +76,8 @@ def _check_source(settings: Settings) -> str:
     return f"{resolved}: {len(days)} days, {days[0]} to {days[-1]}"
 
 
-def _check_champion(settings: Settings) -> str:
-    registry = Registry(settings)
+def _check_champion(context: Context) -> str:
+    registry = context.registry
     version = registry.champion(date.max)
     if version is None:
         return "none yet: train the first with funnel train --as-of"

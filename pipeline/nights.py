@@ -8,7 +8,6 @@ from pipeline.dates import DateRange
 from pipeline.errors import describe_error
 from pipeline.ingest.activity import activity
 from pipeline.ingest.ingest import ingest
-from pipeline.models.registry import Registry
 from pipeline.monitoring.monitor import monitor
 from pipeline.report.report import report
 from pipeline.runs.context import Context
@@ -47,8 +46,7 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
         FunnelError: from the first stage that failed, once that night's report is written; later dates are not scored.
     """
     load_history(context, dates)
-    registry = Registry(context.settings)
-    scored = [ds for ds in dates if model or registry.champion(ds)]
+    scored = [ds for ds in dates if model or context.registry.champion(ds)]
     if len(scored) < len(dates):
         until = "" if not scored else f" until {scored[0]}"
         context.notify(f"not scored{until}: no model trained on data up to these dates was promoted")

@@ -1,4 +1,4 @@
-"""What every stage needs: the configuration, the warehouse and Spark, each opened once and only when used."""
+"""What every stage needs: configuration, warehouse, model registry and Spark, each opened once and only when used."""
 
 import uuid
 from collections.abc import Callable
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from pipeline.config.settings import Settings
+    from pipeline.models.registry import Registry
     from pipeline.warehouse.warehouse import Warehouse
 
 MANY_USERS = 500_000
@@ -41,6 +42,12 @@ class Context:
         from pipeline.warehouse.warehouse import Warehouse
 
         return Warehouse.of(self.settings)
+
+    @cached_property
+    def registry(self) -> "Registry":
+        from pipeline.models.registry import Registry
+
+        return Registry(self.settings)
 
     @cached_property
     def spark(self) -> "SparkSession":

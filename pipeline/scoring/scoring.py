@@ -23,7 +23,6 @@ from pipeline.errors import FunnelError
 from pipeline.features.eligible import eligible
 from pipeline.features.features import features, planned_context
 from pipeline.features.samples import is_sampled, publish_sample
-from pipeline.models.registry import Registry
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.publish import audit_staged, publish
 from pipeline.runs.record import Counts, StageRun, recorded
@@ -57,8 +56,8 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
     """
     settings = context.settings
     with recorded(context, "score", DateRange(ds, ds)) as run:
-        run.model_version = model or _champion(settings, ds)
-        path = Registry(settings).bundle_path(run.model_version)
+        run.model_version = model or _champion(context, ds)
+        path = context.registry.bundle_path(run.model_version)
         _require_same_stages(path, settings)
         spine = eligible(context, run, ds).withColumn("as_of", F.lit(ds)).persist()
         try:
@@ -162,8 +161,8 @@ def _band(column: str, lowest: Mapping[int, int]) -> str:
     return f"CASE {' '.join(cases)} END"
 
 
-def _champion(settings: Settings, ds: date) -> str:
-    champion = Registry(settings).champion(ds)
+def _champion(context: Context, ds: date) -> str:
+    champion = context.registry.champion(ds)
     if champion is None:
         raise FunnelError(
             f"no model trained on data up to {ds} was promoted: run `funnel train --as-of` with a date up to it, "

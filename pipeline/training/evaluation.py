@@ -15,7 +15,6 @@ from model.calibration.ordering import least_gaps, order_stages
 from model.network.inference import score
 from pipeline.config.settings import Settings
 from pipeline.models.promotion import Verdict, judge
-from pipeline.models.registry import Registry
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 
@@ -98,7 +97,7 @@ def compare(context: Context, challenger: Bundle, version: str, as_of: date, hel
     Raises:
         FunnelError: the registry does not answer.
     """
-    settings, registry = context.settings, Registry(context.settings)
+    settings, registry = context.settings, context.registry
     stages = settings.funnel.stage_names
     labels, users = held.labels, _user_numbers(held.table)
     folds = user_folds(held.table)

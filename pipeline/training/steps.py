@@ -14,7 +14,6 @@ from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.features.examples import examples
 from pipeline.models.promotion import Verdict
-from pipeline.models.registry import Registry
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.record import Counts, StageRun, recorded
 from pipeline.training.evaluation import LabelledExposures, compare, read_examples
@@ -56,7 +55,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
     Raises:
         FunnelError: a stage lacks mature labels or positives, or training diverged.
     """
-    settings, tracking = context.settings, Registry(context.settings).tracking
+    settings, tracking = context.settings, context.registry.tracking
     with recorded(context, "train", DateRange(as_of, as_of)) as run:
         read = read_examples(context, run, as_of)
         require_positives(read, settings, as_of)
@@ -99,7 +98,7 @@ def evaluate(context: Context, version: str) -> Verdict:
     Raises:
         FunnelError: there is no such model, or its examples have been rebuilt since.
     """
-    registry = Registry(context.settings)
+    registry = context.registry
     candidate = registry.run(version)
     as_of = candidate.as_of
     with recorded(context, "evaluate", DateRange(as_of, as_of)) as run:
@@ -120,7 +119,7 @@ def register(context: Context, version: str) -> None:
     Raises:
         FunnelError: there is no such model.
     """
-    Registry(context.settings).register(version)
+    context.registry.register(version)
 
 
 def promote(context: Context, version: str) -> Verdict:
@@ -131,7 +130,7 @@ def promote(context: Context, version: str) -> Verdict:
     Raises:
         FunnelError: there is no such model, or it was never evaluated.
     """
-    registry = Registry(context.settings)
+    registry = context.registry
     as_of = registry.run(version).as_of
     with recorded(context, "promote", DateRange(as_of, as_of)) as run:
         run.model_version = version
