@@ -166,8 +166,8 @@ def test_a_reader_of_an_old_snapshot_that_was_current_until_just_now_keeps_it(co
     pinned = warehouse.pin("quarantine")
     for n in range(4):
         publish(warehouse, {D1: [f"version {n}"]})
-    cleared = warehouse.clear("quarantine", since=came, publishes=2, older_than=LONG_AFTER, dry_run=False)
-    assert cleared.snapshots == 2, "of the first publish, and the delete half of the second"
+    cleaned = warehouse.clean("quarantine", since=came, publishes=2, older_than=LONG_AFTER, dry_run=False)
+    assert cleaned.snapshots == 2, "of the first publish, and the delete half of the second"
     assert reasons_in(pinned.files) == ["old"]
     assert contents(warehouse) == {D1: ["version 3"]}
 
