@@ -1,7 +1,8 @@
-"""The default catalog for those who only read: its SQLite file and the tables' metadata, nothing written or made.
+"""The default catalog, opened read-only: its SQLite file and the tables' metadata; nothing is written or created.
 
-PyIceberg's own SQL catalog imports SQLAlchemy's object mapper, and its file access PyArrow's data sets and, with them,
-pandas. Seconds of a processor to import PyIceberg: 0.80 with the one, 0.96 with the other, 0.48 with neither.
+PyIceberg's own SQL catalog imports SQLAlchemy's object mapper, and its file access imports PyArrow's data sets and with
+them pandas. Without these two, importing PyIceberg takes about half the processor time. What `funnel sql` takes in all
+is in `tests/benchmarks/results/start_up.md`.
 """
 
 import sqlite3
@@ -24,7 +25,7 @@ SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ? AND table_na
 
 
 class LocalReader(NoopCatalog):
-    """The tables of a PyIceberg catalog in a SQLite file, with local data. All that it can do is load a table."""
+    """Loads the tables of a PyIceberg catalog in a SQLite file, with local data; supports nothing else."""
 
     def __init__(self, name: str, database: Path) -> None:
         super().__init__(name)
@@ -34,7 +35,7 @@ class LocalReader(NoopCatalog):
         """The table as its last commit left it.
 
         Raises:
-            NoSuchTableError: there is no such table, or no catalog yet.
+            NoSuchTableError: the table, or the catalog itself, does not exist yet.
             sqlite3.Error, NotADirectoryError, PermissionError: the catalog cannot be read.
         """
         namespace, name = self.identifier_to_tuple(identifier)
@@ -48,7 +49,7 @@ class LocalReader(NoopCatalog):
             self._database.stat()
         except FileNotFoundError:
             raise NoSuchTableError(f"no catalog at {self._database}") from None
-        # Not `ro`: SQLite could then not undo what a writer that was killed left half done.
+        # Not `ro`: SQLite could not roll back what a killed writer left half done.
         uri = f"file:{quote(str(self._database))}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=30)) as database:
             found = database.execute(_CURRENT_METADATA, (self.name, namespace, name)).fetchone()
@@ -58,7 +59,7 @@ class LocalReader(NoopCatalog):
 
 
 class LocalFiles(FileIO):
-    """Metadata files, opened by Python itself."""
+    """Opens metadata files with plain Python."""
 
     def __init__(self, properties: Mapping[str, str] | None = None) -> None:
         super().__init__(dict(properties or {}))
@@ -67,16 +68,16 @@ class LocalFiles(FileIO):
         return _LocalFile(location)
 
     def new_output(self, location: str) -> OutputFile:
-        raise NotImplementedError(f"opened to read only: {location}")
+        raise NotImplementedError(f"opened read-only: {location}")
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
-        raise NotImplementedError(f"opened to read only: {location}")
+        raise NotImplementedError(f"opened read-only: {location}")
 
 
 class _LocalFile(InputFile):
     @property
     def _path(self) -> Path:
-        # Locations are not escaped as URIs: what follows the scheme is the path.
+        # Locations are not URI-escaped: what follows the scheme is the path.
         return Path(self.location.removeprefix("file://"))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What goes wrong with the warehouse for a moment, and is tried again; and what a person has to mend, in one line."""
+"""Transient failures of the warehouse are retried; what the user has to mend becomes a one-line error."""
 
 import re
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ def is_unreachable(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | Timeout)
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether trying again can help: another writer was faster, or SQLite is busy."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether a retry can help: another writer was faster, or SQLite is busy."""
     from sqlalchemy.exc import IntegrityError, OperationalError
 
     if isinstance(error, OperationalError) and re.search("unable to open|readonly|disk is full", str(error.orig)):
@@ -27,22 +27,27 @@ def _may_pass(error: BaseException) -> bool:
 
 
 retry_lost_races = retry(
-    retry=retry_if_exception(_may_pass),
+    retry=retry_if_exception(_is_transient),
     wait=wait_random_exponential(multiplier=0.05, max=3),
     stop=stop_after_attempt(20),
     reraise=True,
 )
-"""Decorator of what commits: from the start again, for about a minute, while others are faster."""
+"""Decorator for commits: start over, for about a minute, while other writers win the race."""
 
 
 @contextmanager
 def as_one_line_error() -> Iterator[None]:
-    """Turn what a person has to mend outside, or try again later, into a line of the command's."""
+    """Report a warehouse that cannot be written as one line.
+
+    Raises:
+        TransientError: trying again later may help.
+        FunnelError: the user has to mend something outside.
+    """
     from sqlalchemy.exc import OperationalError
 
     try:
         yield
     except (OSError, CommitFailedException, OperationalError) as error:
         reason = getattr(error, "orig", None) or str(error).splitlines()[0]
-        kind = TransientError if _may_pass(error) or is_unreachable(error) else FunnelError
+        kind = TransientError if _is_transient(error) or is_unreachable(error) else FunnelError
         raise kind(f"the warehouse cannot be written: {reason}") from error

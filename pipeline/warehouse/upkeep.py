@@ -1,4 +1,4 @@
-"""What keeps an Iceberg table small: few files, few snapshots, nothing that no snapshot names. Behind `Warehouse`."""
+"""Keeps an Iceberg table small: compacts files, expires snapshots, removes orphans. Called through `Warehouse`."""
 
 import re
 import uuid
@@ -21,14 +21,14 @@ from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveS
 from pipeline.warehouse.snapshots import PUBLISH_KEY, publish_id, snapshots_to_keep
 
 SMALL_BYTES = 8 * 2**20
-"""A file below this size is small. A large night's files are above it, and are several on purpose."""
+"""A file below this size is small. The files of a large night are above it and stay separate on purpose."""
 CHECKSUM = re.compile(r"\.([^/]+)\.crc$")
-"""Hadoop's local file system keeps `.name.crc` beside `name`."""
+"""Hadoop's local file system writes `.name.crc` next to `name`."""
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """How many small files were written anew, and as how many."""
+    """How many small files were rewritten, and into how many."""
 
     files: int = 0
     into: int = 0
@@ -36,7 +36,7 @@ class Compacted:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Snapshots forgotten, and files removed that no snapshot names."""
+    """How many snapshots expired, and how many orphans of what size were removed."""
 
     snapshots: int = 0
     files: int = 0
@@ -44,10 +44,10 @@ class Cleaned:
 
 
 def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
-    """Write the small files of every partition that has `more_than` of them as one, all partitions in one commit.
+    """Rewrite the small files of each partition that has more than `more_than` of them as one; one commit for all.
 
     Raises:
-        CommitFailedException: someone else committed meanwhile; the table is as they left it.
+        CommitFailedException: another writer committed meanwhile; the table is as it left it.
     """
     crowded = _crowded_partitions(table, more_than)
     done = Compacted(sum(map(len, crowded)), len(crowded))
@@ -55,7 +55,7 @@ def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
     if dry_run or current is None or not crowded:
         return done
     written = [_write_as_one(table, tasks) for tasks in crowded]
-    # Part of the publish that it rewrites: rolling that back has to bring back what was before it.
+    # Part of the publish it rewrites: a rollback must go back to the state before that publish.
     properties = {PUBLISH_KEY: publish_id(current)}
     try:
         with (
@@ -74,28 +74,28 @@ def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
 
 
 def clean(table: Table, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> Cleaned:
-    """Forget snapshots that nobody needs, then remove files that none of those left names.
+    """Expire snapshots that nobody needs, then remove orphans: files that no remaining snapshot refers to.
 
     Args:
-        since: readers who pinned a snapshot after it keep it.
-        publishes: so many of the last publishes stay, however old.
-        older_than: a file written later may be staged for a commit to come, and stays.
+        since: a snapshot that a reader may have pinned after this time is kept.
+        publishes: how many of the last publishes are kept, however old.
+        older_than: an orphan written later stays, since a run may have staged it for its commit.
 
     Raises:
-        CommitFailedException: someone else committed meanwhile; nothing was forgotten or removed.
+        CommitFailedException: another writer committed meanwhile; nothing was expired or removed.
     """
-    # Listed first: whatever is committed from here on is named by the snapshots that are looked at below.
-    system, found = _files_below(table)
+    # Files are listed before snapshots are read, so files committed in between are never taken for orphans.
+    system, found = _list_files(table)
     table.refresh()
     kept = snapshots_to_keep(table, since=since, publishes=publishes)
     expired = [each.snapshot_id for each in table.snapshots() if each.snapshot_id not in kept]
     if expired and not dry_run:
         _expire(table, expired)
-    named = _named_files(table, [each for each in table.snapshots() if each.snapshot_id in kept])
-    unnamed = [each for each in found if each.mtime < older_than and _subject(each.path) not in named]
-    for each in () if dry_run else unnamed:
+    referenced = _referenced_files(table, [each for each in table.snapshots() if each.snapshot_id in kept])
+    orphans = [each for each in found if each.mtime < older_than and _without_checksum(each.path) not in referenced]
+    for each in () if dry_run else orphans:
         _remove(system, each)
-    return Cleaned(len(expired), len(unnamed), sum(each.size for each in unnamed))
+    return Cleaned(len(expired), len(orphans), sum(each.size for each in orphans))
 
 
 def _crowded_partitions(table: Table, more_than: int) -> list[list[FileScanTask]]:
@@ -111,14 +111,14 @@ def _write_as_one(table: Table, tasks: Sequence[FileScanTask]) -> str:
     rows = pa.Table.from_batches([batch.cast(schema) for batch in scan.to_record_batches(tasks)], schema)
     path = f"{table.location()}/data/{uuid.uuid4().hex}.parquet"
     with table.io.new_output(path).create() as stream:
-        # Arrow's own schema would tell its readers that strings are large ones, which those of other files are not.
+        # A stored Arrow schema would make these strings large ones for Arrow's readers, unlike those of other files.
         pq.write_table(rows, stream, compression="zstd", store_schema=False)
     return path
 
 
 def _expire(table: Table, snapshots: Sequence[int]) -> None:
-    # Through the catalog, not `table.maintenance`: that would also take away the snapshot that a rollback has made
-    # current meanwhile, and the table with it. It removes no files either.
+    # Through the catalog, not `table.maintenance`: that would also expire a snapshot that a rollback has just made
+    # current, and break the table. It removes no files either.
     current = table.current_snapshot()
     table.catalog.commit_table(
         table,
@@ -133,7 +133,7 @@ def _expire(table: Table, snapshots: Sequence[int]) -> None:
     table.refresh()
 
 
-def _files_below(table: Table) -> tuple[FileSystem, list[FileInfo]]:
+def _list_files(table: Table) -> tuple[FileSystem, list[FileInfo]]:
     # FileIO has no listing; PyArrow's takes the same properties as any other.
     files = PyArrowFileIO(table.io.properties)
     scheme, host, path = files.parse_location(table.location(), files.properties)
@@ -142,27 +142,27 @@ def _files_below(table: Table) -> tuple[FileSystem, list[FileInfo]]:
     return system, [each for each in found if each.type == FileType.File]
 
 
-def _named_files(table: Table, snapshots: Iterable[Snapshot]) -> set[str]:
-    """Paths, as the file system has them, of all that these snapshots and the table itself are made of."""
+def _referenced_files(table: Table, snapshots: Iterable[Snapshot]) -> set[str]:
+    """Paths, as the file system spells them, of every file that these snapshots and the table refer to."""
     metadata = table.metadata
-    named = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
-    named |= {each.statistics_path for each in (*metadata.statistics, *metadata.partition_statistics)}
+    referenced = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    referenced |= {each.statistics_path for each in (*metadata.statistics, *metadata.partition_statistics)}
     manifests: dict[str, ManifestFile] = {}
     for snapshot in snapshots:
-        named.add(snapshot.manifest_list)
+        referenced.add(snapshot.manifest_list)
         manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)}
     for path, manifest in manifests.items():
-        named.add(path)
-        named |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
-    return {PyArrowFileIO.parse_location(path, table.io.properties)[2] for path in named}
+        referenced.add(path)
+        referenced |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+    return {PyArrowFileIO.parse_location(path, table.io.properties)[2] for path in referenced}
 
 
-def _subject(path: str) -> str:
-    """The file that a file is about: of a checksum the one beside it, else itself."""
+def _without_checksum(path: str) -> str:
+    """The path of the file that a checksum belongs to; any other path unchanged."""
     return CHECKSUM.sub(r"\1", path)
 
 
 def _remove(system: FileSystem, file: FileInfo) -> None:
-    # Two that clear at the same time find the same files.
+    # Two maintenance runs at the same time find the same files.
     with suppress(FileNotFoundError):
         system.delete_file(file.path)

@@ -1,8 +1,8 @@
-"""The one facade over Iceberg: pin what is read, swap what is written, in one commit.
+"""The one facade over Iceberg: pin what is read, swap what is written in one commit.
 
-A partition is published in three steps (stage, audit, commit); this module holds the first and the last:
-a fresh directory to stage files in, and one transaction that deletes a date range and adds the staged files.
-Readers see the old rows or the new, never neither.
+A partition is published in three steps: stage, audit, commit. This module holds the first and the last: a fresh
+directory to stage files in, and one transaction that deletes a date range and adds the staged files. Readers see the
+old rows or the new ones, never a state in between.
 """
 
 import re
@@ -43,7 +43,7 @@ DATABASE = "catalog.db"
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a reader holds on to: one snapshot's data files (within a date range) and the schema to read them by."""
+    """One snapshot's data files, within a date range, and the schema to read them by."""
 
     table: str
     snapshot_id: int | None
@@ -53,7 +53,7 @@ class Pinned:
 
 @dataclass(frozen=True)
 class TableState:
-    """A line of `funnel tables`."""
+    """A table's size and last commit: one line of `funnel tables`."""
 
     name: str
     rows: int
@@ -68,11 +68,11 @@ class Warehouse:
     """Iceberg tables of one funnel.
 
     Args:
-        location: where a default SQLite catalog and its files live; a local path.
-        catalog: PyIceberg catalog properties, for any other catalog; empty for the default.
+        location: local path of the default SQLite catalog and its files.
+        catalog: PyIceberg properties of another catalog; empty for the default.
         namespace: the Iceberg namespace of the tables.
-        tables: the tables' columns and partitions.
-        read_only: for `pin`, `row_counts` and `states`; a default catalog then opens in a fraction of the time.
+        tables: the tables by name.
+        read_only: for `pin`, `row_counts` and `states`; makes the default catalog open much faster.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ class Warehouse:
     def pin(
         self, name: str, *, first: date | None = None, last: date | None = None, at: datetime | None = None
     ) -> Pinned:
-        """The current snapshot's files whose partition lies in [first, last]; no files if the table is new.
+        """The current snapshot's files whose partition lies in [first, last]; none if the table does not exist yet.
 
         Args:
-            at: the snapshot that was current then, instead of now.
+            at: use the snapshot that was current at this time.
 
         Raises:
-            FunnelError: that snapshot has expired; names the oldest time that can be read.
+            FunnelError: that snapshot has expired; the message names the oldest time that can be read.
         """
         table = self._load(name)
         schema = self.tables[name].schema
@@ -132,7 +132,7 @@ class Warehouse:
         return Pinned(name, snapshot.snapshot_id, files, schema)
 
     def oldest_commit(self) -> datetime | None:
-        """When the oldest snapshot of all tables was committed; none of an empty warehouse."""
+        """When the oldest remaining snapshot of any table was committed; None if there is no snapshot."""
         commits = (first_commit(table) for table in map(self._load, self.tables) if table)
         return min((commit for commit in commits if commit), default=None)
 
@@ -156,7 +156,7 @@ class Warehouse:
         return ArrowScan(table.metadata, table.io, table.schema(), ALWAYS_TRUE).to_table(tasks)
 
     def row_counts(self, name: str, *, first: date, last: date) -> dict[date, int]:
-        """Rows of each current partition in [first, last], from the snapshot's metadata alone."""
+        """Rows of each current partition in [first, last], from metadata alone."""
         table = self._load(name)
         counts: dict[date, int] = {}
         for task in table.scan(row_filter=self._between(name, first, last)).plan_files() if table else ():
@@ -166,7 +166,7 @@ class Warehouse:
 
     @as_one_line_error()
     def staging(self, name: str) -> str:
-        """A fresh directory under the table's location; files in it are invisible until they are published."""
+        """The path of a fresh directory in the table; files in it are invisible until they are published."""
         return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
 
     @as_one_line_error()
@@ -176,9 +176,9 @@ class Warehouse:
     ) -> int | None:
         """Replace the partitions [first, last] by the staged files in one transaction.
 
-        Loses no concurrent commit: a lost race reloads the table and tries again.
+        No concurrent commit is lost: after a lost race the table is reloaded and the swap repeated.
 
-        Returns: the snapshot id that readers now see, None if the table is empty and stays so.
+        Returns: the snapshot id that readers now see; None if the table was empty and still is.
         """
         table = self._ensure(name)
         swapped = self._between(name, first, last)
@@ -201,7 +201,10 @@ class Warehouse:
     @as_one_line_error()
     @retry_lost_races
     def append_to(self, name: str, records: pa.Table, *, snapshot_id: int | None) -> bool:
-        """Add records in one commit if the table still is at the snapshot they were made from; whether it was."""
+        """Add records in one commit, provided the table is still at the snapshot they were made from.
+
+        Returns: whether it was, and the records were added.
+        """
         table = self._ensure(name)
         found = table.current_snapshot()
         if (found and found.snapshot_id) != snapshot_id:
@@ -212,13 +215,13 @@ class Warehouse:
     @as_one_line_error()
     @retry_lost_races
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
-        """Put a few records in the place of those that a filter matches (`ds = '2026-01-31'`), in one commit."""
+        """Replace the records that a filter such as `ds = '2026-01-31'` matches by a few others, in one commit."""
         records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
         properties = {PUBLISH_KEY: uuid.uuid4().hex}
         self._ensure(name).overwrite(records, overwrite_filter=where, snapshot_properties=properties)
 
     def discard(self, name: str, files: Sequence[str]) -> None:
-        """Remove staged files that will not be published."""
+        """Delete staged files that will not be published."""
         table = self._ensure(name)
         for path in files:
             with suppress(OSError):
@@ -227,9 +230,9 @@ class Warehouse:
     @as_one_line_error()
     @retry_lost_races
     def compact(self, name: str, *, more_than: int, dry_run: bool) -> "Compacted":
-        """Write the small files of each partition that has `more_than` of them as one, in one commit.
+        """Rewrite the small files of each partition that has more than `more_than` of them as one, in one commit.
 
-        Loses no concurrent commit: a lost race begins again with what is there then.
+        No concurrent commit is lost: after a lost race the partitions are chosen again.
         """
         from pipeline.warehouse.upkeep import Compacted, compact
 
@@ -239,9 +242,9 @@ class Warehouse:
     @as_one_line_error()
     @retry_lost_races
     def clean(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleaned":
-        """Forget snapshots replaced before `since` but for the last publishes; remove orphans older than `older_than`.
+        """Expire snapshots replaced before `since`, except the last publishes; remove orphans older than `older_than`.
 
-        An orphan is a file that no snapshot names. A younger one may be staged for a commit to come.
+        An orphan is a file that no snapshot refers to. A younger one may be staged for a commit.
         """
         from pipeline.warehouse.upkeep import Cleaned, clean
 
@@ -253,7 +256,7 @@ class Warehouse:
     @as_one_line_error()
     @retry_lost_races
     def rollback(self, name: str) -> int:
-        """Make the state before the last publish current again.
+        """Make the state before the last publish current again, and return its snapshot id.
 
         Raises:
             FunnelError: the table does not exist, or nothing was published before.
@@ -269,7 +272,7 @@ class Warehouse:
         return before.snapshot_id
 
     def states(self) -> list[TableState]:
-        """Every table that holds a snapshot: rows, files, partitions, newest partition, last commit."""
+        """The state of each table that has a snapshot."""
         states = []
         for name in self.tables:
             table = self._load(name)
@@ -313,7 +316,7 @@ class Warehouse:
 
     def _between(self, name: str, first: date | None, last: date | None) -> str | BooleanExpression:
         if first is None and last is None:
-            # A filter that all files pass is still asked about each: 120 took 40 ms, 13 without.
+            # A filter that every file passes would still be evaluated for each file.
             return ALWAYS_TRUE
         column = self.tables[name].partition
         return f"{column} >= '{first or date.min}' AND {column} <= '{last or date.max}'"
@@ -325,7 +328,7 @@ class Warehouse:
 def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catalog:
     from sqlalchemy.exc import OperationalError
 
-    # A swap without rows to delete is normal here, and PyIceberg warns of it on every first load.
+    # Swapping into an empty range is normal here, and PyIceberg warns of it every time.
     warnings.filterwarnings("ignore", message="Delete operation did not match any records")
     try:
         if not properties:
@@ -333,12 +336,12 @@ def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catal
             properties = {
                 "type": "sql",
                 "uri": f"sqlite:///{quote(location)}/{DATABASE}?timeout=30",
-                # Not escaped as a URI: PyIceberg, Spark and DuckDB all take a location's characters as they are.
+                # Not URI-escaped: PyIceberg, Spark and DuckDB all take the characters of a location literally.
                 "warehouse": f"file://{location}",
             }
         return _with_namespace(properties, namespace)
     except (OSError, OperationalError, ValueError, NotInstalledError) as error:
-        # An address may hold a password.
+        # An address may contain a password.
         place = re.sub(r"://[^/@]*@", "://…@", properties.get("uri", location))
         raise _cannot_be_opened(location if "sqlite" in place else place, error) from None
 
@@ -358,7 +361,7 @@ def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
 
 
 def _partition_date(task: FileScanTask) -> date:
-    # Iceberg keeps a date as days since 1970.
+    # Iceberg stores a date as days since 1970.
     return date(1970, 1, 1) + timedelta(days=task.file.partition[0])
 
 

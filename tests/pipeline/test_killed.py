@@ -199,7 +199,7 @@ def test_a_night_killed_everywhere_ends_as_if_nothing_had_been(company: Company)
     left_behind = staged_or_published(company, TABLES)
     later = datetime.now(UTC) + timedelta(hours=1)
     for name in TABLES:
-        warehouse.clear(name, since=later, publishes=1, older_than=later, dry_run=False)
+        warehouse.clean(name, since=later, publishes=1, older_than=later, dry_run=False)
     assert all_rows(company.config) == retried
     named = {Path(path.removeprefix("file://")) for name in TABLES for path in warehouse.pin(name).files}
     assert staged_or_published(company, TABLES) == named < left_behind

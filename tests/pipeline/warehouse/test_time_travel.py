@@ -135,7 +135,9 @@ def test_whatever_was_done_it_is_what_was_seen_or_not_kept(company: Company, see
             assert reasons(company, at) == rows
             kept += 1
         except FunnelError as error:
-            told = re.fullmatch(r".* is no longer kept as it stood at .* the oldest time .* is (.+)", str(error))
+            told = re.fullmatch(
+                r"table .quarantine. is no longer .* the oldest time that can be read is (.+)", str(error)
+            )
             assert told and datetime.fromisoformat(told[1]) > at
             reasons(company, told[1])
     assert kept > 0
