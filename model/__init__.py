@@ -7,13 +7,15 @@ from model.bundle import Bundle, BundleError, FitMetrics, Predictions
 from model.comparison import Seesaw, seesaw
 from model.config import ModelConfig, TrainConfig
 from model.fitting import fit
-from model.inputs.features import Categorical, CategoricalList, Encoded, Feature, FeatureSpec, Numeric
+from model.inputs.categorical import Categorical, CategoricalList
+from model.inputs.encoded import Encoded
+from model.inputs.feature_spec import Feature, FeatureSpec
+from model.inputs.numeric import Numeric
 from model.inspection import ExpertUse, Importance, expert_use, permutation_importance
 from model.labels import Task
 from model.metrics import TaskMetrics
-from model.network.network import MultiTaskModel
-from model.training.progress import progress_bar
-from model.training.trainer import Progress, TrainingError
+from model.network.multitask import MultiTaskModel
+from model.training.progress import Progress, TrainingError, progress_bar
 
 __all__ = [
     "Bundle",

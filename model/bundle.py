@@ -17,13 +17,14 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from model.calibration.calibration import Calibrator, sigmoid
+from model.calibration.calibrators import Calibrator, sigmoid
 from model.config import ModelConfig, TrainConfig
-from model.inputs.features import Encoded, FeatureSpec
-from model.labels import Labels, Task
+from model.inputs.encoded import Encoded
+from model.inputs.feature_spec import FeatureSpec
+from model.labels import Labels, TargetScale, Task
 from model.metrics import Reliability, TaskMetrics, reliability
 from model.network.inference import score
-from model.network.network import MultiTaskModel, build_model
+from model.network.multitask import MultiTaskModel, build_model
 
 FORMAT = "funnelcast-bundle"
 FORMAT_VERSION = 2
@@ -68,14 +69,6 @@ class FitMetrics:
     calibration: str
     rmse: float | None = None
     r2: float | None = None
-
-
-@dataclass(frozen=True)
-class TargetScale:
-    """How a task's target is standardised for the network; a binary one is left alone."""
-
-    mean: float = 0.0
-    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,22 +125,24 @@ class Bundle:
     def evaluate(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, TaskMetrics]:
         """Each task's figures on the rows of a table whose ``label_<task>`` is not null."""
         figures = {}
-        for task, labels, raw, calibrated in self._judged(table, hide_context):
+        for task, labels, raw, calibrated in self._iterate_labelled(table, hide_context):
             if task.kind == "binary":
-                figures[task.name] = TaskMetrics.of(labels, raw=raw, calibrated=calibrated)
+                figures[task.name] = TaskMetrics.measure(labels, raw=raw, calibrated=calibrated)
             else:
-                figures[task.name] = TaskMetrics.of_values(labels, raw)
+                figures[task.name] = TaskMetrics.measure_values(labels, raw)
         return figures
 
     def reliability(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, Reliability]:
         """The reliability diagram of each binary task's calibrated scores on a table with labels."""
         return {
             task.name: reliability(labels, calibrated)
-            for task, labels, _, calibrated in self._judged(table, hide_context)
+            for task, labels, _, calibrated in self._iterate_labelled(table, hide_context)
             if task.kind == "binary"
         }
 
-    def _judged(self, table: pa.Table, hide_context: bool) -> Iterator[tuple[Task, np.ndarray, np.ndarray, np.ndarray]]:
+    def _iterate_labelled(
+        self, table: pa.Table, hide_context: bool
+    ) -> Iterator[tuple[Task, np.ndarray, np.ndarray, np.ndarray]]:
         """Per task: its known labels, and the raw and calibrated predictions of these rows."""
         labels = Labels.read(table, [replace(task, sample_weight=None) for task in self.tasks])
         predictions = self.predict(table, hide_context=hide_context)
@@ -182,7 +177,7 @@ class Bundle:
             )
             (unfinished / WEIGHTS).write_bytes(weights)
             manifest = self._manifest(hashlib.sha256(weights).hexdigest())
-            manifest["manifest_sha256"] = manifest_digest(manifest)
+            manifest["manifest_sha256"] = digest_manifest(manifest)
             (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
             unfinished.rename(directory)
         except BaseException:
@@ -238,7 +233,7 @@ class Bundle:
             raise BundleError(f"{directory} does not fit this code: {reason}") from error
 
 
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
+def digest_manifest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest, but for the entry that holds it."""
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -257,6 +252,6 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(f"{directory} has bundle format version {version!r}; this code reads {FORMAT_VERSION}")
-    if manifest.get("manifest_sha256") != manifest_digest(manifest):
+    if manifest.get("manifest_sha256") != digest_manifest(manifest):
         raise BundleError(f"{directory} is damaged: {MANIFEST} is not the file that was saved")
     return manifest

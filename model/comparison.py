@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from model.bundle import Bundle
 from model.config import ModelConfig, TrainConfig
-from model.display import score_name, text_table
+from model.display import format_table, name_score
 from model.fitting import fit
-from model.inputs.features import Feature
-from model.labels import Labels, Task, tasks_of
+from model.inputs.feature_spec import Feature
+from model.labels import Labels, Task, as_tasks
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -87,7 +87,7 @@ class Seesaw:
             means = [f"{each[:, column].mean():.4f}" for each in (self.shared, self.single)]
             gain = f"{self.difference[column]:+.4f}"
             rows.append([task, self.scores[column], *means, gain, f"{low:+.4f} to {high:+.4f}", verdicts[task]])
-        return f"{text_table(rows)}\n{self._conclusion()}"
+        return f"{format_table(rows)}\n{self._conclusion()}"
 
     def _conclusion(self) -> str:
         counts = [("wins", self.winners), ("loses", self.losers)]
@@ -123,7 +123,7 @@ def seesaw(
     Takes seeds times (tasks + 1) trainings. Raises ValueError, before any work, for fewer than 2 distinct seeds,
     for a task without two distinct labels to compare on, and for what ``fit`` refuses.
     """
-    made, drawn = tasks_of(tasks), _distinct(seeds)
+    made, drawn = as_tasks(tasks), _require_distinct(seeds)
     model, training = model or ModelConfig(), training or TrainConfig()
     trainings = [replace(training, seed=seed) for seed in drawn]
     _require_labels_to_compare_on(data, held_out, test, made)
@@ -131,7 +131,7 @@ def seesaw(
     own_model = replace(model, architecture="single_task", head="independent")
     for row, config in enumerate(trainings):
         bundle = fit(data, features=features, tasks=made, held_out=held_out, model=model, training=config)
-        shared[row] = _scores(bundle, test)
+        shared[row] = _read_scores(bundle, test)
         for column, task in enumerate(made):
             own = fit(
                 data,
@@ -141,18 +141,18 @@ def seesaw(
                 model=own_model,
                 training=replace(config, stop_on=None),
             )
-            single[row, column] = _scores(own, test).item()
-    return Seesaw(bundle.task_names, tuple(map(score_name, made)), drawn, shared, single)
+            single[row, column] = _read_scores(own, test).item()
+    return Seesaw(bundle.task_names, tuple(map(name_score, made)), drawn, shared, single)
 
 
-def _distinct(seeds: Iterable[int]) -> tuple[int, ...]:
+def _require_distinct(seeds: Iterable[int]) -> tuple[int, ...]:
     drawn = tuple(seeds)
     if len(drawn) < 2 or len(set(drawn)) < len(drawn):
         raise ValueError(f"seeds are {list(drawn)}, not at least 2 distinct ones: an interval needs them")
     return drawn
 
 
-def _scores(bundle: Bundle, test: pa.Table | None) -> np.ndarray:
+def _read_scores(bundle: Bundle, test: pa.Table | None) -> np.ndarray:
     """Each task's AUC or R² (T,)."""
     figures = bundle.metrics if test is None else bundle.evaluate(test, hide_context=True)
     kept = [figures[task.name].auc if task.kind == "binary" else figures[task.name].r2 for task in bundle.tasks]

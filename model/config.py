@@ -7,20 +7,20 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Architecture = Literal[
+ArchitectureName = Literal[
     "single_task", "shared_bottom", "l2_constrained", "cross_stitch", "omoe", "mmoe", "ple", "aitm", "esmm"
 ]
 Head = Literal["chain", "independent"]
 NumericEmbedding = Literal["none", "piecewise_linear", "periodic"]
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu"]
 
-UNTIED = ("single_task", "aitm")
+INDEPENDENT_BY_DEFAULT = ("single_task", "aitm")
 """Architectures published with a probability of its own for each task; the others get the chain by default."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network's shape. Units are the widths of a stack's hidden layers; none means no hidden layer.
+    """The network's shape. Units are the require_widths of a stack's hidden layers; none means no hidden layer.
 
     ``architecture``: how tasks share what they learn, one module each in ``model.network.architectures``.
     ``head``: "chain" multiplies conditional probabilities along the funnel, "independent" leaves tasks
@@ -42,7 +42,7 @@ class ModelConfig:
     ValueError: head is 'tree', not one of chain, independent
     """
 
-    architecture: Architecture = "mmoe"
+    architecture: ArchitectureName = "mmoe"
     head: Head | None = None
     embedding_dim: int = 16
     numeric_embedding: NumericEmbedding = "none"
@@ -62,20 +62,22 @@ class ModelConfig:
     calibrator_weight: float = 0.6
 
     def __post_init__(self) -> None:
-        one_of("architecture", self.architecture, get_args(Architecture))
+        require_one_of("architecture", self.architecture, get_args(ArchitectureName))
         if self.head is None:
-            object.__setattr__(self, "head", "independent" if self.architecture in UNTIED else "chain")
-        one_of("head", self.head, get_args(Head))
-        one_of("numeric_embedding", self.numeric_embedding, get_args(NumericEmbedding))
-        one_of("activation", self.activation, get_args(Activation))
+            object.__setattr__(self, "head", "independent" if self.architecture in INDEPENDENT_BY_DEFAULT else "chain")
+        require_one_of("head", self.head, get_args(Head))
+        require_one_of("numeric_embedding", self.numeric_embedding, get_args(NumericEmbedding))
+        require_one_of("activation", self.activation, get_args(Activation))
         for name in ("expert_units", "gate_units", "tower_units"):
-            widths(self, name)
-        counts(self, "embedding_dim", "numeric_embedding_dim", "numeric_bins", "experts", "task_experts", "levels")
+            require_widths(self, name)
+        require_counts(
+            self, "embedding_dim", "numeric_embedding_dim", "numeric_bins", "experts", "task_experts", "levels"
+        )
         require(is_number(self.dropout) and 0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         require(isinstance(self.batch_norm, bool), "batch_norm", self.batch_norm, "True or False")
         std = self.init_std
         require(std is None or (is_number(std) and std > 0), "init_std", std, "None or above 0")
-        at_least_0(self, "l2_constraint", "calibrator_weight")
+        require_not_negative(self, "l2_constraint", "calibrator_weight")
         if self.head == "chain" and self.architecture == "single_task":
             raise ValueError("head is 'chain', which ties tasks together; architecture 'single_task' takes independent")
 
@@ -131,17 +133,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         is_seed = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed < 2**63
         require(is_seed, "seed", self.seed, "a whole number from 0 up")
-        counts(self, "batch_size", "epochs", "patience", "shuffle_rows")
+        require_counts(self, "batch_size", "epochs", "patience", "shuffle_rows")
         rate, clip = self.learning_rate, self.clip_norm
         require(is_number(rate) and rate > 0, "learning_rate", rate, "above 0")
         require(clip is None or (is_number(clip) and clip > 0), "clip_norm", clip, "None or above 0")
-        at_least_0(self, "weight_decay", "l2_embedding", "l2_dense")
+        require_not_negative(self, "weight_decay", "l2_embedding", "l2_dense")
         for name in ("context_dropout", "unseen_share", "warmup"):
             share = getattr(self, name)
             require(is_number(share) and 0 <= share <= 1, name, share, "a share from 0 to 1")
-        one_of("schedule", self.schedule, ("constant", "linear", "cosine"))
-        one_of("loss_weights", self.loss_weights, ("fixed", "uncertainty"))
-        one_of("precision", self.precision, ("float32", "bfloat16"))
+        require_one_of("schedule", self.schedule, ("constant", "linear", "cosine"))
+        require_one_of("loss_weights", self.loss_weights, ("fixed", "uncertainty"))
+        require_one_of("precision", self.precision, ("float32", "bfloat16"))
         require(isinstance(self.compile, bool), "compile", self.compile, "True or False")
         require(isinstance(self.device, str), "device", self.device, "a device's name")
         require(self.stop_on is None or isinstance(self.stop_on, str), "stop_on", self.stop_on, "None or a task's name")
@@ -162,22 +164,22 @@ def require(holds: bool, name: str, value: object, wanted: str) -> None:
         raise ValueError(f"{name} is {value!r}, not {wanted}")
 
 
-def one_of(name: str, value: object, known: Collection[str]) -> None:
+def require_one_of(name: str, value: object, known: Collection[str]) -> None:
     require(value in known, name, value, f"one of {', '.join(known)}")
 
 
-def counts(config: object, *names: str) -> None:
+def require_counts(config: object, *names: str) -> None:
     for name in names:
         require(is_count(getattr(config, name)), name, getattr(config, name), "a whole number from 1 up")
 
 
-def at_least_0(config: object, *names: str) -> None:
+def require_not_negative(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(is_number(value) and value >= 0, name, value, "0 or above")
 
 
-def widths(config: object, name: str) -> None:
+def require_widths(config: object, name: str) -> None:
     value = getattr(config, name)
     fits = isinstance(value, tuple | list) and all(is_count(width) for width in value)
     require(fits, name, value, "whole numbers from 1 up")

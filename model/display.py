@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def score_name(task: Task) -> str:
+def name_score(task: Task) -> str:
     """By what a task's models are compared."""
     return "AUC" if task.kind == "binary" else "R²"
 
 
-def number(value: float, form: str) -> str:
+def format_number(value: float, form: str) -> str:
     """A number in a cell; a dash where it is NaN.
 
-    >>> number(0.25, "+.1f"), number(math.nan, "+.1f")
+    >>> format_number(0.25, "+.1f"), format_number(math.nan, "+.1f")
     ('+0.2', '-')
     """
     return "-" if math.isnan(value) else format(value, form)
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Cells in columns, the first of them to the left and the others to the right; no line at the end.
 
-    >>> print(text_table([["task", "AUC"], ["click", "0.75"]]))
+    >>> print(format_table([["task", "AUC"], ["click", "0.75"]]))
     task    AUC
     click  0.75
     """
@@ -41,7 +41,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def new_figure(width: float, height: float) -> Figure:
+def create_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches, apart from any that a notebook shows.
 
     Raises ValueError where matplotlib is not installed.

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
-from model.bundle import Bundle, FitMetrics, TargetScale
-from model.calibration.calibration import IDENTITY, Calibrator, calibrate, sigmoid
-from model.calibration.ordering import least_gaps, order_stages
-from model.config import ModelConfig, TrainConfig, one_of, require
-from model.inputs.features import Feature, FeatureSpec, check_declared
-from model.labels import Labels, LabelSummary, Task, tasks_of
+from model.bundle import Bundle, FitMetrics
+from model.calibration.calibrators import IDENTITY, Calibrator, calibrate, sigmoid
+from model.calibration.ordering import measure_gaps, order_stages
+from model.config import ModelConfig, TrainConfig, require, require_one_of
+from model.inputs.feature_spec import Feature, check_declared
+from model.labels import Task, as_tasks
 from model.metrics import TaskMetrics, auc
 from model.network.inference import score
-from model.network.network import build_model
+from model.network.multitask import build_model
 from model.training.checkpoint import Checkpoint
-from model.training.data import Examples, Resident, Source, Streamed
-from model.training.trainer import OnProgress, Trainer, TrainingError, pick_device, seeded
+from model.training.preparation import PreparedData, prepare_dataset, prepare_table
+from model.training.progress import OnProgress, TrainingError
+from model.training.trainer import Trainer, pick_device, seeded
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -61,7 +58,7 @@ def fit(
     ``held_out``, or a task without anything to learn from; TrainingError when a loss is no longer finite,
     with a bundle of the last good weights where there are any.
 
-    >>> from model.inputs.features import Numeric
+    >>> from model.inputs.feature_spec import Numeric
     >>> number = np.random.default_rng(0).normal(size=1000)
     >>> table = pa.table({"x": number, "label_click": (number > 1).astype(int)})
     >>> held_out = np.arange(1000)[:, None] >= 800
@@ -70,26 +67,26 @@ def fit(
     >>> bundle.metrics["click"].auc > 0.99
     True
     """
-    made = tasks_of(tasks)
+    made = as_tasks(tasks)
     model, training = model or ModelConfig(), training or TrainConfig()
     require(isinstance(model, ModelConfig), "model", model, "a ModelConfig")
     require(isinstance(training, TrainConfig), "training", training, "a TrainConfig")
     if training.stop_on is not None:
-        one_of("stop_on", training.stop_on, [task.name for task in made])
-    trained_on = _plain_json(trained_on or {})
+        require_one_of("stop_on", training.stop_on, [task.name for task in made])
+    trained_on = _require_plain_json(trained_on or {})
     device = pick_device(training.device)
     check_declared(features)
-    _check_no_label_is_a_feature(features, made)
+    _require_no_label_among(features, made)
     if isinstance(data, pa.Table):
-        prepared = _prepare_table(data, held_out, features, made)
+        prepared = prepare_table(data, held_out, features, made)
     else:
-        prepared = _prepare_dataset(data, held_out, features, made)
+        prepared = prepare_dataset(data, held_out, features, made)
     if training.stop_on is not None and not prepared.judges(training.stop_on):
         raise ValueError(f"stop_on is {training.stop_on!r}, a task without a held-out label")
 
     with seeded(training.seed, device):
         network = build_model(prepared.spec, made, model)
-        network.start_at(prepared.first_guess())
+        network.set_base_rates(prepared.first_guess())
         trainer = Trainer(
             network.to(device),
             prepared.spec,
@@ -122,171 +119,14 @@ def fit(
         metrics={},
         trained_on=trained_on,
     )
-    bundle = _judged(untrained, prepared, seed=training.seed)
+    bundle = _calibrate_and_measure(untrained, prepared, seed=training.seed)
     if failure is not None:
         failure.bundle = bundle
         raise failure
     return bundle
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """Checked data: what teaches, ``taught``, and what judges, as tables and labels."""
-
-    tasks: tuple[Task, ...]
-    spec: FeatureSpec
-    summary: LabelSummary
-    taught: pa.Table | pa.dataset.Dataset
-    taught_labels: Labels | None
-    judging: pa.Table | None
-    judging_labels: Labels | None
-
-    @property
-    def targets(self) -> tuple[TargetScale, ...]:
-        deviation = np.sqrt(self.summary.variance)
-        return tuple(
-            TargetScale() if task.kind == "binary" else TargetScale(float(mean), float(scale) or 1.0)
-            for task, mean, scale in zip(self.tasks, self.summary.mean, deviation, strict=True)
-        )
-
-    def source(self, training: TrainConfig, device: torch.device) -> Source:
-        if self.taught_labels is not None:
-            assert isinstance(self.taught, pa.Table)
-            examples = self.examples(self.taught, self.taught_labels).to(device)
-            return Resident(examples, batch_size=training.batch_size)
-        return Streamed(
-            self.taught,
-            lambda table: self.examples(table, Labels.read(table, self.tasks)),
-            columns=[*self.spec.names, *_label_columns(self.tasks)],
-            batch_size=training.batch_size,
-            shuffle_rows=training.shuffle_rows,
-            device=device,
-        )
-
-    @cached_property
-    def held_examples(self) -> Examples | None:
-        """The rows that judge, encoded once for training and for calibration."""
-        if self.judging is None or self.judging_labels is None:
-            return None
-        return self.examples(self.judging, self.judging_labels)
-
-    def judges(self, task: str) -> bool:
-        column = [each.name for each in self.tasks].index(task)
-        return self.judging_labels is not None and bool((self.judging_labels.weight[:, column] > 0).any())
-
-    def examples(self, table: pa.Table, labels: Labels) -> Examples:
-        mean = np.array([target.mean for target in self.targets])
-        scale = np.array([target.scale for target in self.targets])
-        targets = ((labels.values - mean) / scale).astype(np.float32)
-        return Examples(self.spec.encode(table), torch.from_numpy(targets), torch.from_numpy(labels.weight))
-
-    def first_guess(self) -> Tensor:
-        """Each binary task's base rate, away from 0 and 1; 0, the mean, for a standardised regression."""
-        binary = [task.kind == "binary" for task in self.tasks]
-        return torch.from_numpy(np.where(binary, self._rates(), 0.0))
-
-    def base_losses(self) -> Tensor:
-        """Each task's loss (T,) of a constant: the base rate, or the mean, which leaves the variance of 1."""
-        rate = torch.from_numpy(self._rates())
-        entropy = torch.special.entr(rate) + torch.special.entr(1.0 - rate)
-        binary = torch.tensor([task.kind == "binary" for task in self.tasks])
-        return torch.where(binary, entropy, 1.0).float()
-
-    def _rates(self) -> np.ndarray:
-        return (self.summary.mean * self.summary.rows + 0.5) / (self.summary.rows + 1.0)
-
-    def fingerprint(self, model: ModelConfig, training: TrainConfig) -> str:
-        """Tells this training from others, for checkpoints."""
-        told = {
-            "tasks": [asdict(task) for task in self.tasks],
-            "features": self.spec.to_dict(),
-            "model": asdict(model),
-            "training": asdict(training),
-            "labels": {name: values.tolist() for name, values in asdict(self.summary).items()},
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _prepare_table(
-    table: pa.Table, held_out: np.ndarray | pa.Table | None, features: Sequence[Feature], tasks: tuple[Task, ...]
-) -> _Prepared:
-    if table.num_rows == 0:
-        raise ValueError("the table has no rows to train on")
-    labels = Labels.read(table, tasks)
-    if isinstance(held_out, pa.Table):
-        judging = (held_out, Labels.read(held_out, tasks))
-        held = np.zeros_like(labels.known)
-    else:
-        held = _check_held_out(held_out, labels)
-        judging = _rows_of(table, labels, held)
-    taught, taught_labels = _rows_of(table, labels, ~held)
-    summary = LabelSummary.of([taught_labels], len(tasks))
-    _check_learnable(summary, tasks, table.num_rows)
-    return _Prepared(tasks, FeatureSpec.fit(features, taught), summary, taught, taught_labels, *_or_none(*judging))
-
-
-def _prepare_dataset(
-    dataset: pa.dataset.Dataset,
-    held_out: np.ndarray | pa.Table | None,
-    features: Sequence[Feature],
-    tasks: tuple[Task, ...],
-) -> _Prepared:
-    from pyarrow.dataset import Dataset
-
-    if not isinstance(dataset, Dataset):
-        kind = type(dataset).__name__
-        raise ValueError(
-            f"data is a {kind}, not a pyarrow Table or Dataset (pyarrow.Table.from_pandas takes a DataFrame)"
-        )
-    if held_out is not None and not isinstance(held_out, pa.Table):
-        raise ValueError(f"held_out is a {type(held_out).__name__}; beside a streamed data set it is a table of rows")
-    rows = dataset.count_rows()
-    if rows == 0:
-        raise ValueError("the data set has no rows to train on")
-    _check_columns(dataset, [*(each.name for each in features), *_label_columns(tasks)])
-    batches = dataset.to_batches(columns=_label_columns(tasks))
-    summary = LabelSummary.of((Labels.read(batch, tasks) for batch in batches), len(tasks))
-    _check_learnable(summary, tasks, rows)
-    judging = (None, None) if held_out is None else _or_none(held_out, Labels.read(held_out, tasks))
-    names = list(dict.fromkeys(each.name for each in features))
-    spec = FeatureSpec.fit(features, dataset.to_batches(columns=names))
-    return _Prepared(tasks, spec, summary, dataset, None, *judging)
-
-
-def _label_columns(tasks: Sequence[Task]) -> list[str]:
-    weights = [task.sample_weight for task in tasks if task.sample_weight is not None]
-    return list(dict.fromkeys([*(task.label for task in tasks), *weights]))
-
-
-def _check_columns(dataset: pa.dataset.Dataset, names: Sequence[str]) -> None:
-    have = dataset.schema.names
-    for name in names:
-        if name not in have:
-            raise ValueError(f"column {name!r} is not in the data set; it has {', '.join(have)}")
-
-
-def _rows_of(table: pa.Table, labels: Labels, which: np.ndarray) -> tuple[pa.Table, Labels]:
-    """The rows with a label among ``which``, bool (n, T), and those labels alone."""
-    weight = np.where(which, labels.weight, np.float32(0.0))
-    known = labels.known & which
-    rows = (weight > 0).any(1)
-    return table.filter(pa.array(rows)), Labels(labels.values[rows], weight[rows], known[rows])
-
-
-def _or_none(table: pa.Table, labels: Labels) -> tuple[pa.Table | None, Labels | None]:
-    return (table, labels) if table.num_rows else (None, None)
-
-
-def _check_held_out(held_out: np.ndarray | None, labels: Labels) -> np.ndarray:
-    if held_out is None:
-        return np.zeros_like(labels.known)
-    held = np.asarray(held_out)
-    if held.shape != labels.known.shape or held.dtype != np.bool_:
-        raise ValueError(f"held_out is {held.dtype} of shape {held.shape}, not bool of shape {labels.known.shape}")
-    return held
-
-
-def _check_no_label_is_a_feature(features: Sequence[Feature], tasks: Sequence[Task]) -> None:
+def _require_no_label_among(features: Sequence[Feature], tasks: Sequence[Task]) -> None:
     """What is to be predicted must not be read."""
     labels = {task.label for task in tasks}
     for feature in features:
@@ -294,15 +134,7 @@ def _check_no_label_is_a_feature(features: Sequence[Feature], tasks: Sequence[Ta
             raise ValueError(f"feature {feature.name!r} is a label: the model would read what it is to predict")
 
 
-def _check_learnable(summary: LabelSummary, tasks: Sequence[Task], rows: int) -> None:
-    for task, known, positives in zip(tasks, summary.rows, summary.positives, strict=True):
-        if known == 0:
-            raise ValueError(f"task {task.name!r} has no label among the {rows} rows that is known and not held out")
-        if positives == 0 and task.kind == "binary":
-            raise ValueError(f"task {task.name!r} has no positive among its {known} labels to train on")
-
-
-def _plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
+def _require_plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
     require(isinstance(values, Mapping), "trained_on", values, "a mapping of names to JSON values")
     try:
         return json.loads(json.dumps(values, allow_nan=False))
@@ -310,7 +142,7 @@ def _plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"trained_on is not plain JSON: {error}") from error
 
 
-def _judged(bundle: Bundle, prepared: _Prepared, *, seed: int) -> Bundle:
+def _calibrate_and_measure(bundle: Bundle, prepared: PreparedData, *, seed: int) -> Bundle:
     """The bundle with its calibration and its figures, from the held-out rows."""
     held = prepared.held_examples
     labels = prepared.judging_labels
@@ -326,18 +158,18 @@ def _judged(bundle: Bundle, prepared: _Prepared, *, seed: int) -> Bundle:
         rows = known[:, column]
         calibration[column], corrected[rows, column] = calibrate(hidden[rows, column], values[rows, column], seed=seed)
     if bundle.config.head == "chain":
-        gaps = least_gaps(np.concatenate([hidden, shown])[:, binary])
-        _order(calibration, corrected, hidden, known, binary, gaps)
+        gaps = measure_gaps(np.concatenate([hidden, shown])[:, binary])
+        _order_calibrators(calibration, corrected, hidden, known, binary, gaps)
     predictions = replace(bundle, calibration=tuple(calibration)).finish(hidden)
     metrics = {}
     for column, task in enumerate(bundle.tasks):
         rows = known[:, column]
         if task.kind == "binary":
             raw = predictions.raw[rows, column]
-            figures = TaskMetrics.of(values[rows, column], raw=raw, calibrated=sigmoid(corrected[rows, column]))
+            figures = TaskMetrics.measure(values[rows, column], raw=raw, calibrated=sigmoid(corrected[rows, column]))
             in_context = auc(values[rows, column], shown[rows, column])
         else:
-            figures = TaskMetrics.of_values(values[rows, column], predictions.raw[rows, column])
+            figures = TaskMetrics.measure_values(values[rows, column], predictions.raw[rows, column])
             in_context = None
         metrics[task.name] = FitMetrics(
             train_rows=int(prepared.summary.rows[column]),
@@ -357,7 +189,7 @@ def _judged(bundle: Bundle, prepared: _Prepared, *, seed: int) -> Bundle:
     return replace(bundle, calibration=tuple(calibration), metrics=metrics)
 
 
-def _order(
+def _order_calibrators(
     calibration: list[Calibrator],
     corrected: np.ndarray,
     hidden: np.ndarray,

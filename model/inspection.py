@@ -13,11 +13,11 @@ from torch import Tensor
 
 from model.bundle import Bundle
 from model.config import is_count, require
-from model.display import new_figure, number, score_name, text_table
-from model.inputs.features import Columns, Encoded
+from model.display import create_figure, format_number, format_table, name_score
+from model.inputs.encoded import Encoded, FeatureColumns
 from model.labels import Labels
 from model.metrics import TaskMetrics, auc
-from model.network.inference import in_pieces, score
+from model.network.inference import run_in_pieces, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +48,15 @@ class ExpertUse:
     entropy_share: np.ndarray
 
     def __str__(self) -> str:
-        return text_table(
+        return format_table(
             [
                 ["expert", *self.tasks],
                 *(
-                    [expert, *map(_weight_cell, mean, deviation)]
+                    [expert, *map(_format_weight, mean, deviation)]
                     for expert, mean, deviation in zip(self.experts, self.mean.T, self.deviation.T, strict=True)
                 ),
-                ["entropy", *(number(each, ".2f") for each in self.entropy)],
-                ["of log k", *(number(each, ".0%") for each in self.entropy_share)],
+                ["entropy", *(format_number(each, ".2f") for each in self.entropy)],
+                ["of log k", *(format_number(each, ".0%") for each in self.entropy_share)],
             ]
         )
 
@@ -67,7 +67,7 @@ class ExpertUse:
 
         Raises ValueError without matplotlib.
         """
-        figure = new_figure(3.4 + 0.55 * len(self.experts), 1.2 + 0.5 * len(self.tasks))
+        figure = create_figure(3.4 + 0.55 * len(self.experts), 1.2 + 0.5 * len(self.tasks))
         axes = figure.subplots()
         top = self.mean.max()
         image = axes.imshow(self.mean, cmap="Blues", vmin=0.0, vmax=top, aspect="auto")
@@ -75,7 +75,7 @@ class ExpertUse:
             weight = self.mean[task, expert]
             colour = "white" if weight > 0.6 * top else "black"
             axes.text(expert, task, f"{weight:.2f}", ha="center", va="center", color=colour, fontsize=9)
-        spread = [number(share, ".0%") for share in self.entropy_share]
+        spread = [format_number(share, ".0%") for share in self.entropy_share]
         axes.set_yticks(
             range(len(self.tasks)),
             [f"{task}\nentropy {share} of log k" for task, share in zip(self.tasks, spread, strict=True)],
@@ -101,14 +101,14 @@ def expert_use(bundle: Bundle, table: pa.Table | pa.RecordBatch, *, hide_context
     inputs = bundle.encode(table, hide_context=hide_context)
     bundle.network.eval()
     with torch.inference_mode():
-        weights = in_pieces(bundle.network.expert_weights, inputs).double()
+        weights = run_in_pieces(bundle.network.expert_weights, inputs).double()
         mean = weights.mean(0)
         entropy = torch.special.entr(weights).sum(-1).mean(0)
     reach = (mean > 0).sum(-1)
     most = torch.where(reach > 1, reach, torch.nan).log()
     return ExpertUse(
         tasks=bundle.task_names,
-        experts=_expert_names(bundle, weights.shape[-1]),
+        experts=_name_experts(bundle, weights.shape[-1]),
         mean=mean.numpy(),
         deviation=weights.std(0, correction=0).numpy(),
         entropy=entropy.numpy(),
@@ -116,12 +116,12 @@ def expert_use(bundle: Bundle, table: pa.Table | pa.RecordBatch, *, hide_context
     )
 
 
-def _weight_cell(mean: float, deviation: float) -> str:
+def _format_weight(mean: float, deviation: float) -> str:
     """A dash for an expert that the task takes nothing of: PLE keeps those of other tasks from it."""
     return f"{mean:.2f} ± {deviation:.2f}" if mean > 0 else "-"
 
 
-def _expert_names(bundle: Bundle, experts: int) -> tuple[str, ...]:
+def _name_experts(bundle: Bundle, experts: int) -> tuple[str, ...]:
     if bundle.config.architecture != "ple":
         return tuple(map(str, range(experts)))
     own, shared = bundle.config.task_experts, bundle.config.experts
@@ -161,13 +161,10 @@ class Importance:
         """One task's drops as text, the largest first. Raises ValueError for an unknown task."""
         column = self._column(task)
         rows = [
-            [
-                self.features[row],
-                f"{number(self.drop[row, column], '+.4f')} ± {number(self.deviation[row, column], '.4f')}",
-            ]
+            [self.features[row], _format_drop(self.drop[row, column], self.deviation[row, column])]
             for row in self._order(column)
         ]
-        return text_table([[task, f"{self.scores[column]} {number(self.baseline[column], '.4f')}"], *rows])
+        return format_table([[task, f"{self.scores[column]} {format_number(self.baseline[column], '.4f')}"], *rows])
 
     def __str__(self) -> str:
         return "\n\n".join(map(self.table, self.tasks))
@@ -190,7 +187,7 @@ class Importance:
         require(is_count(top), "top", top, "a whole number from 1 up")
         largest = np.nan_to_num(self.drop, nan=-np.inf).max(1)
         shown = np.argsort(-largest, kind="stable")[:top]
-        figure = new_figure(1.4 + 2.4 * len(self.tasks), 1.2 + 0.3 * len(shown))
+        figure = create_figure(1.4 + 2.4 * len(self.tasks), 1.2 + 0.3 * len(shown))
         panels = figure.subplots(1, len(self.tasks), sharey=True, squeeze=False)[0]
         for column, axes in enumerate(panels):
             axes.barh(
@@ -205,13 +202,17 @@ class Importance:
             axes.grid(axis="x", color="#dddddd", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.locator_params(axis="x", nbins=4)
-            axes.set_xlabel(f"drop in {self.scores[column]} (from {number(self.baseline[column], '.3f')})")
+            axes.set_xlabel(f"drop in {self.scores[column]} (from {format_number(self.baseline[column], '.3f')})")
             axes.set_title(self.tasks[column], fontsize=10)
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.tick_params(axis="y", length=0)
         panels[0].set_yticks(range(len(shown)), [self.features[row] for row in shown])
         panels[0].invert_yaxis()
         figure.savefig(path)
+
+
+def _format_drop(drop: float, deviation: float) -> str:
+    return f"{format_number(drop, '+.4f')} ± {format_number(deviation, '.4f')}"
 
 
 def permutation_importance(
@@ -238,29 +239,31 @@ def permutation_importance(
     _require_rows(table)
     labels = Labels.read(table, [replace(task, sample_weight=None) for task in bundle.tasks])
     inputs = bundle.encode(table, hide_context=hide_context)
-    baseline = _scores(bundle, inputs, labels)
+    baseline = _measure_scores(bundle, inputs, labels)
     draw = np.random.default_rng(seed)
     orders = [torch.from_numpy(draw.permutation(len(inputs))) for _ in range(repeats)]
-    drops = np.stack([_drops(bundle, inputs, labels, feature, orders, baseline) for feature in bundle.spec.names])
+    drops = np.stack(
+        [_measure_drops(bundle, inputs, labels, feature, orders, baseline) for feature in bundle.spec.names]
+    )
     return Importance(
         features=bundle.spec.names,
         tasks=bundle.task_names,
-        scores=tuple(map(score_name, bundle.tasks)),
+        scores=tuple(map(name_score, bundle.tasks)),
         baseline=baseline,
         drop=drops.mean(1),
         deviation=drops.std(1),
     )
 
 
-def _drops(
+def _measure_drops(
     bundle: Bundle, inputs: Encoded, labels: Labels, feature: str, orders: Sequence[Tensor], baseline: np.ndarray
 ) -> np.ndarray:
     """Of one feature, (repeats, T)."""
-    columns = bundle.spec.columns_of(feature)
-    return np.stack([baseline - _scores(bundle, _shuffled(inputs, columns, order), labels) for order in orders])
+    columns = bundle.spec.locate(feature)
+    return np.stack([baseline - _measure_scores(bundle, _shuffle(inputs, columns, order), labels) for order in orders])
 
 
-def _shuffled(inputs: Encoded, columns: Columns, order: Tensor) -> Encoded:
+def _shuffle(inputs: Encoded, columns: FeatureColumns, order: Tensor) -> Encoded:
     """A copy whose rows have these columns of the rows in ``order``."""
     tensors = []
     for tensor, which in zip(inputs.tensors, columns, strict=True):
@@ -272,7 +275,7 @@ def _shuffled(inputs: Encoded, columns: Columns, order: Tensor) -> Encoded:
     return Encoded(*tensors)
 
 
-def _scores(bundle: Bundle, inputs: Encoded, labels: Labels) -> np.ndarray:
+def _measure_scores(bundle: Bundle, inputs: Encoded, labels: Labels) -> np.ndarray:
     """Each task's AUC or R² (T,), NaN without two distinct labels."""
     predictions = bundle.finish(score(bundle.network, inputs).numpy().astype(np.float64))
     scores = np.full(len(bundle.tasks), np.nan)
@@ -282,7 +285,7 @@ def _scores(bundle: Bundle, inputs: Encoded, labels: Labels) -> np.ndarray:
         if task.kind == "binary":
             found = auc(values, predictions.calibrated[known, column])
         else:
-            found = TaskMetrics.of_values(values, predictions.raw[known, column]).r2
+            found = TaskMetrics.measure_values(values, predictions.raw[known, column]).r2
         if found is not None:
             scores[column] = found
     return scores

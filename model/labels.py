@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.config import is_number, one_of, require
-from model.inputs.features import column_of
+from model.config import is_number, require, require_one_of
+from model.inputs.columns import get_column
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a task's name is {self.name!r}, not a word")
-        one_of(f"task {self.name!r}: kind", self.kind, ("binary", "regression"))
+        require_one_of(f"task {self.name!r}: kind", self.kind, ("binary", "regression"))
         weight = self.loss_weight
         require(is_number(weight) and weight >= 0, f"task {self.name!r}: loss_weight", weight, "0 or above")
 
@@ -44,10 +44,18 @@ class Task:
 
 
 @dataclass(frozen=True)
+class TargetScale:
+    """How a task's target is standardised for the network; a binary one is left alone."""
+
+    mean: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Labels:
     """``values`` float64 (n, T), 0 where not known; ``weight`` float32 (n, T), 0 where not known.
 
-    >>> labels = Labels.read(pa.table({"label_click": [1, 0, None]}), tasks_of(["click"]))
+    >>> labels = Labels.read(pa.table({"label_click": [1, 0, None]}), as_tasks(["click"]))
     >>> labels.values.ravel().tolist(), labels.known.ravel().tolist()
     ([1.0, 0.0, 0.0], [True, True, False])
     """
@@ -61,21 +69,21 @@ class Labels:
         """Raises ValueError that names a column which is missing or holds what it must not."""
         values = np.empty((table.num_rows, len(tasks)))
         for column, task in enumerate(tasks):
-            values[:, column] = _label_column(table, task)
+            values[:, column] = _read_labels(table, task)
         known = ~np.isnan(values)
         if not known.all():
             values[~known] = 0.0
         weight = known.astype(np.float32)
         for column, task in enumerate(tasks):
             if task.sample_weight is not None:
-                weight[:, column] *= _weight_column(table, task.sample_weight)
+                weight[:, column] *= _read_weights(table, task.sample_weight)
         return cls(values, weight, known)
 
 
-def tasks_of(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
+def as_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
     """The tasks, a bare name being a binary one. Raises ValueError for none at all or for a repeated name.
 
-    >>> [task.kind for task in tasks_of(["click", Task("spend", kind="regression")])]
+    >>> [task.kind for task in as_tasks(["click", Task("spend", kind="regression")])]
     ['binary', 'regression']
     """
     given = tuple(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str) else ()
@@ -88,9 +96,9 @@ def tasks_of(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
     return made
 
 
-def _label_column(table: pa.Table | pa.RecordBatch, task: Task) -> np.ndarray:
+def _read_labels(table: pa.Table | pa.RecordBatch, task: Task) -> np.ndarray:
     """Float64 (n,), NaN where null or NaN."""
-    values = _numbers(table, task.label, "labels")
+    values = _read_numbers(table, task.label, "labels")
     if task.kind == "binary":
         wrong, wanted = ~np.isnan(values) & (values != 0) & (values != 1), "a label is 0, 1 or null"
     else:
@@ -100,15 +108,15 @@ def _label_column(table: pa.Table | pa.RecordBatch, task: Task) -> np.ndarray:
     return values
 
 
-def _weight_column(table: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
-    values = _numbers(table, name, "weights")
+def _read_weights(table: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
+    values = _read_numbers(table, name, "weights")
     if (wrong := ~(np.isfinite(values) & (values >= 0))).any():
         raise ValueError(f"column {name!r} holds {values[wrong][0]:g}; a weight is a finite number, 0 or above")
     return values.astype(np.float32)
 
 
-def _numbers(table: pa.Table | pa.RecordBatch, name: str, what: str) -> np.ndarray:
-    column = column_of(table, name)
+def _read_numbers(table: pa.Table | pa.RecordBatch, name: str, what: str) -> np.ndarray:
+    column = get_column(table, name)
     try:
         return np.asarray(pc.cast(column, pa.float64()), dtype=np.float64)
     except pa.ArrowException as error:
@@ -127,12 +135,12 @@ class LabelSummary:
     variance: np.ndarray
 
     @classmethod
-    def of(cls, batches: Iterable[Labels], tasks: int) -> LabelSummary:
+    def summarise(cls, batches: Iterable[Labels], tasks: int) -> LabelSummary:
         """Merged batch by batch: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
         Computing Sample Variances", COMPSTAT 1982.
 
         >>> labels = Labels(np.array([[1.0], [3.0]]), np.ones((2, 1)), np.ones((2, 1), bool))
-        >>> summary = LabelSummary.of([labels, labels], 1)
+        >>> summary = LabelSummary.summarise([labels, labels], 1)
         >>> summary.rows.tolist(), summary.mean.tolist(), summary.variance.tolist()
         ([4], [2.0], [1.0])
         """

@@ -28,7 +28,7 @@ class TaskMetrics:
     r2: float | None = None
 
     @classmethod
-    def of(cls, labels: np.ndarray, *, raw: np.ndarray, calibrated: np.ndarray) -> TaskMetrics:
+    def measure(cls, labels: np.ndarray, *, raw: np.ndarray, calibrated: np.ndarray) -> TaskMetrics:
         """From 0/1 labels (n,) and probabilities (n,)."""
         return cls(
             rows=len(labels),
@@ -41,10 +41,10 @@ class TaskMetrics:
         )
 
     @classmethod
-    def of_values(cls, labels: np.ndarray, predicted: np.ndarray) -> TaskMetrics:
+    def measure_values(cls, labels: np.ndarray, predicted: np.ndarray) -> TaskMetrics:
         """Of a regression, from its labels (n,) and predictions (n,).
 
-        >>> figures = TaskMetrics.of_values(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
+        >>> figures = TaskMetrics.measure_values(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
         >>> round(figures.rmse, 4), figures.r2
         (0.7071, 0.5)
         """

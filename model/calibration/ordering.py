@@ -14,33 +14,33 @@ from dataclasses import replace
 
 import numpy as np
 
-from model.calibration.calibration import PLATT_SHARE, SLOPES, Calibrator, sigmoid
+from model.calibration.calibrators import PLATT_SHARE, SLOPE_RANGE, Calibrator, sigmoid
 
-REACH = 40.0
+GRID_REACH = 40.0
 """The grid goes at least as far as this logit on both sides, whatever the rows."""
 EVEN_POINTS, ROW_POINTS, KNOT_POINTS = 40, 100, 60
 """Grid points evenly from end to end, at quantiles of the rows and at knots, the latter two shared out among the
 stages."""
-STEP = 2.0**-10
+GRID_STEP = 2.0**-10
 """Grid points are multiples of this: far enough apart to divide by, and exact in float32 as the raw logits are."""
-LEAST_SLOPE = PLATT_SHARE * SLOPES[0]
+MIN_SLOPE = PLATT_SHARE * SLOPE_RANGE[0]
 """No fitted calibrator is flatter, so none is moved for the sake of its slope. With it float32 neighbours further
 from 0 than 0.001 stay apart in float64."""
-CERTAIN = 30.0
+MAX_LOGIT = 30.0
 """Probabilities of larger logits are 0 or 1 but for 1e-13: all these count as equal."""
-FAINT = 1e-3
+MIN_WEIGHT = 1e-3
 """What a stage weighs at each grid point beside its rows, in rows: where it has none, any row of another stage
 decides, and where no stage has one, all have the same say."""
 
 
-def least_gaps(raw: np.ndarray) -> np.ndarray:
+def measure_gaps(raw: np.ndarray) -> np.ndarray:
     """By how much each stage's logit lies below that of the stage before, at least, (T - 1,), over rows (n, T).
 
-    >>> least_gaps(np.array([[0.0, -1.0], [2.0, 1.5]])).tolist()
+    >>> measure_gaps(np.array([[0.0, -1.0], [2.0, 1.5]])).tolist()
     [0.5]
     """
-    gaps = -np.diff(raw, axis=1).max(axis=0, initial=-REACH)
-    return np.maximum(np.floor(gaps / STEP) * STEP, 0.0)
+    gaps = -np.diff(raw, axis=1).max(axis=0, initial=-GRID_REACH)
+    return np.maximum(np.floor(gaps / GRID_STEP) * GRID_STEP, 0.0)
 
 
 def order_stages(
@@ -69,20 +69,20 @@ def order_stages(
     if gaps is not None:
         # Moved right by the gaps before it, a stage that falls by more than these falls at all.
         below = np.concatenate([[0.0], np.cumsum(gaps)])
-        moved = [_moved(calibrator, by) for calibrator, by in zip(calibrators, below, strict=True)]
+        moved = [_shift(calibrator, by) for calibrator, by in zip(calibrators, below, strict=True)]
         fallen = order_stages(moved, [stage + by for stage, by in zip(logits, below, strict=True)])
         return tuple(
-            own if after is before else _moved(after, -by)
+            own if after is before else _shift(after, -by)
             for own, before, after, by in zip(calibrators, moved, fallen, below, strict=True)
         )
-    if _fall_everywhere(calibrators):
+    if _is_ordered(calibrators):
         return tuple(calibrators)
-    grid = _grid(calibrators, logits)
+    grid = _build_grid(calibrators, logits)
     # Taken off here and put back at the end, so that a stretch pooled to one value still rises.
-    ramp = LEAST_SLOPE * grid
+    ramp = MIN_SLOPE * grid
     maps = np.stack([calibrator(grid) for calibrator in calibrators]) - ramp
-    rows = np.stack([_rows_near(grid, stage.astype(np.float64)) for stage in logits])
-    p = nearest_ordered(sigmoid(np.clip(maps, -CERTAIN, CERTAIN)), rows + FAINT)
+    rows = np.stack([_count_rows_near(grid, stage.astype(np.float64)) for stage in logits])
+    p = project_to_order(sigmoid(np.clip(maps, -MAX_LOGIT, MAX_LOGIT)), rows + MIN_WEIGHT)
     # The minimum takes back what rounding in the logarithms may have done to the order.
     ordered = np.minimum.accumulate(np.log(p) - np.log1p(-p), axis=0) + ramp
     # One slope serves both tails: were it larger for one stage, that stage would cross the others on one side.
@@ -93,7 +93,7 @@ def order_stages(
     )
 
 
-def nearest_ordered(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def project_to_order(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The matrix (T, m) nearest to ``values`` in weighted least squares whose rows never fall and whose columns
     never rise.
 
@@ -102,17 +102,17 @@ def nearest_ordered(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Regression in Two Dimensions", Journal of Optimization Theory and Applications 117(3), 2003. No split is
     ever to be taken back, so the result is exact, however unequal the weights.
 
-    >>> nearest_ordered(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[3.0, 1.0], [1.0, 1.0]])).tolist()
+    >>> project_to_order(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[3.0, 1.0], [1.0, 1.0]])).tolist()
     [[0.125, 1.0], [0.125, 0.5]]
     """
     nearest = np.empty_like(values)
     blocks = [np.ones(values.shape, np.bool_)]
     while blocks:
         block = blocks.pop()
-        mean = _mean(values, weights, block)
-        upper = block & _best_upper_set(np.where(block, weights * (values - mean), 0.0))
+        mean = _average(values, weights, block)
+        upper = block & _find_best_upper_set(np.where(block, weights * (values - mean), 0.0))
         lower = block & ~upper
-        if upper.any() and lower.any() and _mean(values, weights, upper) > _mean(values, weights, lower):
+        if upper.any() and lower.any() and _average(values, weights, upper) > _average(values, weights, lower):
             blocks += [upper, lower]
         else:
             nearest[block] = mean
@@ -121,7 +121,7 @@ def nearest_ordered(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.minimum.accumulate(np.maximum.accumulate(nearest, axis=1), axis=0)
 
 
-def _best_upper_set(gains: np.ndarray) -> np.ndarray:
+def _find_best_upper_set(gains: np.ndarray) -> np.ndarray:
     """Of the sets that hold, with a place, all places right of it and above it, the one of the greatest total
     gain: bool (T, m).
 
@@ -138,16 +138,16 @@ def _best_upper_set(gains: np.ndarray) -> np.ndarray:
     return np.arange(gains.shape[1]) >= np.array(starts[::-1])[:, None]
 
 
-def _mean(values: np.ndarray, weights: np.ndarray, block: np.ndarray) -> float:
+def _average(values: np.ndarray, weights: np.ndarray, block: np.ndarray) -> float:
     return float((values[block] * weights[block]).sum() / weights[block].sum())
 
 
-def _moved(calibrator: Calibrator, by: float) -> Calibrator:
+def _shift(calibrator: Calibrator, by: float) -> Calibrator:
     """The same map for logits that are larger by this much."""
     return replace(calibrator, x=tuple(each + by for each in calibrator.x))
 
 
-def _fall_everywhere(calibrators: Sequence[Calibrator]) -> bool:
+def _is_ordered(calibrators: Sequence[Calibrator]) -> bool:
     """Between neighbouring knots of all of them and beyond the last on either side they are lines, so the knots
     and the slopes tell."""
     knots = np.unique(np.concatenate([calibrator.x for calibrator in calibrators]))
@@ -156,25 +156,25 @@ def _fall_everywhere(calibrators: Sequence[Calibrator]) -> bool:
     return len(slopes) == 1 and bool((np.diff(maps, axis=0) <= 0).all())
 
 
-def _grid(calibrators: Sequence[Calibrator], logits: Sequence[np.ndarray]) -> np.ndarray:
+def _build_grid(calibrators: Sequence[Calibrator], logits: Sequence[np.ndarray]) -> np.ndarray:
     """Up to 200 increasing logits, with all rows and knots between the outermost: dense where rows and knots
     are."""
     stages = len(calibrators)
-    rows = [_spread(stage.astype(np.float64), ROW_POINTS // stages) for stage in logits]
-    knots = [_spread(np.array(calibrator.x), KNOT_POINTS // stages) for calibrator in calibrators]
+    rows = [_pick_evenly(stage.astype(np.float64), ROW_POINTS // stages) for stage in logits]
+    knots = [_pick_evenly(np.array(calibrator.x), KNOT_POINTS // stages) for calibrator in calibrators]
     points = np.concatenate(rows + knots)
-    first, last = np.floor(points.min(initial=-REACH)), np.ceil(points.max(initial=REACH))
+    first, last = np.floor(points.min(initial=-GRID_REACH)), np.ceil(points.max(initial=GRID_REACH))
     even = np.linspace(first, last, EVEN_POINTS)
-    return np.unique(np.round(np.concatenate([points, even]) / STEP) * STEP)
+    return np.unique(np.round(np.concatenate([points, even]) / GRID_STEP) * GRID_STEP)
 
 
-def _spread(values: np.ndarray, count: int) -> np.ndarray:
+def _pick_evenly(values: np.ndarray, count: int) -> np.ndarray:
     """``count`` of the values at even ranks, the least and the greatest among them; all if they are fewer."""
     ranks = np.linspace(0, len(values) - 1, min(count, len(values)))
     return np.sort(values)[ranks.round().astype(np.int64)]
 
 
-def _rows_near(grid: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def _count_rows_near(grid: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """How many rows lie at each grid point (m,); a row between two is split by its nearness to either."""
     right = np.clip(np.searchsorted(grid, logits), 1, len(grid) - 1)
     share = (logits - grid[right - 1]) / (grid[right] - grid[right - 1])

@@ -11,11 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.inputs.columns import Column, as_lists, as_strings, check_name, column_of
-from model.inputs.lookup import MISSING, SPECIAL_IDS, Lookup
-
-PADDING = -1
-"""What fills a row of list ids after its last element."""
+from model.inputs.columns import Column, check_name, get_column, read_lists, read_strings
+from model.inputs.lookup import MISSING, PADDING, SPECIAL_IDS, Lookup
 
 POOLINGS = ("mean", "sum", "max")
 MERGE_AT = 2**16
@@ -37,7 +34,7 @@ class Categorical:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        _check_at_least_1("categorical", self.name, "max_vocabulary", self.max_vocabulary)
+        _require_at_least_1("categorical", self.name, "max_vocabulary", self.max_vocabulary)
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,8 @@ class CategoricalList:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        _check_at_least_1("categorical list", self.name, "max_vocabulary", self.max_vocabulary)
-        _check_at_least_1("categorical list", self.name, "max_length", self.max_length)
+        _require_at_least_1("categorical list", self.name, "max_vocabulary", self.max_vocabulary)
+        _require_at_least_1("categorical list", self.name, "max_length", self.max_length)
         if self.pooling not in POOLINGS:
             raise ValueError(
                 f"categorical list {self.name!r}: pooling is {self.pooling!r}, not one of {', '.join(POOLINGS)}"
@@ -66,7 +63,7 @@ class CategoricalList:
 
 
 @dataclass(frozen=True)
-class _Values:
+class _FittedValues:
     """``values`` by falling frequency, with ids from ``SPECIAL_IDS`` on."""
 
     feature: Categorical | CategoricalList
@@ -86,14 +83,14 @@ class _Values:
 
 
 @dataclass(frozen=True)
-class Vocabulary(_Values):
+class Vocabulary(_FittedValues):
     """A fitted categorical."""
 
     feature: Categorical
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
         """Ids, int32 (n,)."""
-        return self._lookup.ids(column_of(table, self.feature.name), self.feature.name)
+        return self._lookup.find_ids(get_column(table, self.feature.name), self.feature.name)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Vocabulary:
@@ -101,7 +98,7 @@ class Vocabulary(_Values):
 
 
 @dataclass(frozen=True)
-class ListVocabulary(_Values):
+class ListVocabulary(_FittedValues):
     """A fitted categorical list."""
 
     feature: CategoricalList
@@ -110,11 +107,11 @@ class ListVocabulary(_Values):
         """Write ids and padding to all of ``ids``, int32 (n, ``max_length``)."""
         name, most = self.feature.name, self.feature.max_length
         row = 0
-        for lists in as_lists(column_of(table, name), name):
+        for lists in read_lists(get_column(table, name), name):
             block = ids[row : row + len(lists)]
-            lengths, elements = _kept(lists, most)
+            lengths, elements = _keep_first(lists, most)
             block[...] = PADDING
-            block[np.arange(most) < lengths[:, None]] = self._lookup.ids(elements, name)
+            block[np.arange(most) < lengths[:, None]] = self._lookup.find_ids(elements, name)
             if lists.null_count:
                 block[np.asarray(lists.is_null()), 0] = MISSING
             row += len(lists)
@@ -135,13 +132,13 @@ class VocabularyFit:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch. Raises ValueError that names a missing or mistyped column."""
-        column, name = column_of(batch, self.feature.name), self.feature.name
+        column, name = get_column(batch, self.feature.name), self.feature.name
         if isinstance(self.feature, Categorical):
-            self._count(as_strings(column, name))
+            self._count(read_strings(column, name))
             return
-        for lists in as_lists(column, name):
-            _, elements = _kept(lists, self.feature.max_length)
-            self._count(as_strings(elements, name))
+        for lists in read_lists(column, name):
+            _, elements = _keep_first(lists, self.feature.max_length)
+            self._count(read_strings(elements, name))
 
     def finish(self) -> Vocabulary | ListVocabulary:
         self._merge()
@@ -171,12 +168,12 @@ class VocabularyFit:
         self._waiting, self._waiting_rows = [], 0
 
 
-def _check_at_least_1(kind: str, name: str, setting: str, value: int) -> None:
+def _require_at_least_1(kind: str, name: str, setting: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{kind} {name!r}: {setting} is {value!r}, not 1 or more")
 
 
-def _kept(lists: pa.Array, max_length: int) -> tuple[np.ndarray, pa.Array]:
+def _keep_first(lists: pa.Array, max_length: int) -> tuple[np.ndarray, pa.Array]:
     """How many elements of each list count, int (n,), and those elements, list after list."""
     offsets = np.asarray(lists.offsets)
     first, length = offsets[:-1], np.minimum(np.diff(offsets), max_length)

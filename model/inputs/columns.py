@@ -25,7 +25,7 @@ def check_table(table: object) -> None:
         raise ValueError(f"rows are a {kind}, not a pyarrow Table (pyarrow.Table.from_pandas takes a DataFrame)")
 
 
-def column_of(table: pa.Table | pa.RecordBatch, name: str) -> Column:
+def get_column(table: pa.Table | pa.RecordBatch, name: str) -> Column:
     """The column of that name. Raises ValueError that says which columns there are."""
     position = table.schema.get_field_index(name)
     if position < 0:  # not there, or there twice
@@ -34,12 +34,12 @@ def column_of(table: pa.Table | pa.RecordBatch, name: str) -> Column:
     return table.column(position)
 
 
-def chunks_of(column: Column) -> list[pa.Array]:
+def list_chunks(column: Column) -> list[pa.Array]:
     """The arrays that a column is made of."""
     return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
-def as_strings(column: Column, name: str) -> Column:
+def read_strings(column: Column, name: str) -> Column:
     """The values as strings, null where missing. Integers are cast as integers: no digit is lost."""
     kind = column.type
     try:
@@ -52,7 +52,7 @@ def as_strings(column: Column, name: str) -> Column:
         raise ValueError(f"column {name!r} of type {kind} cannot be read as strings: {error}") from error
 
 
-def as_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+def read_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The values as float64 (n,), in memory of their own, NaN where missing or beyond float32; and where they are, bool
     (n,), or None for nowhere."""
     kind = column.type
@@ -73,7 +73,7 @@ def as_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | None
     return values, missing
 
 
-def as_lists(column: Column, name: str) -> list[pa.Array]:
+def read_lists(column: Column, name: str) -> list[pa.Array]:
     """The column's arrays, each a list or large list array. A column of nulls alone has null lists."""
     kind = column.type
     if pa.types.is_null(kind):
@@ -82,4 +82,4 @@ def as_lists(column: Column, name: str) -> list[pa.Array]:
         column = pc.cast(column, pa.list_(kind.value_type))
     elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         raise ValueError(f"column {name!r} is of type {kind}, not a list")
-    return chunks_of(column)
+    return list_chunks(column)

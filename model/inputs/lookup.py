@@ -10,17 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.inputs.columns import Column, as_strings, chunks_of
+from model.inputs.columns import Column, list_chunks, read_strings
 
 MISSING = 0
 """The id of a categorical value that is null."""
 UNSEEN = 1
 """The id of a categorical value outside the vocabulary."""
 SPECIAL_IDS = 2
+"""The first id of the vocabulary itself."""
+PADDING = -1
+"""What fills a row of list ids after its last element."""
 
-ENTRIES_A_ROW = 32
+ENTRIES_PER_ROW = 32
 """A dictionary of up to this many entries a row is looked up whole: the slices of a column that come next share it."""
-SPREAD = 16
+SLOTS_PER_VALUE = 16
 """Integers hash to at least this many slots a value: on average one in 32, at most, finds its slot taken."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, 6.4
 
@@ -29,45 +32,45 @@ class Lookup:
     """The ids of a vocabulary's ``values``: ``SPECIAL_IDS`` for the first, and so on.
 
     >>> lookup = Lookup(["b", "7"])
-    >>> lookup.ids(pa.array(["7", None, "a"]), "c").tolist(), lookup.ids(pa.array([7, 8]), "c").tolist()
+    >>> lookup.find_ids(pa.array(["7", None, "a"]), "c").tolist(), lookup.find_ids(pa.array([7, 8]), "c").tolist()
     ([3, 0, 1], [3, 1])
     """
 
     def __init__(self, values: Sequence[str]) -> None:
         self.values = values
         self._dictionary: pa.Array | None = None
-        self._of_entry = np.empty(0, np.int32)
+        self._entry_ids = np.empty(0, np.int32)
 
-    def ids(self, column: Column, name: str) -> np.ndarray:
+    def find_ids(self, column: Column, name: str) -> np.ndarray:
         """Int32 (n,). Raises ValueError, naming the column, for a type that does not read as strings."""
         if isinstance(column, pa.ChunkedArray):
-            chunks = [self.ids(chunk, name) for chunk in chunks_of(column)]
+            chunks = [self.find_ids(chunk, name) for chunk in list_chunks(column)]
             if len(chunks) == 1:
                 return chunks[0]
             return np.concatenate(chunks) if chunks else np.empty(0, np.int32)
         kind = column.type
-        if pa.types.is_dictionary(kind) and len(column.dictionary) <= ENTRIES_A_ROW * len(column):
-            return _taken(self._ids_of_entries(column.dictionary, name), column.indices)
+        if pa.types.is_dictionary(kind) and len(column.dictionary) <= ENTRIES_PER_ROW * len(column):
+            return _take_ids(self._find_entry_ids(column.dictionary, name), column.indices)
         if pa.types.is_integer(kind) and kind != pa.uint64():
-            return self._ids_of_integers(column)
-        strings = as_strings(column, name)
+            return self._find_integer_ids(column)
+        strings = read_strings(column, name)
         if 2 * len(strings) < len(self.values):
             found = map(self._by_string.get, strings.to_pylist())
             return np.array([UNSEEN if each is None else each for each in found], np.int32)
         return np.asarray(pc.fill_null(pc.index_in(strings, value_set=self._strings), UNSEEN))
 
-    def _ids_of_entries(self, dictionary: pa.Array, name: str) -> np.ndarray:
+    def _find_entry_ids(self, dictionary: pa.Array, name: str) -> np.ndarray:
         """Kept for the next call with the same dictionary: it is held, so that no other can lie where it lies."""
-        if self._dictionary is None or not _is_same_memory(self._dictionary, dictionary):
-            self._of_entry = self.ids(dictionary, name)
+        if self._dictionary is None or not _share_memory(self._dictionary, dictionary):
+            self._entry_ids = self.find_ids(dictionary, name)
             self._dictionary = dictionary
-        return self._of_entry
+        return self._entry_ids
 
-    def _ids_of_integers(self, column: pa.Array) -> np.ndarray:
+    def _find_integer_ids(self, column: pa.Array) -> np.ndarray:
         missing = None
         if column.null_count:
             missing, column = np.asarray(column.is_null()), pc.fill_null(column, 0)
-        ids = self._integers.ids(np.asarray(column).astype(np.int64, copy=False))
+        ids = self._integers.find_ids(np.asarray(column).astype(np.int64, copy=False))
         if missing is not None:
             ids[missing] = MISSING
         return ids
@@ -83,11 +86,11 @@ class Lookup:
         return {None: MISSING} | {value: id for id, value in enumerate(self.values, SPECIAL_IDS)}
 
     @cached_property
-    def _integers(self) -> _Integers:
-        return _Integers(self.values)
+    def _integers(self) -> _IntegerLookup:
+        return _IntegerLookup(self.values)
 
 
-class _Integers:
+class _IntegerLookup:
     """Integers looked up as integers, 64 bits of them: 3 to 13 ns each, where as strings they take 29 to 45.
 
     Every integer has a slot. Where the values lie close together, it is counted from the least and shared by none but
@@ -102,7 +105,7 @@ class _Integers:
         pairs = [pair for pair in pairs if -(2**63) <= pair[0] < 2**63] or [(0, UNSEEN)]
         self.ascending = np.array([value for value, _ in pairs], np.int64)
         self.id_of = np.array([id for _, id in pairs], np.int32)
-        self.bits = (SPREAD * len(pairs)).bit_length()
+        self.bits = (SLOTS_PER_VALUE * len(pairs)).bit_length()
         self.is_close = int(self.ascending[-1]) - int(self.ascending[0]) < 2**self.bits
         slots = self._slots(self.ascending)
         if self.is_close:
@@ -112,7 +115,7 @@ class _Integers:
             self.position_at = np.zeros(2**self.bits, np.int32)
             self.position_at[slots] = np.arange(len(pairs), dtype=np.int32)
 
-    def ids(self, values: np.ndarray) -> np.ndarray:
+    def find_ids(self, values: np.ndarray) -> np.ndarray:
         """Int32 (n,) of int64 (n,)."""
         slots = self._slots(values)
         if self.is_close:
@@ -136,7 +139,7 @@ class _Integers:
         return slots.view(np.int64)
 
 
-def _taken(of_entry: np.ndarray, indices: pa.Array) -> np.ndarray:
+def _take_ids(of_entry: np.ndarray, indices: pa.Array) -> np.ndarray:
     """The ids of dictionary indices; of null ones ``MISSING``."""
     if len(of_entry) == 0:  # nothing but nulls
         return np.full(len(indices), MISSING, np.int32)
@@ -145,7 +148,7 @@ def _taken(of_entry: np.ndarray, indices: pa.Array) -> np.ndarray:
     return of_entry.take(np.asarray(indices))
 
 
-def _is_same_memory(one: pa.Array, other: pa.Array) -> bool:
+def _share_memory(one: pa.Array, other: pa.Array) -> bool:
     return (
         len(one) == len(other)
         and one.offset == other.offset

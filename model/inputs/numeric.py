@@ -11,20 +11,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from model.inputs.columns import as_numbers, check_name, column_of
+from model.inputs.columns import check_name, get_column, read_numbers
+from model.inputs.statistics import Moments, UniformSample, find_quantiles
 
 STANDARD_LIMIT = 10.0
 """Standardised values are clipped to this many standard deviations, so that no outlier drives a score
 alone."""
 RANK_LIMIT = 1e-7
 """Shares below a value are clipped to this far from 0 and 1, normal scores hence to 5.2."""
-REFERENCES = 257
-EDGES = 65
+REFERENCE_QUANTILES = 257
+MAX_EDGES = 65
 EDGE_DECIMALS = 5
 """Edges are rounded to this many decimals: no two of them are closer, and a bin's width can be divided by."""
-SAMPLE_ROWS = 2**18
-"""Quantiles are those of at most this many values: the share below a quantile is then off by about 0.001."""
-SAMPLE_SEED = 0
 
 TRANSFORMS = ("standard", "log", "quantile")
 
@@ -110,7 +108,7 @@ class FittedNumeric:
     """A fitted numeric. ``indicator`` is false where training never saw the value missing.
 
     The network could not have learned what such an indicator means; a missing value then just reads as 0.
-    ``edges`` are quantiles of the encoded values, distinct and increasing, 2 to ``EDGES`` of them.
+    ``edges`` are quantiles of the encoded values, distinct and increasing, 2 to ``MAX_EDGES`` of them.
     """
 
     feature: Numeric
@@ -121,7 +119,7 @@ class FittedNumeric:
     def encode_into(self, values: np.ndarray, missing: np.ndarray | None, table: pa.Table | pa.RecordBatch) -> None:
         """Write the scaled column, 0 where missing, to ``values`` and its indicator to ``missing``, float32 (n,)
         both. Scales are applied in float64."""
-        read, is_missing = _read(table, self.feature)
+        read, is_missing = _read_values(table, self.feature)
         scaled = self.scaler(read)
         if is_missing is not None:
             scaled[is_missing] = 0.0
@@ -155,11 +153,11 @@ class NumericFit:
         self.feature = feature
         self._missing = False
         self._moments = Moments()
-        self._sample = Sample()
+        self._sample = UniformSample()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in a batch. Raises ValueError that names a missing or mistyped column."""
-        values, is_missing = _read(batch, self.feature)
+        values, is_missing = _read_values(batch, self.feature)
         known = values if is_missing is None else values[~is_missing]
         self._missing |= len(known) < len(values)
         self._moments.add(known)
@@ -169,115 +167,25 @@ class NumericFit:
         sample = self._sample.sorted()
         scaler: Standardiser | NormalScores
         if self.feature.transform == "quantile":
-            scaler = NormalScores(tuple(_quantiles(sample, REFERENCES).tolist()))
+            scaler = NormalScores(tuple(find_quantiles(sample, REFERENCE_QUANTILES).tolist()))
         else:
             scaler = Standardiser(self._moments.mean, self._moments.scale)
         return FittedNumeric(
-            self.feature, scaler, indicator=self.feature.context or self._missing, edges=_edges(scaler(sample))
+            self.feature, scaler, indicator=self.feature.context or self._missing, edges=_find_edges(scaler(sample))
         )
 
 
-class Moments:
-    """Count, mean and squared deviations of a stream of numbers.
-
-    Batches are merged as in Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The
-    American Statistician 37(3), 1983: no sum of squares is ever subtracted from another. Everything is
-    counted from the first value, so that a column that never changes has a deviation of exactly 0.
-
-    >>> moments = Moments()
-    >>> for batch in ([1e9 + 1], [1e9 + 3, 1e9 + 5]):
-    ...     moments.add(np.array(batch))
-    >>> moments.mean - 1e9, round(moments.scale ** 2, 12)
-    (3.0, 2.666666666667)
-    """
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._first = self._mean = self._squares = 0.0
-
-    def add(self, values: np.ndarray) -> None:
-        if len(values) == 0:
-            return
-        if self._rows == 0:
-            self._first = float(values[0])
-        values = values - self._first
-        mean, rows = float(values.mean()), self._rows + len(values)
-        values -= mean
-        step = mean - self._mean
-        self._squares += float(values @ values) + step * step * (self._rows * len(values) / rows)
-        self._mean += step * (len(values) / rows)
-        self._rows = rows
-
-    @property
-    def mean(self) -> float:
-        """0 of no numbers."""
-        return self._first + self._mean
-
-    @property
-    def scale(self) -> float:
-        """The standard deviation of the population; 1 where that is 0."""
-        return (self._squares / max(self._rows, 1)) ** 0.5 or 1.0
-
-
-class Sample:
-    """A uniform sample of the values added, ``SAMPLE_ROWS`` at most, however they are cut into batches.
-
-    Every value draws a number from a seeded generator; those with the smallest numbers stay, as in Efraimidis
-    and Spirakis, "Weighted random sampling with a reservoir", Information Processing Letters 97(5), 2006, with
-    all weights equal.
-    """
-
-    def __init__(self) -> None:
-        self._draw = np.random.default_rng(SAMPLE_SEED)
-        self._bound = 1.0
-        self._numbers = [np.empty(0)]
-        self._values = [np.empty(0)]
-        self._held = 0
-
-    def add(self, values: np.ndarray) -> None:
-        numbers = self._draw.random(len(values))
-        stays = np.flatnonzero(numbers < self._bound)
-        if len(stays) == 0:
-            return
-        self._numbers.append(numbers[stays])
-        self._values.append(values[stays])
-        self._held += len(stays)
-        if self._held > 2 * SAMPLE_ROWS:
-            self._trim()
-
-    def sorted(self) -> np.ndarray:
-        self._trim()
-        return np.sort(self._values[0])
-
-    def _trim(self) -> None:
-        numbers, values = np.concatenate(self._numbers), np.concatenate(self._values)
-        if len(numbers) > SAMPLE_ROWS:
-            stay = np.argpartition(numbers, SAMPLE_ROWS)[:SAMPLE_ROWS]
-            numbers, values = numbers[stay], values[stay]
-            self._bound = float(numbers.max())
-        self._numbers, self._values, self._held = [numbers], [values], len(values)
-
-
-def _read(table: pa.Table | pa.RecordBatch, feature: Numeric) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_values(table: pa.Table | pa.RecordBatch, feature: Numeric) -> tuple[np.ndarray, np.ndarray | None]:
     """The column as float64 (n,), NaN where missing, log1p taken if the feature says so; where it is missing, bool
     (n,), or None for nowhere."""
-    values, is_missing = as_numbers(column_of(table, feature.name), feature.name)
+    values, is_missing = read_numbers(get_column(table, feature.name), feature.name)
     if feature.transform == "log":
         values = np.copysign(np.log1p(np.abs(values)), values)
     return values, is_missing
 
 
-def _quantiles(ascending: np.ndarray, most: int) -> np.ndarray:
-    """Evenly spaced quantiles: at most so many, no more than there are values, and 2 at least."""
-    if 2 <= len(ascending) <= most:
-        return ascending  # as interpolated, but for a rounding that could pull values that are alike apart
-    if len(ascending) < 2:
-        return np.repeat(ascending if len(ascending) else 0.0, 2)
-    return np.maximum.accumulate(np.quantile(ascending, np.linspace(0.0, 1.0, most)))
-
-
-def _edges(encoded: np.ndarray) -> tuple[float, ...]:
-    edges = np.unique(np.round(_quantiles(encoded, EDGES), EDGE_DECIMALS)) + 0.0  # not -0
+def _find_edges(encoded: np.ndarray) -> tuple[float, ...]:
+    edges = np.unique(np.round(find_quantiles(encoded, MAX_EDGES), EDGE_DECIMALS)) + 0.0  # not -0
     if len(edges) == 1:
         edges = edges + np.array([-1.0, 1.0])
     return tuple(edges.tolist())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.inputs.features import PADDING, FeatureSpec
+from model.inputs.feature_spec import FeatureSpec
+from model.inputs.lookup import PADDING
 
 EMBEDDING_STD = 0.05
 """Embeddings start small, so that a rare id starts out saying little."""
@@ -100,7 +101,7 @@ class PooledEmbedding(nn.Module):
         return torch.where(self.is_max, highest.masked_fill(count.unsqueeze(-1) == 0, 0.0), pooled)
 
 
-def numeric_embedding(spec: FeatureSpec, config: ModelConfig, dim: int) -> nn.Module | None:
+def build_numeric_embedding(spec: FeatureSpec, config: ModelConfig, dim: int) -> nn.Module | None:
     """A module (n, V) -> (n, V, dim) for the numeric values, or None where the configuration has none.
 
     Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS 2022, in their
@@ -123,16 +124,16 @@ def numeric_embedding(spec: FeatureSpec, config: ModelConfig, dim: int) -> nn.Mo
             activation=True,
             lite=False,
         )
-    bins = [torch.tensor(_thinned(edges, config.numeric_bins)) for edges in spec.edges]
+    bins = [torch.tensor(_thin(edges, config.numeric_bins)) for edges in spec.edges]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*just two bin edges")  # a yes or no has no more than two
         return rtdl.PiecewiseLinearEmbeddings(bins, dim, activation=False, version="B")
 
 
-def _thinned(edges: Sequence[float], bins: int) -> list[float]:
+def _thin(edges: Sequence[float], bins: int) -> list[float]:
     """At most ``bins`` + 1 of the edges, evenly, the first and the last among them.
 
-    >>> _thinned([0.0, 1.0, 2.0, 3.0, 4.0], 2)
+    >>> _thin([0.0, 1.0, 2.0, 3.0, 4.0], 2)
     [0.0, 2.0, 4.0]
     """
     last = len(edges) - 1
@@ -140,7 +141,7 @@ def _thinned(edges: Sequence[float], bins: int) -> list[float]:
     return [edges[round(step * last / steps)] for step in range(steps + 1)]
 
 
-class Inputs(nn.Module):
+class InputLayer(nn.Module):
     """All of a row's features as one vector: embeddings of ids and lists, of numbers, and the numbers.
 
     With ``copies`` every task embeds apart, and reads a vector of its own. Periodic numeric embeddings share
@@ -163,7 +164,7 @@ class Inputs(nn.Module):
             if spec.list_sizes
             else None
         )
-        self.numbers = numeric_embedding(spec, config, numeric_dim)
+        self.numbers = build_numeric_embedding(spec, config, numeric_dim)
         self.width = (
             (len(spec.vocabulary_sizes) + len(spec.list_sizes)) * config.embedding_dim
             + (self.values * config.numeric_embedding_dim if self.numbers is not None else 0)
@@ -173,15 +174,15 @@ class Inputs(nn.Module):
     def forward(self, sparse: Tensor, dense: Tensor, lists: Tensor) -> Tensor:
         vectors = []
         if self.ids is not None:
-            vectors.append(self._flat(self.ids(sparse)))
+            vectors.append(self._flatten(self.ids(sparse)))
         if self.lists is not None:
-            vectors.append(self._flat(self.lists(lists)))
+            vectors.append(self._flatten(self.lists(lists)))
         if self.numbers is not None:
-            vectors.append(self._flat(self.numbers(dense[:, : self.values])))
+            vectors.append(self._flatten(self.numbers(dense[:, : self.values])))
         vectors.append(dense if self.copies is None else dense.unsqueeze(1).expand(-1, self.copies, -1))
         return torch.cat(vectors, -1)
 
-    def _flat(self, vectors: Tensor) -> Tensor:
+    def _flatten(self, vectors: Tensor) -> Tensor:
         """(n, columns, copies * dim) -> (n, columns * dim), or (n, copies, columns * dim)."""
         if self.copies is None:
             return vectors.flatten(1)

@@ -24,7 +24,7 @@ class IndependentHead(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         return scores
 
-    def scores_of(self, probabilities: Tensor) -> Tensor:
+    def invert(self, probabilities: Tensor) -> Tensor:
         """The scores that give these probabilities."""
         return probabilities.logit()
 
@@ -51,7 +51,7 @@ class ChainHead(nn.Module):
         left = torch.logcumsumexp(reached + logsigmoid(-scores), -1)
         return passed - left
 
-    def scores_of(self, probabilities: Tensor) -> Tensor:
+    def invert(self, probabilities: Tensor) -> Tensor:
         """The scores that give these probabilities (..., T), as far as they fall along the stages."""
         conditional = probabilities / pad(probabilities[..., :-1], (1, 0), value=1.0)
         return conditional.clamp(max=0.99).logit()
@@ -76,9 +76,9 @@ class MixedHead(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         return scores.index_copy(1, self.binary, self.head(scores[:, self.binary]))
 
-    def scores_of(self, targets: Tensor) -> Tensor:
+    def invert(self, targets: Tensor) -> Tensor:
         """The scores that give these probabilities and, for regressions, values (T,)."""
-        return targets.index_copy(-1, self.binary, self.head.scores_of(targets[..., self.binary]))
+        return targets.index_copy(-1, self.binary, self.head.invert(targets[..., self.binary]))
 
 
 def build_head(name: Head, binary: Sequence[bool]) -> IndependentHead | ChainHead | MixedHead:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from model.inputs.features import PADDING, Encoded
-from model.network.network import MultiTaskModel
+from model.inputs.encoded import Encoded
+from model.inputs.lookup import PADDING
+from model.network.multitask import MultiTaskModel
 
 SCORING_ROWS = 2048
 
@@ -19,10 +20,10 @@ def score(network: MultiTaskModel, inputs: Encoded) -> Tensor:
     """Outputs (n, T) in evaluation mode: the logit of each binary task, the standardised value of each
     regression."""
     network.eval()
-    return in_pieces(network, inputs)
+    return run_in_pieces(network, inputs)
 
 
-def in_pieces(function: Callable[..., Tensor], inputs: Encoded) -> Tensor:
+def run_in_pieces(function: Callable[..., Tensor], inputs: Encoded) -> Tensor:
     """A function of encoded rows, (n, ...), over pieces of equal size.
 
     Every product is over the same number of rows, the last filled up: products over a few rows round

@@ -43,18 +43,18 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(k, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, activate: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        activate = activate or _unchanged
+        activate = activate or _identity
         if x.ndim == 2:  # one wide product, faster than k narrow ones over the same rows
             wide = self.weight.transpose(0, 1).flatten(1)
-            return activate(_plus(torch.mm(x, wide), self.bias.flatten())).unflatten(1, self.bias.shape)
-        return activate(_plus(torch.bmm(x.transpose(0, 1), self.weight), self.bias.unsqueeze(1))).transpose(0, 1)
+            return activate(_add_bias(torch.mm(x, wide), self.bias.flatten())).unflatten(1, self.bias.shape)
+        return activate(_add_bias(torch.bmm(x.transpose(0, 1), self.weight), self.bias.unsqueeze(1))).transpose(0, 1)
 
 
-def _plus(product: Tensor, bias: Tensor) -> Tensor:
+def _add_bias(product: Tensor, bias: Tensor) -> Tensor:
     return product.add_(bias.to(product.dtype))  # which autocast may have chosen
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 

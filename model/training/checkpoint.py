@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that a step depends on. ``epoch`` counts from 1; ``batch`` is how many of its batches are done."""
 
     network: nn.Module
@@ -34,14 +34,14 @@ class State:
     stale: int = 0
     best_weights: dict[str, Tensor] | None = None
 
-    def tensors(self) -> dict[str, Tensor]:
+    def to_tensors(self) -> dict[str, Tensor]:
         kept = {f"network/{name}": each for name, each in self.network.state_dict().items()}
         kept |= {f"weights/{name}": each for name, each in self.weights.state_dict().items()}
         kept |= {f"best/{name}": each for name, each in (self.best_weights or {}).items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             kept |= {f"optimiser/{index}/{name}": each for name, each in values.items()}
         for index, table in enumerate(self.tables):
-            kept |= {f"tables/{index}/{name}": each for name, each in table.state().items()}
+            kept |= {f"tables/{index}/{name}": each for name, each in table.get_state().items()}
         kept["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             kept["random/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -74,17 +74,17 @@ class Checkpoint:
         self.path = Path(folder) / FILE
         self.training = f"{FORMAT} {training}"
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         """Write the state in the place of the last one, whole or not at all."""
         standing = {"epoch": state.epoch, "batch": state.batch, "best": state.best, "stale": state.stale}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".unfinished")
         safetensors.torch.save_file(
-            state.tensors(), draft, metadata={"training": self.training, "standing": json.dumps(standing)}
+            state.to_tensors(), draft, metadata={"training": self.training, "standing": json.dumps(standing)}
         )
         draft.replace(self.path)
 
-    def load(self, state: State) -> bool:
+    def load(self, state: TrainingState) -> bool:
         """Take up the saved state; False where there is none.
 
         Raises ValueError if it cannot be read, or is of another training.

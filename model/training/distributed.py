@@ -13,37 +13,37 @@ import torch
 from torch import Tensor, distributed, nn
 
 
-def processes() -> int:
+def count_processes() -> int:
     """How many processes train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that writes files."""
-    return processes() == 1 or distributed.get_rank() == 0
+    return count_processes() == 1 or distributed.get_rank() == 0
 
 
-def own_part(rows: int) -> slice:
+def get_own_part(rows: int) -> slice:
     """This process's part of so many rows: every row is one process's, no process has two rows more than another."""
-    number = 0 if processes() == 1 else distributed.get_rank()
-    each, over = divmod(rows, processes())
+    number = 0 if count_processes() == 1 else distributed.get_rank()
+    each, over = divmod(rows, count_processes())
     start = number * each + min(number, over)
     return slice(start, start + each + (number < over))
 
 
-def summed(values: Tensor) -> Tensor:
+def sum_over_processes(values: Tensor) -> Tensor:
     """The sum over processes."""
-    if processes() > 1:
+    if count_processes() > 1:
         values = values.clone()
         distributed.all_reduce(values)
     return values
 
 
-def gathered(values: Tensor) -> tuple[Tensor, int]:
+def gather(values: Tensor) -> tuple[Tensor, int]:
     """The values (n,) of all processes, one process after the other, and where this one's begin."""
-    if processes() == 1:
+    if count_processes() == 1:
         return values, 0
-    sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(processes())]
+    sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(count_processes())]
     distributed.all_gather(sizes, torch.tensor([len(values)], device=values.device))
     lengths = [int(size) for size in sizes]
     padded = [values.new_zeros(max(lengths)) for _ in lengths]
@@ -54,7 +54,7 @@ def gathered(values: Tensor) -> tuple[Tensor, int]:
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
     """Add up the gradients of all processes, in one exchange."""
-    if processes() == 1:
+    if count_processes() == 1:
         return
     gradients = [each.grad for each in parameters if each.grad is not None]
     flat = torch.cat([each.flatten() for each in gradients])

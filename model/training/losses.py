@@ -16,7 +16,7 @@ def task_losses(
 ) -> Tensor:
     """Each task's weighted mean loss (T,): log loss, or the squared error of those not ``binary`` (T,).
 
-    Inputs are (n, T); a target of weight 0 has no influence, whatever it holds. ``total`` (T,) is the weight
+    InputLayer are (n, T); a target of weight 0 has no influence, whatever it holds. ``total`` (T,) is the weight
     to divide by, where these rows are a part of a batch.
 
     >>> task_losses(torch.zeros(2, 2), torch.ones(2, 2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))

@@ -1,8 +1,102 @@
-"""A progress bar for a terminal or a notebook."""
+"""How far training is: measured on the device, reported to the caller, shown as a bar."""
 
 from __future__ import annotations
 
-from model.training.trainer import OnProgress, Progress
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from model.training.checkpoint import TrainingState
+
+if TYPE_CHECKING:
+    from model.bundle import Bundle
+
+PROGRESS_SECONDS = 0.5
+
+OnProgress = Callable[["Progress"], None]
+
+
+class TrainingError(RuntimeError):
+    """A loss is no longer finite; the message names the ``task`` and the ``step``.
+
+    ``bundle`` holds the last good weights: those of the best epoch, without held-out rows of the last whole
+    one; None if no epoch was completed.
+    """
+
+    def __init__(self, task: str, step: int, *, what: str = "loss") -> None:
+        super().__init__(
+            f"the {what} of task {task!r} is not finite at step {step}; a lower learning_rate or a clip_norm may help"
+        )
+        self.task = task
+        self.step = step
+        self.bundle: Bundle | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: sent a few times a second and at the end of each epoch.
+
+    ``loss`` is each task's mean training loss in this epoch so far; ``held_out``, at the end of an epoch with
+    held-out rows, the held-out loss relative to that of a constant, of the task to stop on or the mean of all.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    rows_per_second: float
+    loss: Mapping[str, float]
+    held_out: float | None
+
+
+class Meter:
+    """Sums an epoch's losses on the device; only reading them makes the host wait."""
+
+    def __init__(self, tasks: Sequence[str], state: TrainingState, epochs: int, batches: int) -> None:
+        self.tasks, self.state, self.epochs, self.batches = tasks, state, epochs, batches
+        self.added = self.rows = 0
+        self.sums = torch.zeros(len(tasks), device=state.device)
+        self.first_bad = torch.full((len(tasks),), math.inf, device=state.device)
+        self.started = self.reported = time.monotonic()
+
+    @property
+    def step(self) -> int:
+        """How many steps training has taken."""
+        return (self.state.epoch - 1) * self.batches + self.state.batch
+
+    def add(self, losses: Tensor, rows: int) -> None:
+        self.added += 1
+        self.rows += rows
+        self.sums += losses
+        self.first_bad = self.first_bad.clamp(max=torch.where(losses.isfinite(), math.inf, float(self.step + 1)))
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self.reported > PROGRESS_SECONDS
+
+    def check(self) -> None:
+        """Raise TrainingError if a loss was not finite, naming the task where it began."""
+        step, task = self.first_bad.min(0)
+        if step.isfinite():
+            raise TrainingError(self.tasks[int(task)], int(step))
+
+    def read(self, held_out: float | None) -> Progress:
+        self.check()
+        losses = (self.sums / max(self.added, 1)).tolist()
+        self.reported = time.monotonic()
+        return Progress(
+            epoch=self.state.epoch,
+            epochs=self.epochs,
+            batch=self.state.batch,
+            batches=self.batches,
+            rows_per_second=self.rows / max(self.reported - self.started, 1e-9),
+            loss=dict(zip(self.tasks, losses, strict=True)),
+            held_out=held_out,
+        )
 
 
 def progress_bar() -> OnProgress:

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from model.config import TrainConfig
-from model.inputs.features import PADDING, Encoded
+from model.inputs.encoded import Encoded
+from model.inputs.lookup import PADDING
 from model.network.embeddings import StackedEmbedding
-from model.network.network import MultiTaskModel
-from model.training.distributed import gathered
+from model.network.multitask import MultiTaskModel
+from model.training.distributed import gather
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 TINY = 1e-30
 FLUSH_EVERY = 4096
 """A table is brought up to date after so many steps at the latest: what is kept per step stays small."""
-REACH = 256
+MOMENTUM_REACH = 256
 """Momentum older than this many steps has faded to 2e-12 of itself, and is left out."""
 
 
@@ -55,11 +56,11 @@ class TouchedRows:
         self.last = torch.zeros(len(weight), dtype=torch.int32, device=self.device)
         """How many of the steps since the last flush each row has made."""
         self._owner = torch.zeros_like(self.last)
-        missed = torch.arange(REACH, 0, -1, device=self.device).double()
+        missed = torch.arange(MOMENTUM_REACH, 0, -1, device=self.device).double()
         fading = (BETAS[0] / BETAS[1] ** 0.5) ** missed
         self._fading = torch.stack([fading, fading * EPS / BETAS[1] ** (missed / 2.0)])
         self.steps = 0
-        self._start()
+        self._reset_sums()
 
     def take(self, inputs: Encoded) -> Encoded:
         """Cut the rows of the table that a batch holds out of it, up to date and ready for a gradient; the batch with
@@ -72,7 +73,7 @@ class TouchedRows:
 
     def _take(self, own: Tensor) -> Tensor:
         # All processes take the rows of the whole batch: their gradients then add up row by row.
-        ids, start = gathered(own)
+        ids, start = gather(own)
         order = torch.arange(len(ids), dtype=torch.int32, device=self.device)
         self._owner[ids] = order
         owner = self._owner[ids]  # one occurrence of an id stands for all: in half the time of torch.unique
@@ -83,12 +84,12 @@ class TouchedRows:
         last, weight, moments = (
             each.index_select(0, ids) for each in (self.last, self.table.table.weight.detach(), self.moments)
         )
-        self._make_up(weight, moments, last)
+        self._catch_up(weight, moments, last)
         self._moments = moments
         self.rows = self.table.taken = weight.requires_grad_()
         return self._owners[start : start + len(own)]
 
-    def _make_up(self, weight: Tensor, moments: Tensor, last: Tensor) -> None:
+    def _catch_up(self, weight: Tensor, moments: Tensor, last: Tensor) -> None:
         """Make the moves that rows (n, dim) have missed since their ``last`` one (n,), in place."""
         product, total, weighted = self.kept[:, : self.since + 1]
         missed = torch.arange(self.since, -1, -1, device=self.device).double()
@@ -120,7 +121,7 @@ class TouchedRows:
         self.moments.index_copy_(0, self._ids, moments)
         self.last[self._ids] = self.since
         self.product *= 1.0 - rate * self.decay
-        first = max(self.since - REACH, 0)
+        first = max(self.since - MOMENTUM_REACH, 0)
         newest = self._fading[:, first - self.since :] * (rate * unbias[1] / unbias[0] / self.product)
         newest[1] *= unbias[1]
         self.kept[1:, first : self.since] += newest
@@ -134,18 +135,18 @@ class TouchedRows:
         """Bring every row up to date, in the table itself."""
         for part in torch.arange(len(self.last), device=self.device).split(2**16) if self.since else ():
             rows = slice(int(part[0]), int(part[-1]) + 1)
-            self._make_up(self.table.table.weight[rows], self.moments[rows], self.last[rows])
+            self._catch_up(self.table.table.weight[rows], self.moments[rows], self.last[rows])
         self.last.zero_()
-        self._start()
+        self._reset_sums()
 
-    def _start(self) -> None:
+    def _reset_sums(self) -> None:
         """Count steps anew: no row has any to make up for."""
         self.since, self.product = 0, 1.0
         self.kept = torch.zeros(3, FLUSH_EVERY + 1, dtype=torch.float64, device=self.device)
         """Per step s since the last flush: D_s, and the sums up to now of c_j and of c_j e_j."""
         self.kept[0, 0] = self.product
 
-    def state(self) -> dict[str, Tensor]:
+    def get_state(self) -> dict[str, Tensor]:
         """All that the next step depends on, beside the table's weights."""
         counts = torch.tensor([self.steps, self.since, self.product], dtype=torch.float64)
         return {"moments": self.moments, "last": self.last, "kept": self.kept, "counts": counts}
@@ -158,7 +159,7 @@ class TouchedRows:
         self.steps, self.since = int(steps), int(since)
 
 
-def touched_tables(network: MultiTaskModel, config: TrainConfig) -> list[TouchedRows]:
+def build_touched_rows(network: MultiTaskModel, config: TrainConfig) -> list[TouchedRows]:
     """One for each embedding table of ids and of lists."""
     tables = []
     if network.inputs.ids is not None:

@@ -4,66 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.inputs.features import MISSING, PADDING, UNSEEN, Encoded, FeatureSpec
+from model.inputs.encoded import Encoded
+from model.inputs.feature_spec import FeatureSpec
+from model.inputs.lookup import MISSING, PADDING, UNSEEN
 from model.labels import Task
 from model.network.inference import score
-from model.network.network import MultiTaskModel
-from model.training.checkpoint import Checkpoint, State
-from model.training.data import Examples, Source
-from model.training.distributed import is_first, processes, sum_gradients, summed
+from model.network.multitask import MultiTaskModel
+from model.training.checkpoint import Checkpoint, TrainingState
+from model.training.distributed import count_processes, is_first_process, sum_gradients, sum_over_processes
+from model.training.examples import Examples
 from model.training.losses import TaskWeights, task_losses
-from model.training.touched_rows import touched_tables
+from model.training.progress import Meter, OnProgress, TrainingError
+from model.training.sources import Source
+from model.training.touched_rows import build_touched_rows
 
-if TYPE_CHECKING:
-    from model.bundle import Bundle
-
-PROGRESS_SECONDS = 0.5
 CHECKPOINT_SECONDS = 60.0
 """The least time between two checkpoints inside an epoch; the end of an epoch always is one."""
-
-OnProgress = Callable[["Progress"], None]
-
-
-class TrainingError(RuntimeError):
-    """A loss is no longer finite; the message names the ``task`` and the ``step``.
-
-    ``bundle`` holds the last good weights: those of the best epoch, without held-out rows of the last whole
-    one; None if no epoch was completed.
-    """
-
-    def __init__(self, task: str, step: int, *, what: str = "loss") -> None:
-        super().__init__(
-            f"the {what} of task {task!r} is not finite at step {step}; a lower learning_rate or a clip_norm may help"
-        )
-        self.task = task
-        self.step = step
-        self.bundle: Bundle | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands: sent a few times a second and at the end of each epoch.
-
-    ``loss`` is each task's mean training loss in this epoch so far; ``held_out``, at the end of an epoch with
-    held-out rows, the held-out loss relative to that of a constant, of the task to stop on or the mean of all.
-    """
-
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    rows_per_second: float
-    loss: Mapping[str, float]
-    held_out: float | None
 
 
 def pick_device(name: str) -> torch.device:
@@ -120,7 +83,7 @@ class Trainer:
         self.binary = None if all(binary) else torch.tensor(binary, device=device)
         self.weigh = TaskWeights(tasks, learned=config.loss_weights == "uncertainty").to(device)
         # L2 on embeddings has a gradient for every row; without it, a step costs the rows it touches.
-        self.tables = [] if config.l2_embedding else touched_tables(network, config)
+        self.tables = [] if config.l2_embedding else build_touched_rows(network, config)
         apart = {id(each.table.table.weight) for each in self.tables}
         weights = [each for each in network.parameters() if id(each) not in apart]
         self.parameters = [*weights, *self.weigh.parameters()]
@@ -133,7 +96,7 @@ class Trainer:
             lr=config.learning_rate,
             fused=True,
         )
-        self.state = State(network, self.weigh, optimiser, device, self.tables)
+        self.state = TrainingState(network, self.weigh, optimiser, device, self.tables)
         self.good: dict[str, Tensor] | None = None
 
     def run(self, checkpoint: Checkpoint | None) -> None:
@@ -144,10 +107,10 @@ class Trainer:
         """
         state, config = self.state, self.config
         if checkpoint is not None and checkpoint.load(state):
-            self.good = state.best_weights or self._weights()
+            self.good = state.best_weights or self._copy_weights()
         try:
             while state.epoch <= config.epochs and state.stale < config.patience:
-                self._epoch(checkpoint)
+                self._run_epoch(checkpoint)
         except TrainingError:
             if self.good is not None:
                 self.network.load_state_dict(self.good)
@@ -159,9 +122,9 @@ class Trainer:
     def has_good_weights(self) -> bool:
         return self.good is not None
 
-    def _epoch(self, checkpoint: Checkpoint | None) -> None:
+    def _run_epoch(self, checkpoint: Checkpoint | None) -> None:
         state, config, batches = self.state, self.config, self.source.batches
-        meter = _Meter([task.name for task in self.tasks], state, config.epochs, batches)
+        meter = Meter([task.name for task in self.tasks], state, config.epochs, batches)
         saved = time.monotonic()
         self.network.train()
         # The order depends on seed and epoch alone, so that a resumed run meets the same batches.
@@ -169,7 +132,7 @@ class Trainer:
             if number < state.batch:
                 continue
             self._set_learning_rate((state.epoch - 1) * batches + number)
-            meter.add(self._step(batch), len(batch) * processes())
+            meter.add(self._step(batch), len(batch) * count_processes())
             state.batch += 1
             if self.on_progress is not None and meter.is_due():
                 self.on_progress(meter.read(None))
@@ -191,12 +154,12 @@ class Trainer:
         with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             outputs = self.forward(*inputs.tensors)
         outputs = outputs.float()
-        total = summed(batch.weight.sum(0))
+        total = sum_over_processes(batch.weight.sum(0))
         losses = task_losses(outputs, batch.targets, batch.weight, binary=self.binary, total=total)
-        share = 1.0 / processes()
+        share = 1.0 / count_processes()
         loss = self.weigh(losses, share=share) + share * self.network.architecture.penalty(outputs)
         if config.l2_embedding or config.l2_dense:
-            tables, weights = self.network.squares()
+            tables, weights = self.network.sum_squares()
             loss = loss + share * (config.l2_embedding * tables + config.l2_dense * weights)
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -207,32 +170,34 @@ class Trainer:
         state.optimiser.step()
         for table in self.tables:
             table.step(state.optimiser.param_groups[0]["lr"])
-        return summed(losses.detach())
+        return sum_over_processes(losses.detach())
 
     def _set_learning_rate(self, step: int) -> None:
-        rate = self.config.learning_rate * rate_factor(step, self.config.epochs * self.source.batches, self.config)
+        rate = self.config.learning_rate * learning_rate_factor(
+            step, self.config.epochs * self.source.batches, self.config
+        )
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
 
-    def _end_epoch(self, meter: _Meter) -> None:
+    def _end_epoch(self, meter: Meter) -> None:
         """Judge the epoch, keep its weights if they are the best, and count it."""
         state, relative = self.state, None
         for table in self.tables:
             table.flush()
         if self.held_out is not None:
-            relative = self._held_out_loss(meter)
+            relative = self._measure_held_out_loss(meter)
         if self.on_progress is not None:
             self.on_progress(meter.read(relative))
         if relative is None:
-            self.good = self._weights()
+            self.good = self._copy_weights()
         elif relative < state.best:
             state.best, state.stale = relative, 0
-            self.good = state.best_weights = self._weights()
+            self.good = state.best_weights = self._copy_weights()
         else:
             state.stale += 1
         state.epoch, state.batch = state.epoch + 1, 0
 
-    def _held_out_loss(self, meter: _Meter) -> float:
+    def _measure_held_out_loss(self, meter: Meter) -> float:
         assert self.held_out is not None
         rows = self.held_out
         losses = task_losses(score(self.network, rows.inputs), rows.targets, rows.weight, binary=self.binary)
@@ -244,20 +209,20 @@ class Trainer:
             return float(relative[[task.name for task in self.tasks].index(self.config.stop_on)])
         return float(relative[(rows.weight > 0).any(0)].mean())
 
-    def _weights(self) -> dict[str, Tensor]:
+    def _copy_weights(self) -> dict[str, Tensor]:
         """A copy of the network's weights as they are."""
         return {name: weight.clone() for name, weight in self.network.state_dict().items()}
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        if is_first():
+        if is_first_process():
             checkpoint.save(self.state)
 
 
-def rate_factor(step: int, steps: int, config: TrainConfig) -> float:
+def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
     """What the learning rate is multiplied by at a step, counted from 0.
 
     >>> config = TrainConfig(schedule="linear", warmup=0.2)
-    >>> [rate_factor(step, 10, config) for step in (0, 1, 2, 6, 9)]
+    >>> [learning_rate_factor(step, 10, config) for step in (0, 1, 2, 6, 9)]
     [0.5, 1.0, 1.0, 0.5, 0.125]
     """
     rise = math.ceil(config.warmup * steps)
@@ -282,48 +247,3 @@ def hide_at_random(spec: FeatureSpec, inputs: Encoded, config: TrainConfig) -> E
         return ids.masked_fill(hidden & (ids != MISSING) & (ids != PADDING), UNSEEN)
 
     return Encoded(as_unseen(inputs.sparse), inputs.dense, as_unseen(inputs.lists))
-
-
-class _Meter:
-    """Sums an epoch's losses on the device; only reading them makes the host wait."""
-
-    def __init__(self, tasks: Sequence[str], state: State, epochs: int, batches: int) -> None:
-        self.tasks, self.state, self.epochs, self.batches = tasks, state, epochs, batches
-        self.added = self.rows = 0
-        self.sums = torch.zeros(len(tasks), device=state.device)
-        self.first_bad = torch.full((len(tasks),), math.inf, device=state.device)
-        self.started = self.reported = time.monotonic()
-
-    @property
-    def step(self) -> int:
-        """How many steps training has taken."""
-        return (self.state.epoch - 1) * self.batches + self.state.batch
-
-    def add(self, losses: Tensor, rows: int) -> None:
-        self.added += 1
-        self.rows += rows
-        self.sums += losses
-        self.first_bad = self.first_bad.clamp(max=torch.where(losses.isfinite(), math.inf, float(self.step + 1)))
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self.reported > PROGRESS_SECONDS
-
-    def check(self) -> None:
-        """Raise TrainingError if a loss was not finite, naming the task where it began."""
-        step, task = self.first_bad.min(0)
-        if step.isfinite():
-            raise TrainingError(self.tasks[int(task)], int(step))
-
-    def read(self, held_out: float | None) -> Progress:
-        self.check()
-        losses = (self.sums / max(self.added, 1)).tolist()
-        self.reported = time.monotonic()
-        return Progress(
-            epoch=self.state.epoch,
-            epochs=self.epochs,
-            batch=self.state.batch,
-            batches=self.batches,
-            rows_per_second=self.rows / max(self.reported - self.started, 1e-9),
-            loss=dict(zip(self.tasks, losses, strict=True)),
-            held_out=held_out,
-        )

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from model import Bundle
-from model.calibration.calibration import IDENTITY, Calibrator, fit_isotonic, fit_platt
-from model.calibration.ordering import least_gaps, order_stages
+from model.calibration.calibrators import IDENTITY, Calibrator, fit_isotonic, fit_platt
+from model.calibration.ordering import measure_gaps, order_stages
 from model.network.inference import score
 from pipeline.config.settings import Settings
 from pipeline.models.promotion import Verdict, judge
@@ -136,7 +136,7 @@ def cross_fitted(bundle: Bundle, table: pa.Table, labels: np.ndarray, folds: np.
     score them.
     """
     logits = score(bundle.network, bundle.encode(table, hide_context=True)).numpy().astype(np.float64)
-    gaps = least_gaps(logits).tolist()
+    gaps = measure_gaps(logits).tolist()
     probabilities = np.empty_like(logits)
     for fold in np.unique(folds):
         inside = folds == fold

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from model import Bundle
-from model.display import new_figure
+from model.display import create_figure
 from model.inspection import ExpertUse, expert_use
 from model.metrics import reliability
-from model.network.architectures import Architecture
+from model.network.architectures.base import Architecture
 
 
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, stages: Sequence[str], path: Path) -> None:
@@ -23,7 +23,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, stages: Sequ
         labels: float (n, T), NaN where unknown.
         probabilities: (n, T), from a calibration that these labels did not fit.
     """
-    figure = new_figure(3.0 * len(stages), 3.2)
+    figure = create_figure(3.0 * len(stages), 3.2)
     for column, (stage, axes) in enumerate(zip(stages, figure.subplots(1, len(stages), squeeze=False)[0], strict=True)):
         known = ~np.isnan(labels[:, column])
         diagram = reliability(labels[known, column], probabilities[known, column])

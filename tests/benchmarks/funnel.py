@@ -28,7 +28,7 @@ import pyarrow as pa
 import torch
 
 from model import Categorical, Feature, FeatureSpec, ModelConfig, Progress, TrainConfig, fit
-from model.calibration.calibration import calibrate, sigmoid
+from model.calibration.calibrators import calibrate, sigmoid
 from tests.benchmarks.funnel_data import FUNNELS, Funnel, prepare, read
 from tests.benchmarks.tuning import Job, Split, draw, parameters, run_all, sized
 

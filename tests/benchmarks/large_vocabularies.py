@@ -30,7 +30,7 @@ def main() -> None:
     curves = compare_with_dense()
     small, large = spec_of(SMALL), spec_of(LARGE)
     rows = {size: examples_of(STEPS * BATCH, size) for size in (SMALL, LARGE)}
-    few = rows[LARGE].rows(slice(0, 2 * BATCH))
+    few = rows[LARGE].select(slice(0, 2 * BATCH))
     ours = {SMALL: Ours(small), LARGE: Ours(large)}
     for _ in range(3):  # the pages of fresh moments are there once their rows have been touched
         ours[LARGE].train(rows[LARGE], BATCH)

@@ -21,12 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from model import FeatureSpec, ModelConfig, Task, TrainConfig
-from model.inputs.categorical import SPECIAL_IDS, Categorical, Vocabulary
-from model.inputs.features import Encoded
+from model.inputs.categorical import Categorical, Vocabulary
+from model.inputs.encoded import Encoded
+from model.inputs.lookup import SPECIAL_IDS
 from model.inputs.numeric import FittedNumeric, Numeric, Standardiser
 from model.network.inference import score
-from model.network.network import MultiTaskModel, build_model
-from model.training.data import Examples, Resident
+from model.network.multitask import MultiTaskModel, build_model
+from model.training.examples import Examples
+from model.training.sources import ResidentSource
 from model.training.trainer import Trainer
 
 SPARSE, DENSE, DIM, EXPERTS = 20, 30, 16, 8
@@ -107,7 +109,7 @@ class Ours:
             self.trainer = Trainer(
                 self.network,
                 self.spec,
-                Resident(rows, batch_size=batch),
+                ResidentSource(rows, batch_size=batch),
                 None,
                 tasks=self.tasks,
                 base=torch.ones(len(TASKS), device=self.device),
@@ -118,7 +120,7 @@ class Ours:
         self.trainer.run(None)
 
     def infer(self, rows: Examples, batch: int) -> Tensor:
-        pieces = (rows.inputs.rows(piece) for piece in _pieces(len(rows), batch))
+        pieces = (rows.inputs.select(piece) for piece in _pieces(len(rows), batch))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.training.get("precision") == "bfloat16"):
             scores = [score(self.network, piece) for piece in pieces]
         return torch.cat(scores).float().sigmoid()

@@ -32,8 +32,10 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from model import Categorical, FeatureSpec, Numeric
-from model.labels import Labels, tasks_of
-from model.training.data import PIECE_ROWS, READ_AHEAD, Examples, Streamed
+from model.labels import Labels, as_tasks
+from model.training.examples import Examples
+from model.training.shuffle_buffer import PIECE_ROWS
+from model.training.sources import READ_AHEAD, StreamedSource
 from tests.benchmarks.harness import PeakMemory, Timing, in_turns, memory_of, rates_table, write_report
 from tests.benchmarks.tuning import markdown
 
@@ -45,7 +47,7 @@ ASKED = 2_000_000
 
 CATEGORICALS = [f"c{column}" for column in range(20)]
 NUMERICS = [f"x{column}" for column in range(30)]
-TASKS = tasks_of(["click", "register", "complete"])
+TASKS = as_tasks(["click", "register", "complete"])
 LABELS = [task.label for task in TASKS]
 VALUES = 10_000
 FEATURES = [*map(Categorical, CATEGORICALS), *map(Numeric, NUMERICS)]
@@ -116,8 +118,8 @@ def examples(spec: FeatureSpec, table: pa.Table | pa.RecordBatch) -> Examples:
     return Examples(spec.encode(table), torch.from_numpy(targets), torch.from_numpy(labels.weight))
 
 
-def stream(path: Path, spec: FeatureSpec, *, batch_size: int = BATCH, shuffle_rows: int = SHUFFLE) -> Streamed:
-    return Streamed(
+def stream(path: Path, spec: FeatureSpec, *, batch_size: int = BATCH, shuffle_rows: int = SHUFFLE) -> StreamedSource:
+    return StreamedSource(
         ds.dataset(path),
         lambda table: examples(spec, table),
         columns=[*CATEGORICALS, *NUMERICS, *LABELS],

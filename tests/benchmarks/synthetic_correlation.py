@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from model.network.architectures import MMoE, OMoE, SharedBottom
+from model.network.architectures.mmoe import MMoE, OMoE
+from model.network.architectures.shared_bottom import SharedBottom
 from model.network.layers import StackedLinear, StackedMLP
-from model.network.network import Towers
+from model.network.multitask import Towers
 from tests.benchmarks.tuning import interval, machine, markdown
 
 INPUTS, TASKS, EXPERTS, EXPERT_UNITS, TOWER_UNITS = 100, 2, 8, 16, 8

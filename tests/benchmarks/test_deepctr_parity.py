@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model import Categorical, CategoricalList, FeatureSpec, ModelConfig, Numeric, Task
-from model.network.network import build_model
+from model.network.multitask import build_model
 
 deepctr = pytest.importorskip("deepctr_torch.models", reason="needs the bench extra: deepctr-torch and requests")
 inputs = pytest.importorskip("deepctr_torch.inputs")

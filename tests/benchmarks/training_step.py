@@ -18,7 +18,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from model.metrics import auc
-from model.training.data import Examples
+from model.training.examples import Examples
 from tests.benchmarks.harness import Timing, in_turns, rates_table, write_report
 from tests.benchmarks.peers import (
     DIM,
@@ -58,7 +58,7 @@ def main(device: str = "cpu") -> None:
     bfloat16 training_step_float32.md."""
     sizes = SIZES[device]
     rows = examples_of(sizes.train_batches * sizes.train_batch, VOCABULARY, device=device)
-    some = rows.rows(slice(0, sizes.infer_batches * sizes.infer_batch))
+    some = rows.select(slice(0, sizes.infer_batches * sizes.infer_batch))
     contenders = contenders_on(device)
     trained = _timed(
         {name: lambda each=each: each.train(rows, sizes.train_batch) for name, each in contenders.items()},

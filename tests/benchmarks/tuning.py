@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 
 from model import FeatureSpec, ModelConfig, Task
-from model.network.network import build_model
+from model.network.multitask import build_model
 
 Job = dict[str, Any]
 """What tells one fit from all others, in plain JSON values."""

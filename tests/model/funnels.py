@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from model import Categorical, Numeric
-from model.calibration.calibration import sigmoid
+from model.calibration.calibrators import sigmoid
 
 TASKS = ("click", "register", "complete")
 FEATURES = (

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import Bundle, BundleError, ModelConfig
-from model.bundle import manifest_digest
-from model.calibration.calibration import Calibrator
-from model.network.network import build_model
+from model.bundle import digest_manifest
+from model.calibration.calibrators import Calibrator
+from model.network.multitask import build_model
 from tests.model.funnels import TASKS, draw_funnel
 
 
@@ -124,7 +124,7 @@ def change_manifest(*, sign=False, **changes):
         path = folder / "bundle.json"
         manifest = json.loads(path.read_text()) | changes
         if sign:
-            manifest["manifest_sha256"] = manifest_digest(manifest)
+            manifest["manifest_sha256"] = digest_manifest(manifest)
         path.write_text(json.dumps(manifest))
 
     return change

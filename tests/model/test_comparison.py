@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from model import Categorical, ModelConfig, Numeric, Seesaw, Task, TrainConfig, fit, seesaw
-from model.calibration.calibration import sigmoid
+from model.calibration.calibrators import sigmoid
 from tests.model.funnels import draw_funnel
 
 ROWS = 1_600

@@ -22,9 +22,9 @@ from model import (
     fit,
     permutation_importance,
 )
-from model.bundle import TargetScale
-from model.calibration.calibration import IDENTITY
-from model.network.network import build_model
+from model.calibration.calibrators import IDENTITY
+from model.labels import TargetScale
+from model.network.multitask import build_model
 from tests.model.funnels import TASKS, draw_funnel, replace
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from model import Bundle
-from model.config import Architecture
+from model.config import ArchitectureName
 from tests.model.funnels import draw_funnel
 from tests.support.places import ROOT
 
@@ -69,4 +69,4 @@ def test_a_script_for_several_gpus_runs_in_two_processes(code, tmp_path):
 
 def test_every_architecture_has_a_row():
     header, *rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert (header, rows) == ("architecture", list(get_args(Architecture)))
+    assert (header, rows) == ("architecture", list(get_args(ArchitectureName)))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from model.calibration.calibration import IDENTITY, Calibrator, calibrate, sigmoid
-from model.calibration.ordering import least_gaps, nearest_ordered, order_stages
+from model.calibration.calibrators import IDENTITY, Calibrator, calibrate, sigmoid
+from model.calibration.ordering import measure_gaps, order_stages, project_to_order
 from model.metrics import expected_calibration_error
 
 
@@ -194,7 +194,7 @@ def plainly_nearest(values, weights):
     weights=arrays.arrays(np.float64, (3, 3), elements=st.floats(-12, 12).map(np.exp)),
 )
 def test_the_nearest_ordered_matrix_is_that_of_the_formula(values, weights):
-    nearest = nearest_ordered(values, weights)
+    nearest = project_to_order(values, weights)
     assert (np.diff(nearest, axis=1) >= 0).all() and (np.diff(nearest, axis=0) <= 0).all()
     assert nearest == pytest.approx(plainly_nearest(values, weights), abs=1e-9)
 
@@ -211,7 +211,7 @@ def test_rows_that_keep_their_distance_fall_and_rank_as_the_raw_ones(stages, see
     distance = draw.uniform(0, 2, len(stages))
     raw = draw.normal(3.0, 3.0, (200, 1)) - np.cumsum(draw.exponential(1.0, (200, len(stages))) + distance, axis=1)
     raw = raw.astype(np.float32).astype(np.float64)
-    ordered = order_stages(*zip(*stages, strict=True), gaps=least_gaps(raw))
+    ordered = order_stages(*zip(*stages, strict=True), gaps=measure_gaps(raw))
     calibrated = np.stack([stage(column) for stage, column in zip(ordered, raw.T, strict=True)], 1)
     assert (np.diff(calibrated, axis=1) <= 4 * np.spacing(np.abs(calibrated[:, 1:]))).all()
     assert (np.argsort(calibrated, axis=0, kind="stable") == np.argsort(raw, axis=0, kind="stable")).all()
@@ -221,4 +221,4 @@ def test_a_distance_spares_maps_that_only_cross_where_no_row_is():
     lines, logits = [IDENTITY, platt(1.0, 0.3)], [np.linspace(-3, 0, 500), np.linspace(-5, -1, 500)]
     assert order_stages(lines, logits, gaps=[0.5])[1] is lines[1]
     assert order_stages(lines, logits, gaps=[0.2])[1](np.array([-2.0]))[0] < -1.7 - 0.01
-    assert least_gaps(np.array([[1.0, 0.5, 0.5], [0.0, -1.0, -3.0]])).tolist() == [0.5, 0.0]
+    assert measure_gaps(np.array([[1.0, 0.5, 0.5], [0.0, -1.0, -3.0]])).tolist() == [0.5, 0.0]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.inputs.categorical import MERGE_AT, VocabularyFit
-from model.inputs.features import MISSING, PADDING, SPECIAL_IDS, UNSEEN, Categorical, CategoricalList, FeatureSpec
-from model.inputs.lookup import Lookup
+from model.inputs.categorical import MERGE_AT, Categorical, CategoricalList, VocabularyFit
+from model.inputs.feature_spec import FeatureSpec
+from model.inputs.lookup import MISSING, PADDING, SPECIAL_IDS, UNSEEN, Lookup
 
 
 def fitted(column, feature):
@@ -107,19 +107,19 @@ def test_integers_have_the_ids_of_their_decimal_strings(values, odd, kind, data)
     ids = {value: id for id, value in enumerate(vocabulary, SPECIAL_IDS)}
     expected = [MISSING if each is None else ids.get(str(each), UNSEEN) for each in column.to_pylist()]
     lookup = Lookup(vocabulary)
-    assert lookup.ids(column, "c").tolist() == expected
-    assert lookup.ids(column.slice(1), "c").tolist() == expected[1:]
-    assert lookup.ids(column.dictionary_encode(), "c").tolist() == expected
-    assert lookup.ids(column.cast(pa.string()), "c").tolist() == expected
+    assert lookup.find_ids(column, "c").tolist() == expected
+    assert lookup.find_ids(column.slice(1), "c").tolist() == expected[1:]
+    assert lookup.find_ids(column.dictionary_encode(), "c").tolist() == expected
+    assert lookup.find_ids(column.cast(pa.string()), "c").tolist() == expected
 
 
 @pytest.mark.parametrize("step", [1, 3, 2**32, 2**44 + 1], ids=["dense", "close", "far", "farther"])
 def test_every_integer_of_a_large_vocabulary_is_found(step):
     values = np.arange(-5_000, 5_000) * step
     lookup = Lookup([str(value) for value in values])
-    np.testing.assert_array_equal(lookup.ids(pa.array(values), "c"), np.arange(10_000) + SPECIAL_IDS)
+    np.testing.assert_array_equal(lookup.find_ids(pa.array(values), "c"), np.arange(10_000) + SPECIAL_IDS)
     between = pa.array(np.setdiff1d(np.concatenate([values + 1, values - 1, [2**63 - 1, -(2**63)]]), values))
-    assert set(lookup.ids(between, "c")) == {UNSEEN}
+    assert set(lookup.find_ids(between, "c")) == {UNSEEN}
 
 
 def test_dictionaries_that_follow_each_other_are_told_apart():
@@ -127,20 +127,20 @@ def test_dictionaries_that_follow_each_other_are_told_apart():
     column = pa.array(["a", "b", "b", None]).dictionary_encode()
     other = pa.DictionaryArray.from_arrays(column.indices, pa.array(["c", "a"]))
     for _ in range(2):
-        assert lookup.ids(column, "c").tolist() == [2, 3, 3, MISSING]
-        assert lookup.ids(other, "c").tolist() == [4, 2, 2, MISSING]
-        assert lookup.ids(other.slice(1, 2), "c").tolist() == [2, 2]
+        assert lookup.find_ids(column, "c").tolist() == [2, 3, 3, MISSING]
+        assert lookup.find_ids(other, "c").tolist() == [4, 2, 2, MISSING]
+        assert lookup.find_ids(other.slice(1, 2), "c").tolist() == [2, 2]
     entries = pa.array(["a", "b", "c"])
     parts = [pa.DictionaryArray.from_arrays(pa.array([0, 1]), entries.slice(start, 2)) for start in (0, 1)]
-    assert lookup.ids(pa.chunked_array(parts), "c").tolist() == [2, 3, 3, 4]
+    assert lookup.find_ids(pa.chunked_array(parts), "c").tolist() == [2, 3, 3, 4]
 
 
 def test_few_strings_and_many_have_the_same_ids():
     vocabulary = [f"v{number}" for number in range(1_000)]
     column = [None, "v0", "v999", "x", *vocabulary]
     lookup = Lookup(vocabulary)
-    whole = lookup.ids(pa.array(column), "c").tolist()
-    assert [lookup.ids(pa.array([value], pa.string()), "c").tolist() for value in column[:50]] == [
+    whole = lookup.find_ids(pa.array(column), "c").tolist()
+    assert [lookup.find_ids(pa.array([value], pa.string()), "c").tolist() for value in column[:50]] == [
         [id] for id in whole[:50]
     ]
     assert whole[:5] == [MISSING, 2, 1_001, UNSEEN, 2]

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.inputs import numeric
-from model.inputs.features import FeatureSpec, Numeric
-from model.inputs.numeric import FittedNumeric, Moments, NormalScores, NumericFit, Sample, Standardiser
+from model.inputs import statistics
+from model.inputs.feature_spec import FeatureSpec
+from model.inputs.numeric import FittedNumeric, NormalScores, Numeric, NumericFit, Standardiser
+from model.inputs.statistics import Moments, UniformSample
 
 
 def fitted(column, feature):
@@ -158,11 +159,11 @@ def test_moments_are_exact_far_from_zero():
 
 
 def test_a_sample_is_uniform_and_does_not_depend_on_the_cuts(monkeypatch):
-    monkeypatch.setattr(numeric, "SAMPLE_ROWS", 500)
+    monkeypatch.setattr(statistics, "SAMPLE_ROWS", 500)
     values = np.random.default_rng(1).permutation(20_000).astype(float)
     samples = []
     for pieces in (1, 3, 777):
-        sample = Sample()
+        sample = UniformSample()
         for piece in np.array_split(values, pieces):
             sample.add(piece)
         samples.append(sample.sorted())
@@ -174,7 +175,7 @@ def test_a_sample_is_uniform_and_does_not_depend_on_the_cuts(monkeypatch):
 
 
 def test_quantiles_of_more_rows_than_are_sampled_are_close(monkeypatch):
-    monkeypatch.setattr(numeric, "SAMPLE_ROWS", 10_000)
+    monkeypatch.setattr(statistics, "SAMPLE_ROWS", 10_000)
     fit = NumericFit(Numeric("x", transform="quantile"))
     for start in range(0, 100_000, 10_000):  # sorted: a sample of the first or last rows would be far off
         fit.add(pa.record_batch({"x": np.arange(start, start + 10_000)}))

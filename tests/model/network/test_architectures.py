@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from model import Categorical, CategoricalList, FeatureSpec, ModelConfig, Numeric, Task
-from model.config import Architecture
-from model.network.architectures import AITM, build_architecture
+from model.config import ArchitectureName
+from model.network.architectures.aitm import AITM
+from model.network.architectures.build import build_architecture
 from model.network.layers import StackedMLP
-from model.network.network import build_model
-from tests.model.network.test_network import CLOSE, loop_mlp
+from model.network.multitask import build_model
+from tests.model.network.test_multitask import CLOSE, loop_mlp
 
-ALL = get_args(Architecture)
+ALL = get_args(ArchitectureName)
 WIDTH, TASKS, ROWS = 5, 3, 7
 
 
@@ -169,7 +170,7 @@ def test_any_number_of_tasks_and_any_depth_trains(architecture, tasks, units):
     encoded = spec.encode(TABLE)
     before = [tensor.clone() for tensor in encoded.tensors]
     for rows in (3, 1):  # batches of one row train too, batch normalisation or not
-        outputs = model(*encoded.rows(slice(0, rows)).tensors)
+        outputs = model(*encoded.select(slice(0, rows)).tensors)
         assert outputs.shape == (rows, tasks) and bool(outputs.isfinite().all())
         (outputs.sum() + model.architecture.penalty(outputs)).backward()
     assert all(torch.equal(old, new) for old, new in zip(before, encoded.tensors, strict=True))

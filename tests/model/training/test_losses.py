@@ -67,7 +67,7 @@ def test_weighing_a_row_twice_is_having_it_twice():
     table = pa.table({"x": [0.0, 1.0, 2.0], "label_a": [0, 1, 1], "w": [2.0, 1.0, 1.0]})
     labels = Labels.read(table, [Task("a", sample_weight="w")])
     double = Labels.read(table.take([0, 0, 1, 2]), [Task("a")])
-    weighted, repeated = LabelSummary.of([labels], 1), LabelSummary.of([double], 1)
+    weighted, repeated = LabelSummary.summarise([labels], 1), LabelSummary.summarise([double], 1)
     assert (weighted.mean, weighted.variance) == (pytest.approx(repeated.mean), pytest.approx(repeated.variance))
     outputs = torch.tensor([[0.3], [-1.0], [2.0]])
     once = task_losses(outputs, torch.from_numpy(labels.values).float(), torch.from_numpy(labels.weight))
@@ -116,7 +116,7 @@ def test_a_mixed_head_chains_the_binary_tasks_only():
     assert torch.equal(outputs[:, 1], scores[:, 1])
     targets = torch.tensor([0.4, 7.0, 0.1])
     torch.testing.assert_close(
-        head(head.scores_of(targets)[None])[0] * torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 7.0, 0.0])
+        head(head.invert(targets)[None])[0] * torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 7.0, 0.0])
     )
 
 

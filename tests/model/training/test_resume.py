@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from model import Bundle, Categorical, ModelConfig, Numeric, Task, TrainConfig, TrainingError, fit
-from model.inputs.features import Encoded
+from model.inputs.encoded import Encoded
 from model.training.checkpoint import FILE
-from model.training.data import READ_AHEAD, Examples, Streamed
+from model.training.examples import Examples
+from model.training.sources import READ_AHEAD, StreamedSource
 from tests.model.funnels import FEATURES, TASKS, draw_funnel, last_rows, replace
 
 SMALL = ModelConfig(experts=2, expert_units=(8,), tower_units=(), embedding_dim=2, dropout=0.1)
@@ -40,7 +41,7 @@ def fit_table(table, **options):
 
 @pytest.mark.parametrize("reports", [1, 9, 31])
 def test_a_killed_run_goes_on_to_the_same_weights(table, tmp_path, monkeypatch, reports):
-    monkeypatch.setattr("model.training.trainer.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
     unbroken = fit_table(table)
     seen = []
@@ -105,7 +106,7 @@ def stream(folder, *, rows, row_group_size, shuffle_rows):
     """Row numbers in a file of small row groups, streamed in batches of up to 50."""
     pq.write_table(pa.table({"number": range(rows)}), folder / "rows.parquet", row_group_size=row_group_size)
     options = {"columns": ["number"], "batch_size": 50, "shuffle_rows": shuffle_rows, "device": CPU}
-    return Streamed(ds.dataset(folder), numbered, **options)
+    return StreamedSource(ds.dataset(folder), numbered, **options)
 
 
 @pytest.mark.parametrize("shuffle_rows", [1, 100, 10_000])
@@ -157,7 +158,7 @@ def test_a_stream_learns_what_a_table_does(files, table):
 
 
 def test_a_killed_stream_goes_on_too(files, table, tmp_path, monkeypatch):
-    monkeypatch.setattr("model.training.trainer.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
     options = {"held_out": table.slice(1_125)}
     unbroken = fit_table(files, **options)
@@ -238,7 +239,7 @@ def test_dropout_and_batch_normalisation_are_back_after_each_validation(table):
         return network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.training.trainer.PROGRESS_SECONDS", 0.0)
+        patch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
         patch.setattr(fitting, "build_model", keep)
         fit_table(table, model=ModelConfig(experts=2, dropout=0.2, batch_norm=True), on_progress=look)
     assert {training for in_epoch, training in modes if in_epoch} == {True}
@@ -276,7 +277,7 @@ def test_each_option_of_training_changes_the_weights(table, options):
         assert gap < 0.02
         assert all(weight.dtype == torch.float32 for weight in other.network.parameters())
     if "l2_dense" in options or "l2_embedding" in options:
-        theirs, ours = first.network.squares(), other.network.squares()
+        theirs, ours = first.network.sum_squares(), other.network.sum_squares()
         column = 1 if "l2_dense" in options else 0
         assert ours[column] < 0.5 * theirs[column]
 
@@ -296,7 +297,6 @@ from datetime import timedelta
 import numpy as np
 import torch
 from torch import distributed
-from model import ModelConfig, TrainConfig, fit
 from tests.model.funnels import FEATURES, TASKS, draw_funnel, last_rows
 
 torch.set_num_threads(1)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from model.inputs.features import PADDING, Encoded
+from model.inputs.encoded import Encoded
+from model.inputs.lookup import PADDING
 from model.network.embeddings import PooledEmbedding, StackedEmbedding
 from model.training import touched_rows
-from model.training.touched_rows import REACH, TouchedRows
+from model.training.touched_rows import MOMENTUM_REACH, TouchedRows
 
 SIZES, DIM, ROWS, RATE, DECAY = (40, 300), 4, 16, 1e-2, 1e-1
 
@@ -87,8 +88,8 @@ def test_rows_that_come_back_after_longer_than_momentum_reaches():
     ours, dense = two_tables()
     touched = TouchedRows(ours, "sparse", weight_decay=DECAY)
     adamw = torch.optim.AdamW(dense.parameters(), lr=RATE, weight_decay=DECAY)
-    for step in range(3 * REACH):
-        column = torch.full((ROWS,), 5 if step in (0, 2 * REACH + 3) else 6)
+    for step in range(3 * MOMENTUM_REACH):
+        column = torch.full((ROWS,), 5 if step in (0, 2 * MOMENTUM_REACH + 3) else 6)
         ids = torch.stack([column, column], 1)
         adamw.zero_grad()
         dense(ids).square().sum().backward()
@@ -127,7 +128,7 @@ def test_what_was_saved_goes_on_bit_for_bit():
         touched = TouchedRows(table, "sparse", weight_decay=DECAY)
         for step, ids in enumerate(batches(40)):
             if step == stop_at:
-                state = {name: each.clone() for name, each in touched.state().items()}
+                state = {name: each.clone() for name, each in touched.get_state().items()}
                 touched = TouchedRows(table, "sparse", weight_decay=DECAY)
                 touched.restore(state)
             table(touched.take(encoded(ids)).sparse).square().sum().backward()

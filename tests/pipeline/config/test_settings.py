@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from model import ModelConfig
-from model.config import Architecture as ModelArchitecture
+from model.config import ArchitectureName as ModelArchitecture
 from pipeline.config.sections import Architecture
 from pipeline.config.settings import Settings, load
 from pipeline.errors import ConfigError

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import ModelConfig
-from model.network.architectures import MMoE
+from model.network.architectures.mmoe import MMoE
 from model.network.embeddings import StackedEmbedding
 from model.network.heads import ChainHead, IndependentHead
 from model.network.layers import StackedLinear, StackedMLP
-from model.network.network import Towers
+from model.network.multitask import Towers
 
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -94,7 +94,7 @@ def test_chain_falls_along_the_stages_with_finite_gradients_however_sure(values)
 @pytest.mark.parametrize("head", [ChainHead(), IndependentHead()])
 def test_a_head_finds_the_scores_of_given_probabilities(head):
     rates = torch.tensor([0.3, 0.1, 0.001], dtype=torch.float64)
-    torch.testing.assert_close(head(head.scores_of(rates)[None]).sigmoid()[0], rates)
+    torch.testing.assert_close(head(head.invert(rates)[None]).sigmoid()[0], rates)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.inputs.features import FeatureSpec
+from model.inputs.feature_spec import FeatureSpec
 from model.labels import Task
-from model.network.architectures import Architecture, build_architecture, stack
-from model.network.embeddings import Inputs
+from model.network.architectures.base import Architecture
+from model.network.architectures.build import build_architecture, build_stack
+from model.network.embeddings import InputLayer
 from model.network.heads import ChainHead, IndependentHead, MixedHead, build_head
 from model.network.layers import StackedLinear
 
@@ -42,7 +43,7 @@ class MultiTaskModel(nn.Module):
     of each binary task's probability, the standardised value of each regression.
 
     >>> import pyarrow as pa
-    >>> from model.inputs.features import Categorical, Numeric
+    >>> from model.inputs.feature_spec import Categorical, Numeric
     >>> table = pa.table({"city": ["a", "b"], "age": [20, 40]})
     >>> spec = FeatureSpec.fit([Categorical("city"), Numeric("age")], table)
     >>> model = build_model(spec, [Task("click"), Task("register")], ModelConfig())
@@ -53,7 +54,7 @@ class MultiTaskModel(nn.Module):
     def __init__(
         self,
         *,
-        inputs: Inputs,
+        inputs: InputLayer,
         architecture: Architecture,
         towers: Towers,
         head: IndependentHead | ChainHead | MixedHead,
@@ -71,7 +72,7 @@ class MultiTaskModel(nn.Module):
         """How much of each expert every task takes, (n, T, k). Raises ValueError where there are no gates."""
         return self.architecture.expert_weights(self.inputs(sparse, dense, lists))
 
-    def squares(self) -> tuple[Tensor, Tensor]:
+    def sum_squares(self) -> tuple[Tensor, Tensor]:
         """The sums of squares of the embedding tables, and of the weights of all stacked layers."""
         tables, weights = [], []
         for module in self.modules():
@@ -83,10 +84,10 @@ class MultiTaskModel(nn.Module):
         return sum(tables, nothing), sum(weights, nothing)
 
     @torch.no_grad()
-    def start_at(self, means: Tensor) -> None:
+    def set_base_rates(self, means: Tensor) -> None:
         """Set the last biases to give these base rates, and means of regressions, (T,): the first steps need
         not learn how rare a task is."""
-        self.towers.score.bias.copy_(self.head.scores_of(means)[:, None])
+        self.towers.score.bias.copy_(self.head.invert(means)[:, None])
 
 
 def build_model(spec: FeatureSpec, tasks: Sequence[Task], config: ModelConfig) -> MultiTaskModel:
@@ -97,9 +98,9 @@ def build_model(spec: FeatureSpec, tasks: Sequence[Task], config: ModelConfig) -
     binary = [task.kind == "binary" for task in tasks]
     if config.architecture == "aitm" and not all(binary):
         raise ValueError("architecture is 'aitm', whose tasks are the stages of a funnel: all binary")
-    inputs = Inputs(spec, config, copies=len(tasks) if config.architecture == "single_task" else None)
+    inputs = InputLayer(spec, config, copies=len(tasks) if config.architecture == "single_task" else None)
     architecture = build_architecture(config, inputs.width, len(tasks))
-    hidden = stack(config, len(tasks), architecture.out_features, config.tower_units)
+    hidden = build_stack(config, len(tasks), architecture.out_features, config.tower_units)
     model = MultiTaskModel(
         inputs=inputs,
         architecture=architecture,

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-MIN_EACH_CLASS = 10
+MIN_ROWS_PER_CLASS = 10
 """With fewer held-out rows of either class than this, the raw scores are more trustworthy than any
 correction."""
-MIN_FOR_ISOTONIC = 200
+MIN_POSITIVES_FOR_ISOTONIC = 200
 """With fewer held-out positives than this, a free curve would follow noise: Platt's line it is."""
 FOLDS = 5
 PLATT_SHARE = 0.01
 """The share of Platt's line in an isotonic curve: its least slope anywhere."""
-SLOPES = (0.05, 20.0)
+SLOPE_RANGE = (0.05, 20.0)
 """Platt slopes outside say that the scores carry no order or a perfect one; neither should be believed."""
 
 
@@ -75,13 +75,13 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[Cal
     """
     logits = logits.astype(np.float64)
     positives = int(labels.sum())
-    if min(positives, len(labels) - positives) < MIN_EACH_CLASS:
+    if min(positives, len(labels) - positives) < MIN_ROWS_PER_CLASS:
         return IDENTITY, logits
-    fold = _folds(labels, seed)
-    platt = _cross_fitted(fit_platt, logits, labels, fold)
-    if positives >= MIN_FOR_ISOTONIC:
-        isotonic = _cross_fitted(fit_isotonic, logits, labels, fold)
-        gain = _losses(platt, labels) - _losses(isotonic, labels)
+    fold = _assign_folds(labels, seed)
+    platt = _cross_fit(fit_platt, logits, labels, fold)
+    if positives >= MIN_POSITIVES_FOR_ISOTONIC:
+        isotonic = _cross_fit(fit_isotonic, logits, labels, fold)
+        gain = _log_losses(platt, labels) - _log_losses(isotonic, labels)
         if gain.mean() > gain.std() / len(gain) ** 0.5:
             return fit_isotonic(logits, labels), isotonic
     return fit_platt(logits, labels), platt
@@ -94,8 +94,8 @@ def fit_platt(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
     the scores.
     """
     slope, shift = _newton(logits, labels, free=np.array([True, True]), start=np.array([1.0, 0.0]))
-    if not SLOPES[0] <= slope <= SLOPES[1]:
-        bound = float(np.clip(slope, *SLOPES))
+    if not SLOPE_RANGE[0] <= slope <= SLOPE_RANGE[1]:
+        bound = float(np.clip(slope, *SLOPE_RANGE))
         slope, shift = _newton(logits, labels, free=np.array([False, True]), start=np.array([bound, 0.0]))
     return Calibrator("platt", (0.0,), (float(shift),), float(slope))
 
@@ -134,7 +134,7 @@ def _newton(logits: np.ndarray, labels: np.ndarray, *, free: np.ndarray, start: 
 
     def loss(line: np.ndarray) -> float:
         prior = ((line - np.array([1.0, 0.0])) ** 2).sum() / 2.0
-        return float(_losses(design @ line, labels).sum() + prior)
+        return float(_log_losses(design @ line, labels).sum() + prior)
 
     line, best = start, loss(start)
     for _ in range(100):
@@ -152,12 +152,12 @@ def _newton(logits: np.ndarray, labels: np.ndarray, *, free: np.ndarray, start: 
     return line
 
 
-def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Log loss of each row (n,), from its logit."""
     return np.logaddexp(0.0, np.where(labels == 1, -logits, logits))
 
 
-def _folds(labels: np.ndarray, seed: int) -> np.ndarray:
+def _assign_folds(labels: np.ndarray, seed: int) -> np.ndarray:
     """A fold for each row (n,), the same number of positives in each as nearly as can be."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -166,7 +166,7 @@ def _folds(labels: np.ndarray, seed: int) -> np.ndarray:
     return fold
 
 
-def _cross_fitted(
+def _cross_fit(
     fit: Callable[[np.ndarray, np.ndarray], Calibrator],
     logits: np.ndarray,
     labels: np.ndarray,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from model.calibration.calibration import Calibrator, calibrate, fit_isotonic, fit_platt, sigmoid
+from model.calibration.calibrators import Calibrator, calibrate, fit_isotonic, fit_platt, sigmoid
 from model.metrics import TaskMetrics, expected_calibration_error, log_loss, reliability
 
 
@@ -108,5 +108,5 @@ def test_equal_scores_share_a_bin_whatever_the_order_of_rows():
 
 def test_figures_without_rows_are_none():
     empty = np.empty(0)
-    figures = TaskMetrics.of(empty, raw=empty, calibrated=empty)
+    figures = TaskMetrics.measure(empty, raw=empty, calibrated=empty)
     assert (figures.rows, figures.auc, figures.log_loss, figures.ece) == (0, None, None, None)

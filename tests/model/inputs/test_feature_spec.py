@@ -11,7 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.inputs.features import PADDING, Categorical, CategoricalList, Columns, Encoded, FeatureSpec, Numeric
+from model.inputs.categorical import Categorical, CategoricalList
+from model.inputs.encoded import Encoded, FeatureColumns
+from model.inputs.feature_spec import FeatureSpec
+from model.inputs.lookup import PADDING
+from model.inputs.numeric import Numeric
 
 FEATURES = (
     Numeric("rank", transform="quantile"),
@@ -86,8 +90,8 @@ def test_tables_batches_and_chunks_encode_alike():
     spec = FeatureSpec.fit([Categorical("c"), Numeric("x"), CategoricalList("l", max_length=2)], table)
     whole = spec.encode(table)
     assert same(whole, spec.encode(pa.concat_tables([table.slice(0, 1), table.slice(1)])))
-    assert same(whole.rows(slice(1, None)), spec.encode(table.to_batches()[0].slice(1)))
-    assert same(whole, Encoded.cat([spec.encode(table.slice(0, 3)), spec.encode(table.slice(3))]))
+    assert same(whole.select(slice(1, None)), spec.encode(table.to_batches()[0].slice(1)))
+    assert same(whole, Encoded.concatenate([spec.encode(table.slice(0, 3)), spec.encode(table.slice(3))]))
     empty = spec.encode(table.slice(0, 0))
     assert [each.shape for each in empty.tensors] == [(0, 1), (0, 2), (0, 2)]
 
@@ -104,8 +108,8 @@ def test_the_columns_of_a_feature_are_those_that_change_with_it():
     table = table.append_column("m", table["l"])
     spec = FeatureSpec.fit([*FEATURES, CategoricalList("m", max_length=3)], table)
     assert spec.names == ("c", "l", "m", "rank", "n", "log")
-    assert spec.columns_of("rank") == Columns(dense=(0,))  # never missing in training: no indicator
-    assert spec.columns_of("m") == Columns(lists=(2, 3, 4))
+    assert spec.locate("rank") == FeatureColumns(dense=(0,))  # never missing in training: no indicator
+    assert spec.locate("m") == FeatureColumns(lists=(2, 3, 4))
     before = spec.encode(table)
     for name in spec.names:
         other = table.column(name).take([1, 0, 1])
@@ -118,9 +122,9 @@ def test_the_columns_of_a_feature_are_those_that_change_with_it():
             tuple((one != two).any(0).nonzero().flatten().tolist())
             for one, two in zip(before.tensors, after.tensors, strict=True)
         ]
-        assert Columns(*changed) == spec.columns_of(name)
+        assert FeatureColumns(*changed) == spec.locate(name)
     with pytest.raises(ValueError, match=r"'city' is not a feature.* c, l, m, rank, n, log"):
-        spec.columns_of("city")
+        spec.locate("city")
 
 
 def test_hiding_context_blanks_the_context_of_those_rows_in_a_copy():

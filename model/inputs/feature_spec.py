@@ -14,32 +14,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from model.inputs.categorical import (
-    PADDING,
-    Categorical,
-    CategoricalList,
-    ListVocabulary,
-    Vocabulary,
-    VocabularyFit,
-)
-from model.inputs.columns import check_table, column_of
-from model.inputs.lookup import MISSING, SPECIAL_IDS, UNSEEN
+from model.inputs.categorical import Categorical, CategoricalList, ListVocabulary, Vocabulary, VocabularyFit
+from model.inputs.columns import check_table, get_column
+from model.inputs.encoded import Encoded, FeatureColumns
+from model.inputs.lookup import MISSING, PADDING
 from model.inputs.numeric import FittedNumeric, Numeric, NumericFit
-
-__all__ = [
-    "MISSING",
-    "PADDING",
-    "SPECIAL_IDS",
-    "UNSEEN",
-    "Categorical",
-    "CategoricalList",
-    "Columns",
-    "Encoded",
-    "Feature",
-    "FeatureSpec",
-    "Numeric",
-    "column_of",
-]
 
 Feature = Categorical | CategoricalList | Numeric
 
@@ -47,51 +26,7 @@ BLOCK_ROWS = 2**15
 """Rows are written so many at a time: columns become rows while both still lie in the processor's cache."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The tensors of n rows.
-
-    **Shape**:
-
-    - ``sparse`` int32 (n, S): one id per categorical.
-    - ``dense`` float32 (n, D): a value per numeric, then an indicator per numeric that can be missing.
-    - ``lists`` int32 (n, P): the ids of every categorical list side by side, each padded at its end with
-      ``PADDING`` to its ``max_length`` columns.
-    """
-
-    sparse: Tensor
-    dense: Tensor
-    lists: Tensor
-
-    def __len__(self) -> int:
-        return len(self.sparse)
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a network takes: ``network(*encoded.tensors)``."""
-        return self.sparse, self.dense, self.lists
-
-    def rows(self, index: Tensor | slice) -> Encoded:
-        return Encoded(*(tensor[index] for tensor in self.tensors))
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Encoded:
-        return Encoded(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors))
-
-    @staticmethod
-    def cat(parts: Sequence[Encoded]) -> Encoded:
-        """The rows of all parts, one part after the other."""
-        return Encoded(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
-
-
-class Columns(NamedTuple):
-    """Which columns of ``Encoded`` belong to one feature: a numeric's are its value and its indicator."""
-
-    sparse: tuple[int, ...] = ()
-    dense: tuple[int, ...] = ()
-    lists: tuple[int, ...] = ()
-
-
-class _Context(NamedTuple):
+class _ContextMask(NamedTuple):
     """Which columns are context, bool (S,), (D,), (P,), and what the dense and list ones hold when hidden."""
 
     sparse: Tensor
@@ -121,7 +56,7 @@ class FeatureSpec:
     categoricals: tuple[Vocabulary, ...]
     lists: tuple[ListVocabulary, ...]
     numerics: tuple[FittedNumeric, ...]
-    _contexts: dict[torch.device, _Context] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _masks: dict[torch.device, _ContextMask] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def fit(cls, features: Sequence[Feature], source: pa.Table | Iterable[pa.RecordBatch]) -> FeatureSpec:
@@ -142,7 +77,7 @@ class FeatureSpec:
             if not types:
                 for each in fits:  # no row costs next to nothing, and finds a bad column before any work
                     each.add(batch.slice(0, 0))
-                types = [column_of(batch, each.name).type for each in features]
+                types = [get_column(batch, each.name).type for each in features]
             _check_types(features, types, batch)
             for each in fits:
                 each.add(batch)
@@ -200,24 +135,24 @@ class FeatureSpec:
         """Per numeric, quantiles of its encoded values at training: increasing and distinct, 2 to 65 of them."""
         return tuple(each.edges for each in self.numerics)
 
-    def columns_of(self, name: str) -> Columns:
+    def locate(self, name: str) -> FeatureColumns:
         """Which columns of ``Encoded`` hold a feature. Raises ValueError that says which features there are.
 
         >>> spec = FeatureSpec.fit([Numeric("age"), Numeric("hour", context=True)], pa.table({"age": [1], "hour": [2]}))
-        >>> spec.columns_of("hour")
-        Columns(sparse=(), dense=(1, 2), lists=())
+        >>> spec.locate("hour")
+        FeatureColumns(sparse=(), dense=(1, 2), lists=())
         """
         list_column, indicator = 0, len(self.numerics)
         for column, vocabulary in enumerate(self.categoricals):
             if vocabulary.feature.name == name:
-                return Columns(sparse=(column,))
+                return FeatureColumns(sparse=(column,))
         for each in self.lists:
             if each.feature.name == name:
-                return Columns(lists=tuple(range(list_column, list_column + each.feature.max_length)))
+                return FeatureColumns(lists=tuple(range(list_column, list_column + each.feature.max_length)))
             list_column += each.feature.max_length
         for column, numeric in enumerate(self.numerics):
             if numeric.feature.name == name:
-                return Columns(dense=(column, indicator) if numeric.indicator else (column,))
+                return FeatureColumns(dense=(column, indicator) if numeric.indicator else (column,))
             indicator += numeric.indicator
         raise ValueError(f"{name!r} is not a feature; the features are {', '.join(self.names)}")
 
@@ -255,7 +190,7 @@ class FeatureSpec:
         >>> spec.hide_context(spec.encode(table), torch.tensor([True, False])).sparse.tolist()
         [[0], [3]]
         """
-        context = self._context_on(encoded.sparse.device)
+        context = self._context_mask(encoded.sparse.device)
         sparse, dense, lists = context.sparse, context.dense, context.lists
         if rows is not None:
             sparse, dense, lists = (rows[:, None] & each for each in (sparse, dense, lists))
@@ -265,22 +200,22 @@ class FeatureSpec:
             torch.where(lists, context.lists_hidden, encoded.lists),
         )
 
-    def _context_on(self, device: torch.device) -> _Context:
+    def _context_mask(self, device: torch.device) -> _ContextMask:
         """Kept per device: training asks at every step."""
-        if device not in self._contexts:
+        if device not in self._masks:
             categoricals = [each.feature.context for each in self.categoricals]
             values = [each.feature.context for each in self.numerics]
             indicators = [each.feature.context for each in self.numerics if each.indicator]
             lists = [each.feature.context for each in self.lists for _ in range(each.feature.max_length)]
             hidden = [MISSING if column == 0 else PADDING for length in self.list_lengths for column in range(length)]
-            self._contexts[device] = _Context(
+            self._masks[device] = _ContextMask(
                 sparse=torch.tensor(categoricals, dtype=torch.bool, device=device),
                 dense=torch.tensor(values + indicators, dtype=torch.bool, device=device),
                 dense_hidden=torch.tensor([0.0] * len(values) + [1.0] * len(indicators), device=device),
                 lists=torch.tensor(lists, dtype=torch.bool, device=device),
                 lists_hidden=torch.tensor(hidden, dtype=torch.int32, device=device),
             )
-        return self._contexts[device]
+        return self._masks[device]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``from_dict`` is the inverse."""
@@ -314,6 +249,6 @@ def check_declared(features: Sequence[Feature]) -> None:
 def _check_types(features: Sequence[Feature], types: Sequence[pa.DataType], batch: pa.RecordBatch) -> None:
     """Batches are of one table: what reads as "1" in one must not read as "1.0" in the next."""
     for feature, kind in zip(features, types, strict=True):
-        found = column_of(batch, feature.name).type
+        found = get_column(batch, feature.name).type
         if found != kind:
             raise ValueError(f"column {feature.name!r} is of type {found} in a batch, and {kind} in those before it")

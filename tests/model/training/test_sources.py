@@ -15,8 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.inputs.features import Categorical, Encoded, FeatureSpec, Numeric
-from model.training.data import Buffer, Examples, Resident, Streamed, read_ahead, row_groups
+from model.inputs.categorical import Categorical
+from model.inputs.encoded import Encoded
+from model.inputs.feature_spec import FeatureSpec
+from model.inputs.numeric import Numeric
+from model.training.examples import Examples
+from model.training.row_groups import list_row_groups
+from model.training.shuffle_buffer import ShuffleBuffer
+from model.training.sources import ResidentSource, StreamedSource, read_ahead
 
 CPU = torch.device("cpu")
 
@@ -40,13 +46,13 @@ def streamed(folder, *, sizes, **options):
         for size, end in zip(sizes, ends, strict=True):
             writer.write_table(pa.table({"number": range(end - size, end)}, schema), row_group_size=max(size, 1))
     given = {"columns": ["number"], "batch_size": 50, "shuffle_rows": 200, "device": CPU} | options
-    return Streamed(ds.dataset(folder), lambda rows: numbered(rows["number"].to_pylist()), **given)
+    return StreamedSource(ds.dataset(folder), lambda rows: numbered(rows["number"].to_pylist()), **given)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(0, 12)), max_size=20))
 def test_a_buffer_behaves_as_a_list_that_is_shuffled(capacity, moves):
-    buffer, plain, came = Buffer(capacity), [], itertools.count()
+    buffer, plain, came = ShuffleBuffer(capacity), [], itertools.count()
     ours, theirs = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
     buffer.add(numbered([]))
     for added, shuffled, taken in moves:
@@ -62,7 +68,7 @@ def test_a_buffer_behaves_as_a_list_that_is_shuffled(capacity, moves):
 
 
 def test_what_was_taken_from_a_buffer_stays_as_it_was():
-    buffer = Buffer(3)
+    buffer = ShuffleBuffer(3)
     buffer.add(numbered([1, 2, 3]))
     taken = buffer.take(2)
     buffer.add(numbered([4, 5]))
@@ -70,8 +76,8 @@ def test_what_was_taken_from_a_buffer_stays_as_it_was():
 
 
 def as_process(monkeypatch, rank, count):
-    monkeypatch.setattr("model.training.distributed.processes", lambda: count)
-    monkeypatch.setattr("model.training.data.processes", lambda: count)
+    monkeypatch.setattr("model.training.distributed.count_processes", lambda: count)
+    monkeypatch.setattr("model.training.sources.count_processes", lambda: count)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
 
 
@@ -102,7 +108,7 @@ def test_a_process_reads_other_rows_every_epoch(tmp_path, monkeypatch):
 def test_a_process_reads_no_row_group_of_another(tmp_path, monkeypatch):
     source = streamed(tmp_path, sizes=[10] * 20)
     read = []
-    monkeypatch.setattr("model.training.data.RowGroup.read", lambda group, most: read.append(group.rows) or [])
+    monkeypatch.setattr("model.training.row_groups.RowGroup.read", lambda group, most: read.append(group.rows) or [])
     as_process(monkeypatch, 1, 4)
     list(source.epoch(0))
     assert read == [10] * 5
@@ -110,7 +116,7 @@ def test_a_process_reads_no_row_group_of_another(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_every_batch_of_a_table(monkeypatch, processes):
-    source = Resident(numbered(range(1_003)), batch_size=50)
+    source = ResidentSource(numbered(range(1_003)), batch_size=50)
     as_process(monkeypatch, 0, 1)
     whole = [numbers_of(batch) for batch in source.epoch(5)]
     assert sorted(itertools.chain(*whole)) == list(range(1_003))
@@ -180,11 +186,13 @@ def test_strings_in_parquet_are_read_as_dictionaries_and_encode_as_strings_do(tm
     data = ds.dataset(sorted(map(str, tmp_path.iterdir())), schema=table.schema)
     table = data.to_table()
     spec = FeatureSpec.fit([Categorical("c", max_vocabulary=4), Categorical("large"), Numeric("n")], table)
-    groups = [group for each in data.get_fragments() for group in row_groups(each, data.schema, ["n", "c", "large"])]
+    groups = [
+        group for each in data.get_fragments() for group in list_row_groups(each, data.schema, ["n", "c", "large"])
+    ]
     assert [group.rows for group in groups] == [15, 15, 10, 20]
     pieces = [piece for group in groups for piece in group.read(4)]
     assert all(pa.types.is_dictionary(piece["c"].type) for piece in pieces)
-    read = Encoded.cat([spec.encode(piece) for piece in pieces])
+    read = Encoded.concatenate([spec.encode(piece) for piece in pieces])
     assert all(torch.equal(one, other) for one, other in zip(read.tensors, spec.encode(table).tensors, strict=True))
 
 
@@ -194,7 +202,7 @@ def test_files_of_other_types_and_folders_that_name_a_column_are_read_as_the_dat
         pq.write_table(pa.table({"code": codes}), tmp_path / f"month={month}" / "rows.parquet")
     schema = pa.schema([("code", pa.string()), ("month", pa.string())])
     data = ds.dataset(tmp_path, schema=schema, partitioning=ds.partitioning(schema.remove(0), flavor="hive"))
-    groups = [group for each in data.get_fragments() for group in row_groups(each, schema, schema.names)]
+    groups = [group for each in data.get_fragments() for group in list_row_groups(each, schema, schema.names)]
     rows = [row for group in groups for piece in group.read(10) for row in piece.to_pylist()]
     assert sorted((row["month"], row["code"]) for row in rows) == [
         ("june", "2"),
@@ -204,7 +212,7 @@ def test_files_of_other_types_and_folders_that_name_a_column_are_read_as_the_dat
     ]
     ds.write_dataset(pa.table({"code": ["a", "b"]}), tmp_path / "arrow", format="ipc")
     data = ds.dataset(tmp_path / "arrow", format="ipc")
-    (group,) = row_groups(next(data.get_fragments()), data.schema, ["code"])
+    (group,) = list_row_groups(next(data.get_fragments()), data.schema, ["code"])
     assert [piece["code"].to_pylist() for piece in group.read(10)] == [["a", "b"]]
 
 
@@ -215,8 +223,6 @@ import numpy as np
 import pyarrow.dataset as ds
 import torch
 from torch import distributed
-from model import ModelConfig, Numeric, TrainConfig, fit
-from model.fitting import Trainer
 
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", timeout=timedelta(seconds=240))

@@ -1,0 +1,54 @@
+"""Rows of a table as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tensors of n rows.
+
+    **Shape**:
+
+    - ``sparse`` int32 (n, S): one id per categorical.
+    - ``dense`` float32 (n, D): a value per numeric, then an indicator per numeric that can be missing.
+    - ``lists`` int32 (n, P): the ids of every categorical list side by side, each padded at its end with
+      ``PADDING`` to its ``max_length`` columns.
+    """
+
+    sparse: Tensor
+    dense: Tensor
+    lists: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sparse)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a network takes: ``network(*encoded.tensors)``."""
+        return self.sparse, self.dense, self.lists
+
+    def select(self, index: Tensor | slice) -> Encoded:
+        return Encoded(*(tensor[index] for tensor in self.tensors))
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Encoded:
+        return Encoded(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Encoded]) -> Encoded:
+        """The rows of all parts, one part after the other."""
+        return Encoded(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
+
+
+class FeatureColumns(NamedTuple):
+    """Which columns of ``Encoded`` belong to one feature: a numeric's are its value and its indicator."""
+
+    sparse: tuple[int, ...] = ()
+    dense: tuple[int, ...] = ()
+    lists: tuple[int, ...] = ()

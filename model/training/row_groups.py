@@ -1,0 +1,90 @@
+"""The row groups of files, as shares that processes read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:  # it takes as long to import as pandas, which it brings along, and scoring needs none of it
+    import pyarrow.dataset
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """``rows`` rows of a fragment of a data set, from row ``start`` on, read as ``schema`` says."""
+
+    fragment: pa.dataset.Fragment
+    schema: pa.Schema
+    start: int
+    rows: int
+
+    def read(self, most: int) -> list[pa.RecordBatch]:
+        """The rows, at most so many at a time."""
+        # In one batch: a dictionary would come anew with every other.
+        table = self.fragment.to_table(columns=self.schema.names, schema=self.schema, batch_size=2**31 - 1)
+        return table.slice(self.start, self.rows).to_batches(max_chunksize=most)
+
+
+def list_row_groups(fragment: pa.dataset.Fragment, schema: pa.Schema, columns: Sequence[str]) -> list[RowGroup]:
+    """A Parquet file's row groups, those without rows left out; a fragment of another format whole.
+
+    Strings in Parquet are read as Arrow dictionaries: a value that a row group holds many times is looked up
+    once.
+    """
+    schema = pa.schema([schema.field(name) for name in columns])
+    if hasattr(fragment, "split_by_row_group"):
+        fragment, schema = _with_dictionaries(fragment, schema)
+        # A part's own count_rows counts the rows of the whole file.
+        sized = [(part, part.row_groups[0].num_rows) for part in fragment.split_by_row_group()]
+    else:
+        sized = [(fragment, fragment.count_rows())]
+    return [RowGroup(part, schema, 0, rows) for part, rows in sized if rows]
+
+
+def _with_dictionaries(
+    fragment: pa.dataset.ParquetFileFragment, schema: pa.Schema
+) -> tuple[pa.dataset.ParquetFileFragment, pa.Schema]:
+    from pyarrow.dataset import ParquetFileFormat, ParquetReadOptions
+
+    strings = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    if not strings or not fragment.path:
+        return fragment, schema
+    options = fragment.format.read_options
+    read_as = ParquetFileFormat(
+        read_options=ParquetReadOptions(
+            dictionary_columns=[*options.dictionary_columns, *strings],
+            coerce_int96_timestamp_unit=options.coerce_int96_timestamp_unit,
+        ),
+        default_fragment_scan_options=fragment.format.default_fragment_scan_options,
+    )
+    made = read_as.make_fragment(
+        fragment.path,
+        filesystem=fragment.filesystem,
+        partition_expression=fragment.partition_expression,
+        row_groups=[group.id for group in fragment.row_groups],
+    )
+    for name in strings:  # unless a file holds the column as something else, or not at all
+        position = made.physical_schema.get_field_index(name)
+        if position >= 0 and pa.types.is_dictionary(made.physical_schema.field(position).type):
+            column = schema.get_field_index(name)
+            schema = schema.set(column, schema.field(column).with_type(made.physical_schema.field(position).type))
+    return made, schema
+
+
+def cut_row_groups(groups: Sequence[RowGroup], part: slice) -> list[RowGroup]:
+    """The rows of ``part``, counted through all groups.
+
+    >>> groups = [RowGroup(None, None, 0, 10), RowGroup(None, None, 0, 10), RowGroup(None, None, 0, 10)]
+    >>> [(group.start, group.rows) for group in cut_row_groups(groups, slice(7, 20))]
+    [(7, 3), (0, 10)]
+    """
+    parts, first = [], 0
+    for group in groups:
+        start, stop = max(part.start - first, 0), min(part.stop - first, group.rows)
+        if start < stop:
+            parts.append(RowGroup(group.fragment, group.schema, group.start + start, stop - start))
+        first += group.rows
+    return parts
