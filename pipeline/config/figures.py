@@ -1,4 +1,4 @@
-"""The figures that `monitor` writes into `metrics`: what each one means and how far it may go, declared once."""
+"""The figures that `monitor` writes to `metrics`, declared once: meaning, unit and threshold of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from pipeline.config.sections import Threshold
 
 @dataclass(frozen=True)
 class Bound:
-    """What a warning says of a figure past its threshold, the bad side, and the value from which it warns by default.
+    """How far a figure may go.
 
     Args:
-        saying: the figure in a sentence; `{of}` is the stage or feature.
-        side: "above" or "below" the threshold; "change" is above it or below its negative, "factor" above it or below
-            its inverse.
-        warn: the default threshold; without one, only the configuration sets it.
+        description: the figure's name in a warning; `{subject}` stands for the stage or feature.
+        side: which values are bad: "above" or "below" the threshold; "change": above it or below its negative;
+            "factor": above it or below its inverse.
+        warn: the default threshold; None: only the configuration sets one.
     """
 
-    saying: str
+    description: str
     side: Literal["above", "below", "change", "factor"]
     warn: float | None = None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure tells a reader, how its value is shown, what there is one of, and the bound it can have.
+    """A figure's title and explanation for readers, its unit, what it is measured per, and its bound.
 
     Args:
-        of: one a night, a stage, a feature, or a stage and model version.
+        per: measured once per night, per stage, per feature, or ("model") per stage and model version.
         bound: None for a figure that cannot have a threshold.
     """
 
     title: str
-    explained: str
+    explanation: str
     kind: Literal["count", "share", "hours", "probability", "index", "ratio"]
-    of: Literal["night", "stage", "feature", "model"] = "night"
+    per: Literal["night", "stage", "feature", "model"] = "night"
     bound: Bound | None = None
 
 
@@ -78,38 +78,42 @@ FIGURES: Mapping[str, Figure] = {
         "PSI relative to the night before: 0 is no shift, above 0.1 deserves a look, above 0.25 is large",
         "index",
         "stage",
-        Bound("shift of the scores of {of}: PSI", "above", 0.25),
+        Bound("shift of the scores of {subject}: PSI", "above", 0.25),
     ),
     "score_psi_training": Figure(
         "Shift of the scores since training",
         "PSI relative to how the same model scored the users known when it was trained; read it like the one above",
         "index",
         "stage",
-        Bound("drift of the scores of {of}: PSI", "above", 0.25),
+        Bound("drift of the scores of {subject}: PSI", "above", 0.25),
     ),
     "feature_psi": Figure(
         "Shift of a feature since training",
         "PSI relative to the users known when the model was trained: above 0.1 deserves a look, above 0.25 is large",
         "index",
         "feature",
-        Bound("drift of {of}: PSI", "above", 0.25),
+        Bound("drift of {subject}: PSI", "above", 0.25),
     ),
     "feature_missing_share": Figure(
-        "Missing values", "share of users without a value", "share", "feature", Bound("missing share of {of}", "above")
+        "Missing values",
+        "share of users without a value",
+        "share",
+        "feature",
+        Bound("missing share of {subject}", "above"),
     ),
     "feature_missing_change": Figure(
         "Change in missing values",
         "share of users without a value, minus that share at training",
         "share",
         "feature",
-        Bound("change in the missing share of {of}", "change", 0.1),
+        Bound("change in the missing share of {subject}", "change", 0.1),
     ),
     "feature_unseen_share": Figure(
         "Values unseen at training",
         "share of users whose value no user had at training",
         "share",
         "feature",
-        Bound("share of users with a value of {of} unseen at training", "above", 0.05),
+        Bound("share of users with a value of {subject} unseen at training", "above", 0.05),
     ),
     "matured_exposures": Figure(
         "Exposures with a known outcome", "on the latest days whose windows have passed", "count", "model"
@@ -121,21 +125,21 @@ FIGURES: Mapping[str, Figure] = {
         "perfect",
         "index",
         "model",
-        Bound("ranking of {of}: AUC", "below", 0.55),
+        Bound("ranking of {subject}: AUC", "below", 0.55),
     ),
     "matured_calibration_error": Figure(
         "Calibration error",
         "mean distance between scores and observed rates, over 15 groups of users",
         "share",
         "model",
-        Bound("calibration error of {of}", "above"),
+        Bound("calibration error of {subject}", "above"),
     ),
     "matured_calibration_gap": Figure(
         "Calibration gap",
         "how far expected positives lie from observed ones, as a share of the observed, beyond what chance explains",
         "share",
         "model",
-        Bound("calibration gap of {of}", "above", 0.25),
+        Bound("calibration gap of {subject}", "above", 0.25),
     ),
     # A useless top band has everyone's rate.
     "matured_lift": Figure(
@@ -143,10 +147,10 @@ FIGURES: Mapping[str, Figure] = {
         "observed rate in band 10 relative to that of everyone texted",
         "ratio",
         "model",
-        Bound("lift of the top band of {of}", "below", 1.0),
+        Bound("lift of the top band of {subject}", "below", 1.0),
     ),
 }
-"""Every figure by its name in `metrics`, in the order in which a report shows them."""
+"""Every figure by its name in `metrics`, in report order."""
 
 BOUNDS: Mapping[str, Bound] = {name: figure.bound for name, figure in FIGURES.items() if figure.bound}
 
@@ -155,7 +159,7 @@ def check_thresholds(thresholds: Mapping[str, Threshold]) -> None:
     """Check the keys and values of `[monitoring.thresholds]`.
 
     Raises:
-        ValueError: no figure of that name can have a threshold, or `stop` comes before `warn`.
+        ValueError: a key is not a figure that can have a threshold, or `stop` comes before `warn`.
     """
     for name, threshold in thresholds.items():
         if name not in BOUNDS:

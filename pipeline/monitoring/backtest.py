@@ -1,7 +1,7 @@
-"""Scores beside what came of them: the exposures whose labels have matured, each with the night's score before it.
+"""Backtest: exposures whose labels have matured, each with the score its user had the night before.
 
-A stage's label is the one that training learns from, by the same SQL, on DuckDB. Exposures of users who had no score
-the night before are left out: there is nothing to hold against their outcome.
+Labels come from the same SQL as those of training, run by DuckDB. Exposures of users without a score the night before
+are left out.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
-class Matured:
-    """One stage's exposures whose label is mature, in arrays of equal length.
+class MaturedExposures:
+    """One stage's exposures with a mature label, in arrays of equal length.
 
-    scores    p_<stage> that the night before the exposure gave, float64
+    scores    p_<stage> of the night before the exposure, float64
     outcomes  the label, 0 or 1, int64
     bands     band_<stage> of that score, int64
-    users     a whole number per user, int64
-    models    the model version of that score, object (str)
+    users     an integer id per user, int64
+    models    the model version that gave the score, object (str)
     nights    that night, datetime64[D]
     """
 
@@ -44,21 +44,21 @@ class Matured:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def of_model(self, version: str) -> "Matured":
+    def scored_by(self, version: str) -> "MaturedExposures":
         """The exposures that one model scored."""
         rows = self.models == version
-        return Matured(**{name: values[rows] for name, values in vars(self).items()})
+        return MaturedExposures(**{name: values[rows] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How good scores were, in hindsight; `auc` and `lift` are None where the outcomes cannot tell.
+class ScoreQuality:
+    """How good scores proved; `auc` and `lift` are None where the outcomes do not define them.
 
-    auc                chance that one with the outcome had a higher score than one without
-    calibration_error  mean distance of scores from rates, over bins of about equal size by score
-    calibration_gap    distance of the positives expected from those that came, beyond what chance explains, as a share
-                       of those that came
-    lift               rate of band 10 to the rate of all
+    auc                probability that a positive had a higher score than a negative
+    calibration_error  mean distance between scores and observed rates, over bins of about equal size by score
+    calibration_gap    distance between expected and observed positives beyond what chance explains, as a share of
+                       the observed
+    lift               rate of band 10 relative to the overall rate
     *_chance           three standard errors
     """
 
@@ -72,44 +72,44 @@ class Quality:
     lift_chance: float
 
 
-def matured(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: date) -> dict[str, Matured]:
-    """Of each stage, the exposures that followed the latest `monitoring.backtest_nights` nights known to the end.
+def read_matured(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: date) -> dict[str, MaturedExposures]:
+    """The exposures of each stage that followed the latest `monitoring.backtest_nights` mature nights.
 
-    A night is known to the end on `ds` once the stage's window after the day that followed it has passed. Only what
-    had landed by `ds` counts, so that an old date gives what its own night would have given.
+    A night is mature on `ds` once the stage's window after the following day has passed. Only events that had landed
+    by `ds` count, so that an old date gives the result its own night would have given.
 
     Args:
-        connection: has `events` and `user_scores` (`analyst.connect`); it is left as it was.
+        connection: has `events` and `user_scores` (`analyst.connect`); it is left unchanged.
     """
     nights = {stage.name: _nights(stage, settings.monitoring.backtest_nights, ds) for stage in settings.funnel.stages}
-    first = min(of_stage[0] for of_stage in nights.values())
-    # What is made here is temporary, and a cursor's own.
-    own = connection.cursor()
-    own.execute(f"SET TimeZone = '{settings.funnel.timezone}'")
-    _label(own, settings, first=first + timedelta(days=1), ds=ds)
-    return {stage: _of_stage(own, stage, *of_stage) for stage, of_stage in nights.items()}
+    earliest = min(first for first, _ in nights.values())
+    # Temporary tables and views belong to the cursor, and go with it.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET TimeZone = '{settings.funnel.timezone}'")
+        _create_exposures(cursor, settings, first=earliest + timedelta(days=1), ds=ds)
+        return {stage: _read_stage(cursor, stage, first, last) for stage, (first, last) in nights.items()}
 
 
 def _nights(stage: Stage, count: int, ds: date) -> tuple[date, date]:
-    """The first and the last of the nights whose exposures, those of the day after, all have a label by `ds`."""
+    """The first and last night whose exposures, those of the following day, all have a mature label by `ds`."""
     last = ds - timedelta(days=1 + stage.window_days)
     return last - timedelta(days=count - 1), last
 
 
-def _label(own: duckdb.DuckDBPyConnection, settings: Settings, *, first: date, ds: date) -> None:
-    """Make the table `exposures`: by `sql/spark/exposures.sql` as of `ds`, those of the days from `first` on."""
-    # No exposure before the first can take an outcome from a later one, the latest before an outcome counts.
+def _create_exposures(cursor: duckdb.DuckDBPyConnection, settings: Settings, *, first: date, ds: date) -> None:
+    """Create the table `exposures` by `sql/spark/exposures.sql` as of `ds`, for the days from `first` on."""
+    # An outcome belongs to the latest exposure before it, so that those before `first` cannot take one from the rest.
     tolerance_days = -(-settings.source.events.future_tolerance_hours // 24)
-    ((database,),) = own.execute("SELECT current_database()").fetchall()
-    own.execute(
+    ((database,),) = cursor.execute("SELECT current_database()").fetchall()
+    cursor.execute(
         f"CREATE TEMP VIEW events AS FROM {database}.main.events "
         f"WHERE landed_on BETWEEN DATE '{first - timedelta(days=tolerance_days)}' AND DATE '{ds}'"
     )
     seen: Mapping[str, Any] = {"as_of": ds, "end_of_as_of": epoch_micros(end_of_day(ds, settings.zone))}
-    again = run_locally(own, "landed_again", **seen)
+    again = run_locally(cursor, "landed_again", **seen)
     again.query("again", "CREATE TEMP TABLE landed_again AS FROM again")
     labelled = run_locally(
-        own,
+        cursor,
         "exposures",
         **seen,
         history_days=(ds - first).days + 1,
@@ -121,8 +121,8 @@ def _label(own: duckdb.DuckDBPyConnection, settings: Settings, *, first: date, d
     labelled.query("labelled", "CREATE TEMP TABLE exposures AS FROM labelled")
 
 
-def _of_stage(own: duckdb.DuckDBPyConnection, stage: str, first: date, last: date) -> Matured:
-    found = own.execute(
+def _read_stage(cursor: duckdb.DuckDBPyConnection, stage: str, first: date, last: date) -> MaturedExposures:
+    found = cursor.execute(
         f"""
         SELECT
           s.p_{stage} AS scores,
@@ -138,44 +138,44 @@ def _of_stage(own: duckdb.DuckDBPyConnection, stage: str, first: date, last: dat
         """,
         [first, last],
     ).fetchnumpy()
-    return Matured(**found | {"nights": found["nights"].astype("datetime64[D]")})
+    return MaturedExposures(**found | {"nights": found["nights"].astype("datetime64[D]")})
 
 
-def quality(found: Matured) -> Quality:
-    """The figures of exposures, at least one.
+def measure_quality(matured: MaturedExposures) -> ScoreQuality:
+    """Measure how good the scores of at least one exposure proved.
 
     The standard error of the AUC is Hanley and McNeil's ("The meaning and use of the area under a receiver operating
-    characteristic curve", Radiology 143, 1982); that of the lift is Poisson's, were there none.
+    characteristic curve", Radiology 143, 1982); that of the lift assumes a Poisson count and no lift.
     """
-    outcomes, best = found.outcomes, found.bands == BEST_BAND
+    outcomes, best = matured.outcomes, matured.bands == BEST_BAND
     positives, negatives = int(outcomes.sum()), int(len(outcomes) - outcomes.sum())
     auc, auc_error, lift, lift_error = None, 0.0, None, 0.0
     if positives and negatives:
         from sklearn.metrics import roc_auc_score
 
-        auc = float(roc_auc_score(outcomes, found.scores))
+        auc = float(roc_auc_score(outcomes, matured.scores))
         two_above, two_below = auc / (2 - auc), 2 * auc**2 / (1 + auc)
         variance = auc * (1 - auc) + (positives - 1) * (two_above - auc**2) + (negatives - 1) * (two_below - auc**2)
         auc_error = float(np.sqrt(variance / (positives * negatives)))
     if positives and best.any():
         rate = outcomes.mean()
         lift, lift_error = float(outcomes[best].mean() / rate), float(1 / np.sqrt(best.sum() * rate))
-    return Quality(
-        exposures=len(found),
+    return ScoreQuality(
+        exposures=len(matured),
         positives=positives,
         auc=auc,
         auc_chance=ERRORS * auc_error,
-        calibration_error=calibration_error(outcomes, found.scores),
-        calibration_gap=calibration_gap(outcomes, found.scores, found.users),
+        calibration_error=calibration_error(outcomes, matured.scores),
+        calibration_gap=calibration_gap(outcomes, matured.scores, matured.users),
         lift=lift,
         lift_chance=ERRORS * lift_error,
     )
 
 
 def calibration_error(outcomes: np.ndarray, scores: np.ndarray) -> float:
-    """The mean distance of scores from the rate that came, over bins of about equal size; equal scores share one.
+    """Mean distance between scores and the observed rate over bins of about equal size; equal scores share a bin.
 
-    It is `model.metrics.expected_calibration_error`, which says where it is from, without a tensor library to load.
+    Equal to `model.metrics.expected_calibration_error`, which names the source, without loading a tensor library.
 
     >>> calibration_error(np.array([0, 1]), np.array([0.25, 0.5]))
     0.375
@@ -187,12 +187,12 @@ def calibration_error(outcomes: np.ndarray, scores: np.ndarray) -> float:
 
 
 def calibration_gap(outcomes: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float:
-    """How far the positives expected lie from those that came, beyond chance, as a share of those that came.
+    """Distance between expected and observed positives beyond chance, as a share of the observed.
 
-    Chance is three standard errors of the number of positives, the larger of two: sqrt(sum p (1 - p)), were the
-    scores true and the exposures strangers' to one another; and the one clustered by user, with e_g the sum of
-    outcomes less scores over user g's exposures, sqrt(G / (G - 1) sum_g e_g^2) (see `promotion.paired_difference`).
-    A rule that is asked every night at 1.96 errors would cry wolf on one night of twenty.
+    Chance is three standard errors of the number of positives, the larger of two: sqrt(sum p (1 - p)), which holds for
+    true scores and independent exposures; and the one clustered by user, sqrt(G / (G - 1) sum_g e_g^2) for G users,
+    with e_g the sum of outcomes minus scores over user g's exposures (see `promotion.paired_difference`). Three rather
+    than 1.96, since a nightly check at 1.96 errors would give one false alarm in twenty nights.
 
     >>> calibration_gap(np.repeat([1, 0], 5000), np.full(10000, 0.5), np.arange(10000))
     0.0

@@ -1,7 +1,8 @@
-"""How far a monitored figure may go: the thresholds, the configuration's over these, and what is said past one."""
+"""Find the figures past their thresholds, and word the warnings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.config.figures import BOUNDS
 from pipeline.config.sections import Threshold
@@ -9,13 +10,13 @@ from pipeline.config.settings import Settings
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One figure of a night; of one stage, of one feature, of one model, or of all.
+class Measurement:
+    """One figure of a night, and the stage, feature or model it is about, if any.
 
     Args:
-        chance: how far from harmless the value may be by chance alone; a threshold is judged beyond it.
-        is_judged: whether a threshold applies at all.
-        against: what it was compared with, for a warning's reader.
+        chance: how far chance alone may move the value; only what lies beyond it counts as past a threshold.
+        is_checked: whether thresholds apply.
+        compared_with: what it was compared with, shown in its warning.
     """
 
     name: str
@@ -24,67 +25,69 @@ class Measured:
     feature: str | None = None
     model_version: str | None = None
     chance: float = 0.0
-    is_judged: bool = True
-    against: str = ""
+    is_checked: bool = True
+    compared_with: str = ""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One line of each figure past its threshold: those that warn only, and those that stop the night."""
+class Breach:
+    """A figure past a bound, which warns or stops the night."""
 
-    warnings: Sequence[str]
-    stops: Sequence[str]
+    measurement: Measurement
+    severity: Literal["warn", "stop"]
+    bound: float
+
+    def __str__(self) -> str:
+        """One line for a warning or a failure."""
+        name, value = self.measurement.name, self.measurement.value
+        about = BOUNDS[name]
+        sign = "<" if about.side == "below" else ">"
+        shown = f"{self.bound:g}"
+        if about.side == "factor" and value < 1:
+            sign, shown = "<", f"1/{self.bound:g}"
+        elif about.side == "change" and value < 0:
+            sign, shown = "<", f"-{self.bound:g}"
+        described = about.description.format(subject=self.measurement.feature or self.measurement.stage)
+        basis = f" ({self.measurement.compared_with})" if self.measurement.compared_with else ""
+        return f"{described} {value:.3g} {sign} {shown}{basis}"
 
 
-def judge(figures: Sequence[Measured], settings: Settings) -> Judged:
-    """Hold figures against `[monitoring.thresholds]`, and those it does not name against the thresholds above.
+def resolve_thresholds(settings: Settings) -> Mapping[str, Threshold]:
+    """The threshold of each figure: from `[monitoring.thresholds]`, else its default.
 
-    Scores are late after `operations.scores_due_hours`, unless the threshold of `hours_to_scores` says otherwise.
+    The default of `hours_to_scores` is `operations.scores_due_hours`.
     """
-    given = settings.monitoring.thresholds
-    usual = {name: Threshold(warn=bound.warn) for name, bound in BOUNDS.items()}
-    usual["hours_to_scores"] = Threshold(warn=settings.operations.scores_due_hours)
-    warnings, stops = [], []
-    for figure in figures:
-        if figure.name not in BOUNDS or not figure.is_judged:
-            continue
-        threshold = given.get(figure.name, usual[figure.name])
-        if is_past(figure, threshold.stop):
-            stops.append(_line(figure, threshold.stop))
-        elif is_past(figure, threshold.warn):
-            warnings.append(_line(figure, threshold.warn))
-    return Judged(warnings, stops)
+    defaults = {name: Threshold(warn=bound.warn) for name, bound in BOUNDS.items()}
+    defaults["hours_to_scores"] = Threshold(warn=settings.operations.scores_due_hours)
+    return defaults | settings.monitoring.thresholds
 
 
-def is_past(figure: Measured, bound: float | None) -> bool:
-    """Whether a figure lies past a bound by more than chance explains; never past none.
+def find_breach(measurement: Measurement, thresholds: Mapping[str, Threshold]) -> Breach | None:
+    """The bound that a figure is past, `stop` before `warn`; None if it is within both or has no threshold."""
+    if measurement.name not in thresholds or not measurement.is_checked:
+        return None
+    threshold = thresholds[measurement.name]
+    if threshold.stop is not None and is_past(measurement, threshold.stop):
+        return Breach(measurement, "stop", threshold.stop)
+    if threshold.warn is not None and is_past(measurement, threshold.warn):
+        return Breach(measurement, "warn", threshold.warn)
+    return None
 
-    >>> is_past(Measured("feature_psi", 0.3), 0.25), is_past(Measured("feature_psi", 0.3, chance=0.1), 0.25)
+
+def is_past(measurement: Measurement, bound: float) -> bool:
+    """Whether a figure is past a bound by more than chance explains.
+
+    >>> is_past(Measurement("feature_psi", 0.3), 0.25), is_past(Measurement("feature_psi", 0.3, chance=0.1), 0.25)
     (True, False)
-    >>> is_past(Measured("users_scored_ratio", 0.4), 2.0), is_past(Measured("feature_missing_change", -0.2), 0.1)
+    >>> is_past(Measurement("users_scored_ratio", 0.4), 2.0), is_past(Measurement("feature_missing_change", -0.2), 0.1)
     (True, True)
     """
-    if bound is None:
-        return False
-    value = figure.value
-    match BOUNDS[figure.name].side:
+    value = measurement.value
+    match BOUNDS[measurement.name].side:
         case "below":
-            return value + figure.chance < bound
+            return value + measurement.chance < bound
         case "change":
             value = abs(value)
         case "factor":
             value = max(value, 1 / value) if value > 0 else float("inf")
-    return value - figure.chance > bound
-
-
-def _line(figure: Measured, bound: float | None) -> str:
-    about = BOUNDS[figure.name]
-    sign = "<" if about.side == "below" else ">"
-    shown = f"{bound:g}"
-    if about.side == "factor" and figure.value < 1:
-        sign, shown = "<", f"1/{bound:g}"
-    elif about.side == "change" and figure.value < 0:
-        sign, shown = "<", f"-{bound:g}"
-    said = about.saying.format(of=figure.feature or figure.stage)
-    against = f" ({figure.against})" if figure.against else ""
-    return f"{said} {figure.value:.3g} {sign} {shown}{against}"
+    return value - measurement.chance > bound

@@ -10,9 +10,9 @@ from pipeline.charts.svg import figure_by_day, gains_curve, rates_by_band, relia
 from pipeline.config.figures import FIGURES
 from pipeline.dates import DateRange
 from pipeline.measures.curves import equal_groups, gains, rates
-from pipeline.monitoring.backtest import Matured, matured
+from pipeline.monitoring.backtest import MaturedExposures, read_matured
 from pipeline.report.night import Night
-from pipeline.report.parts import Cell, Chart, Charts, Note, Part, Section, Table, figure, percent
+from pipeline.report.parts import Cell, Chart, Charts, Note, Part, Section, Table, figure, measured_cell, percent
 
 SERIES_DAYS = 30
 BEST = 0.2
@@ -26,7 +26,7 @@ def backtest(night: Night) -> Section | None:
     """The latest messages whose outcomes are known, against the scores of the night before each."""
     if not night.before:
         return None
-    found = matured(night.connection, night.settings, night.ds)
+    found = read_matured(night.connection, night.settings, night.ds)
     known = {stage: each for stage, each in found.items() if len(each)}
     windows = {stage.name: stage.window_days for stage in night.settings.funnel.stages}
     waiting = [Note(_waits(stage, windows[stage])) for stage in night.stages if stage not in known]
@@ -68,15 +68,15 @@ def _waits(stage: str, window_days: int) -> str:
     )
 
 
-def _figures(night: Night, known: Mapping[str, Matured]) -> Table:
-    shown = {name: meaning for name, meaning in FIGURES.items() if meaning.of == "model"}
+def _figures(night: Night, known: Mapping[str, MaturedExposures]) -> Table:
+    shown = {name: meaning for name, meaning in FIGURES.items() if meaning.per == "model"}
     shown = {
         name: shown[name] for name in ("matured_auc", "matured_lift", "matured_calibration_error") if name in shown
     }
     measured = {
-        (name, stage, model): value
-        for name, stage, model, value in night.query(
-            "SELECT name, stage, model_version, value FROM metrics WHERE ds = $ds AND name LIKE 'matured_%'",
+        (name, stage, model): (value, past)
+        for name, stage, model, value, past in night.query(
+            "SELECT name, stage, model_version, value, past FROM metrics WHERE ds = $ds AND name LIKE 'matured_%'",
             ds=night.ds,
         )
     }
@@ -84,15 +84,15 @@ def _figures(night: Night, known: Mapping[str, Matured]) -> Table:
     for stage, each in known.items():
         rows.append([Cell(stage)])
         for model in sorted(set(each.models), reverse=True):
-            own = each.of_model(model)
-            gap = night.is_past_threshold("matured_calibration_gap", stage)
+            own = each.scored_by(model)
+            _, gap_past = measured.get(("matured_calibration_gap", stage, model), (None, None))
             rows.append(
                 [
                     model,
                     f"{len(own):,}",
-                    Cell(f"{own.outcomes.sum():,}", "past its threshold" if gap else "", "warn" if gap else ""),
+                    measured_cell(f"{own.outcomes.sum():,}", gap_past),
                     f"{own.scores.sum():,.0f}",
-                    *(_measured(night, name, stage, measured.get((name, stage, model))) for name in shown),
+                    *(_measured(name, *measured.get((name, stage, model), (None, None))) for name in shown),
                 ]
             )
     return Table(
@@ -102,9 +102,8 @@ def _figures(night: Night, known: Mapping[str, Matured]) -> Table:
     )
 
 
-def _measured(night: Night, name: str, stage: str, value: float | None) -> Cell:
-    is_past = night.is_past_threshold(name, stage)
-    return Cell(figure(value, FIGURES[name].kind), "past its threshold" if is_past else "", "warn" if is_past else "")
+def _measured(name: str, value: float | None, past: str | None) -> Cell:
+    return measured_cell(figure(value, FIGURES[name].kind), past)
 
 
 def _series(night: Night) -> list[Charts]:
@@ -130,14 +129,14 @@ def _series(night: Night) -> list[Charts]:
     return [Charts(f"Ranking (AUC), last {SERIES_DAYS} nights", charts, lead)] if charts else []
 
 
-def _gains(stage: str, each: Matured) -> Chart:
+def _gains(stage: str, each: MaturedExposures) -> Chart:
     shares, found = gains(each.scores, each.outcomes)
     best = float(np.interp(BEST, shares, found))
     caption = f"The best {percent(BEST)} of {len(each):,} messages brought {percent(best)} of the outcomes."
     return Chart(stage, Markup(gains_curve(f"gains-{stage}", shares, found)), caption)
 
 
-def _lift(stage: str, each: Matured) -> Chart:
+def _lift(stage: str, each: MaturedExposures) -> Chart:
     by_band = rates(each.bands - 1, BANDS, each.scores, each.outcomes)
     overall = float(each.outcomes.mean())
     best = int(each.bands.max())
@@ -148,7 +147,7 @@ def _lift(stage: str, each: Matured) -> Chart:
     return Chart(stage, Markup(rates_by_band(f"lift-{stage}", by_band, overall)), caption)
 
 
-def _reliability(stage: str, each: Matured) -> Chart:
+def _reliability(stage: str, each: MaturedExposures) -> Chart:
     groups = rates(equal_groups(each.scores, GROUPS), GROUPS, each.scores, each.outcomes)
     inside = int(np.sum((groups.low <= groups.expected) & (groups.expected <= groups.high)))
     of = int(np.sum(groups.rows > 0))

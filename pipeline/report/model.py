@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from pipeline.report.night import Night
-from pipeline.report.parts import Cell, Note, Section, Table, percent, points
+from pipeline.report.parts import Cell, Note, Section, Table, measured_cell, percent, points
 
 DRIFT = ("feature_psi", "feature_missing_share", "feature_missing_change", "feature_unseen_share")
+Figures = dict[str, tuple[float, str | None]]
+"""A feature's figures by name: the value, and the threshold it is past."""
 SHOWN = 12
 """Features that stand open; the rest are folded away."""
 LARGE = 0.25
@@ -14,23 +16,25 @@ LARGE = 0.25
 
 def drift(night: Night) -> Section | None:
     """Each feature tonight against the users whom the model was trained as of, those furthest off first."""
-    found: dict[str, dict[str, float]] = {}
-    for feature, name, value in night.query(
-        "SELECT feature, name, value FROM metrics WHERE ds = $ds AND name IN (SELECT unnest($names)) "
+    found: dict[str, Figures] = {}
+    for feature, name, value, past in night.query(
+        "SELECT feature, name, value, past FROM metrics WHERE ds = $ds AND name IN (SELECT unnest($names)) "
         "AND feature IS NOT NULL",
         ds=night.ds,
         names=list(DRIFT),
     ):
-        found.setdefault(feature, {})[name] = value
+        found.setdefault(feature, {})[name] = (value, past)
     if not found:
         return None
-    order = sorted(found, key=lambda feature: (-found[feature].get("feature_psi", 0.0), feature))
-    rows = [_drift_row(night, feature, found[feature]) for feature in order]
-    past = [row[0] for row in rows if any(isinstance(cell, Cell) and cell.mark for cell in row)]
+    order = sorted(found, key=lambda feature: (-found[feature].get("feature_psi", (0.0, None))[0], feature))
+    rows = [_drift_row(feature, found[feature]) for feature in order]
+    past_threshold = sum(any(past for _, past in figures.values()) for figures in found.values())
     columns = ["Feature", "Shift (PSI)", "Missing", "Change since training", "Unseen values"]
     model = (night.scores or {}).get("model", "the model")
     told = (
-        f"{len(past)} of {len(rows)} features past a threshold." if past else f"None of {len(rows)} past a threshold."
+        f"{past_threshold} of {len(rows)} features past a threshold."
+        if past_threshold
+        else f"None of {len(rows)} past a threshold."
     )
     tables = [Table("Features furthest from training", columns, rows[:SHOWN])]
     if rows[SHOWN:]:
@@ -41,22 +45,22 @@ def drift(night: Night) -> Section | None:
         f"How far tonight's users differ from those that {model} was trained with, feature by feature. The index (PSI) "
         "is 0 where nothing moved; above 0.1 look at it, above 0.25 the shift is large. Unseen are values that no user "
         "had at training.",
-        [Note(told, mark="warn" if past else "good"), *tables],
+        [Note(told, mark="warn" if past_threshold else "good"), *tables],
     )
 
 
-def _drift_row(night: Night, feature: str, of_feature: dict[str, float]) -> Sequence[Cell | str]:
-    def cell(name: str, text: str, share: float | None = None) -> Cell:
-        is_past = night.is_past_threshold(name, feature)
-        return Cell(text, "past its threshold" if is_past else "", "warn" if is_past else "", share)
-
-    psi, change = of_feature.get("feature_psi"), of_feature.get("feature_missing_change")
+def _drift_row(feature: str, figures: Figures) -> Sequence[Cell | str]:
+    absent = (None, None)
+    psi, psi_past = figures.get("feature_psi", absent)
+    missing, missing_past = figures.get("feature_missing_share", absent)
+    change, change_past = figures.get("feature_missing_change", absent)
+    unseen, unseen_past = figures.get("feature_unseen_share", absent)
     return [
         feature,
-        cell("feature_psi", "–" if psi is None else f"{psi:.3f}", psi and min(psi / LARGE, 1.0)),
-        cell("feature_missing_share", percent(of_feature.get("feature_missing_share"))),
-        cell("feature_missing_change", "–" if change is None else points(change)),
-        cell("feature_unseen_share", percent(of_feature.get("feature_unseen_share"))),
+        measured_cell("–" if psi is None else f"{psi:.3f}", psi_past, share=psi and min(psi / LARGE, 1.0)),
+        measured_cell(percent(missing), missing_past),
+        measured_cell("–" if change is None else points(change), change_past),
+        measured_cell(percent(unseen), unseen_past),
     ]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from pipeline.config.figures import BOUNDS
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 
@@ -72,14 +71,6 @@ class Night:
         if self.warnings:
             return "Read the warnings below before you use the scores."
         return "Nothing: the scores may be used."
-
-    def is_past_threshold(self, name: str, of: str | None) -> bool:
-        """Whether monitoring said so of a figure: it alone knows how much of it chance explains."""
-        if name not in BOUNDS:
-            return False
-        saying = BOUNDS[name].saying.format(of=of) + " "
-        monitored = (run for run in self.runs if run["stage"] == "monitor")
-        return any(saying in line for run in monitored for line in (run["warnings"] + run["message"]).splitlines())
 
     def query(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(text, parameters).fetchall()

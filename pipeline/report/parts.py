@@ -22,6 +22,11 @@ class Cell:
     share: float | None = None
 
 
+def measured_cell(text: str, past: str | None, *, share: float | None = None) -> Cell:
+    """A figure's cell, marked if it is past a threshold (the column `past` of `metrics`)."""
+    return Cell(text, "past its threshold" if past else "", "warn" if past else "", share)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows under column titles; the first column names the row, a row of one cell opens a group.

@@ -11,7 +11,20 @@ from pipeline.config.figures import FIGURES
 from pipeline.config.sections import EXPOSURE
 from pipeline.dates import DateRange
 from pipeline.report.night import Night
-from pipeline.report.parts import Cell, Chart, Charts, Note, Part, Section, Table, change, figure, percent, points
+from pipeline.report.parts import (
+    Cell,
+    Chart,
+    Charts,
+    Note,
+    Part,
+    Section,
+    Table,
+    change,
+    figure,
+    measured_cell,
+    percent,
+    points,
+)
 from pipeline.warehouse.tables import behaviour_columns
 
 RATE_DAYS = 30
@@ -23,11 +36,12 @@ WORTH_TELLING = 0.05
 
 def in_figures(night: Night) -> Section | None:
     """What `monitor` measured of the night and its stages, beside the night before."""
-    shown = {name: meaning for name, meaning in FIGURES.items() if meaning.of in ("night", "stage")}
+    shown = {name: meaning for name, meaning in FIGURES.items() if meaning.per in ("night", "stage")}
     measured = {
-        (day, name, stage): value
-        for day, name, stage, value in night.query(
-            "SELECT ds, name, stage, value FROM metrics WHERE ds IN ($ds, $before) AND name IN (SELECT unnest($names))",
+        (day, name, stage): (value, past)
+        for day, name, stage, value, past in night.query(
+            "SELECT ds, name, stage, value, past FROM metrics WHERE ds IN ($ds, $before) "
+            "AND name IN (SELECT unnest($names))",
             ds=night.ds,
             before=night.before,
             names=list(shown),
@@ -37,14 +51,14 @@ def in_figures(night: Night) -> Section | None:
     for name, meaning in shown.items():
         stages = [stage for stage in (None, *night.stages) if (night.ds, name, stage) in measured]
         if stages and stages != [None]:
-            rows.append([Cell(meaning.title, meaning.explained)])
+            rows.append([Cell(meaning.title, meaning.explanation)])
         for stage in stages:
-            now, earlier = measured[night.ds, name, stage], measured.get((night.before, name, stage))
-            is_past = night.is_past_threshold(name, stage)
+            now, past = measured[night.ds, name, stage]
+            earlier, _ = measured.get((night.before, name, stage), (None, None))
             rows.append(
                 [
-                    Cell(stage) if stage else Cell(meaning.title, meaning.explained),
-                    Cell(figure(now, meaning.kind), "past its threshold" if is_past else "", "warn" if is_past else ""),
+                    Cell(stage) if stage else Cell(meaning.title, meaning.explanation),
+                    measured_cell(figure(now, meaning.kind), past),
                     figure(earlier, meaning.kind),
                     change(earlier, now, meaning.kind),
                 ]

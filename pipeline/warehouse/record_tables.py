@@ -38,6 +38,7 @@ METRICS = Table(
         Column("feature", STRING, "The feature, or for expert_use the expert, that the figure is about; null: none."),
         Column("model_version", STRING, "The model that the figure is about; null: none."),
         Column("value", DOUBLE, "The figure, in its own unit: a count, a share from 0 to 1, an index, hours."),
+        Column("past", STRING, "The threshold that the figure is past when measured, warn or stop; null: none."),
         RUN_ID,
         Column("ds", DATE, "The night measured, or the date that the model was trained as of."),
     ),

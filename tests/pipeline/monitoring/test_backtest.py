@@ -17,7 +17,13 @@ from model.metrics import expected_calibration_error
 from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.features.examples import exposures
-from pipeline.monitoring.backtest import Matured, calibration_error, calibration_gap, matured, quality
+from pipeline.monitoring.backtest import (
+    MaturedExposures,
+    calibration_error,
+    calibration_gap,
+    measure_quality,
+    read_matured,
+)
 from pipeline.runs.record import StageRun
 from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_scores
@@ -42,11 +48,11 @@ def land(company: Company, *events: dict[str, Any], on: date | None = None) -> N
         publish(company, "events", day, rows)
 
 
-def backtest(company: Company, ds: date) -> dict[str, Matured]:
-    return matured(connect(company.settings, "events, user_scores"), company.settings, ds)
+def backtest(company: Company, ds: date) -> dict[str, MaturedExposures]:
+    return read_matured(connect(company.settings, "events, user_scores"), company.settings, ds)
 
 
-def outcomes(found: Matured) -> list[tuple[float, int]]:
+def outcomes(found: MaturedExposures) -> list[tuple[float, int]]:
     return list(zip(found.scores.tolist(), found.outcomes.tolist(), strict=True))
 
 
@@ -107,7 +113,7 @@ def test_the_connection_is_left_as_it_was(nights: Company) -> None:
     connection = connect(nights.settings, "events, user_scores")
     before = connection.execute("SELECT count(*) FROM events").fetchall()
     for _ in range(2):
-        matured(connection, nights.settings, SENT + timedelta(days=60))
+        read_matured(connection, nights.settings, SENT + timedelta(days=60))
     assert connection.execute("SELECT count(*) FROM events").fetchall() == before
     names = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
     assert names == [("events",), ("user_scores",)]
@@ -163,7 +169,7 @@ def test_figures_are_scikit_learn_s_and_pandas() -> None:
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"score": random.beta(2, 8, 3_000).round(3), "band": random.integers(1, 11, 3_000)})
     frame["outcome"] = (random.random(3_000) < frame["score"] * 1.2).astype(int)
-    found = quality(of(frame))
+    found = measure_quality(of(frame))
     assert found.exposures == 3_000
     assert found.positives == frame["outcome"].sum()
     assert found.auc == pytest.approx(roc_auc_score(frame["outcome"], frame["score"]))
@@ -172,9 +178,9 @@ def test_figures_are_scikit_learn_s_and_pandas() -> None:
     assert found.lift_chance == pytest.approx(3 / np.sqrt(len(best) * frame["outcome"].mean()))
 
 
-def of(frame: pd.DataFrame) -> Matured:
+def of(frame: pd.DataFrame) -> MaturedExposures:
     n = len(frame)
-    return Matured(
+    return MaturedExposures(
         scores=frame["score"].to_numpy(),
         outcomes=frame["outcome"].to_numpy(),
         bands=frame["band"].to_numpy(),
@@ -189,14 +195,16 @@ def test_the_auc_s_error_is_how_much_it_varies() -> None:
     found = []
     for _ in range(150):
         outcome = (random.random(400) < 0.2).astype(int)
-        found.append(quality(of(pd.DataFrame({"score": expit(random.normal(outcome)), "outcome": outcome, "band": 1}))))
+        found.append(
+            measure_quality(of(pd.DataFrame({"score": expit(random.normal(outcome)), "outcome": outcome, "band": 1})))
+        )
     spread = np.std(np.array([each.auc for each in found], dtype=float))
     assert np.mean([each.auc_chance for each in found]) == pytest.approx(3 * spread, rel=0.2)
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
 def test_what_outcomes_of_one_kind_cannot_tell(outcome: int) -> None:
-    found = quality(of(pd.DataFrame({"score": [0.1, 0.2], "outcome": [outcome] * 2, "band": [9, 9]})))
+    found = measure_quality(of(pd.DataFrame({"score": [0.1, 0.2], "outcome": [outcome] * 2, "band": [9, 9]})))
     assert found.auc is None
     assert found.lift is None
     assert found.positives == 2 * outcome

@@ -184,6 +184,15 @@ def by_feature(company: Company, ds: date) -> dict[tuple[str, str], float]:
     return {(row["name"], row["feature"]): row["value"] for row in rows}
 
 
+def past_thresholds(company: Company, ds: date) -> dict[tuple[str, str], str]:
+    """The column `past` of a night's figures, by name and by feature or stage, where it is set."""
+    return {
+        (row["name"], row["feature"] or row["stage"]): row["past"]
+        for row in company.rows("metrics")
+        if row["ds"] == ds and row["past"]
+    }
+
+
 def warnings(company: Company) -> list[str]:
     return [line for line in company.lines if line.startswith("warning: ")]
 
@@ -219,10 +228,10 @@ def test_users_who_stay_the_same_are_no_news(company: Company) -> None:
     assert found["feature_psi", "exposure_n_1d"] > 1
     assert found["feature_missing_change", "exposure_days_since"] == -1
     for row in (row for row in company.rows("metrics") if row["ds"] == D2):
-        of = FIGURES[row["name"]].of
-        assert (row["stage"] is not None) == (of in ("stage", "model")), row
-        assert (row["feature"] is not None) == (of == "feature"), row
-        assert (row["model_version"] is not None) == (of != "night"), row
+        per = FIGURES[row["name"]].per
+        assert (row["stage"] is not None) == (per in ("stage", "model")), row
+        assert (row["feature"] is not None) == (per == "feature"), row
+        assert (row["model_version"] is not None) == (per != "night"), row
 
 
 def test_counts_over_more_than_the_history_there_was_are_left_out(company: Company) -> None:
@@ -261,6 +270,9 @@ def test_what_has_drifted_is_named(company: Company) -> None:
     }
     (run,) = (row for row in company.rows("runs") if row["stage"] == "monitor")
     assert run["warnings"].splitlines() == said
+    past = past_thresholds(company, D2)
+    assert {("score_psi_training", "click"), ("feature_psi", "age"), ("feature_unseen_share", "city_tier")} <= set(past)
+    assert len(past) == len(said) and set(past.values()) == {"warn"}
 
 
 def test_a_stop_fails_the_night_and_keeps_its_figures(make_company: Callable[..., Company]) -> None:
@@ -271,6 +283,7 @@ def test_a_stop_fails_the_night_and_keeps_its_figures(make_company: Callable[...
         monitor(company.context(), D2)
     assert "\n" not in str(error.value)
     assert by_feature(company, D2)["feature_psi", "age"] > 0.5
+    assert past_thresholds(company, D2)["feature_psi", "age"] == "stop"
     assert [row["status"] for row in company.rows("runs")] == ["failed"]
 
 
@@ -299,6 +312,7 @@ def test_late_scores_warn_and_a_backfill_s_do_not(nights: Company) -> None:
     record(nights, D2, "publish", MIDNIGHT + timedelta(hours=49))
     monitor(nights.context(), D2)
     assert warnings(nights) == []
+    assert past_thresholds(nights, D2) == {}
 
 
 def test_old_scores_that_promised_too_much(company: Company) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.config.settings import Settings
 from pipeline.measures.drift import distribution
-from pipeline.monitoring.backtest import Matured
+from pipeline.monitoring.backtest import MaturedExposures
 from pipeline.monitoring.baseline import Baseline
-from pipeline.monitoring.monitor import feature_figures, outcome_figures, score_figures
-from pipeline.monitoring.thresholds import Measured, judge
+from pipeline.monitoring.monitor import measure_feature_drift, measure_outcomes, measure_score_drift
+from pipeline.monitoring.thresholds import Measurement, find_breach, resolve_thresholds
 from pipeline.simulate.behaviour import ACQUISITIONS, CITY_TIERS, OFFERS, SENDING_HOURS, STAGES, Population, respond
 from tests.support.company import Company
 
@@ -72,7 +72,7 @@ def began(seed: int) -> Baseline:
     )
 
 
-def outcomes(seed: int, promised: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[str, Matured]]:
+def outcomes(seed: int, promised: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[str, MaturedExposures]]:
     """Twelve texts to everyone, with scores that promise what is asked of the true probabilities."""
     true = np.tile(chances(people(seed), seed), TEXTS)
     came = respond(true, np.zeros(true.shape[1], dtype=np.int64), np.random.default_rng([seed, 2])).outcome
@@ -80,7 +80,7 @@ def outcomes(seed: int, promised: Callable[[np.ndarray], np.ndarray]) -> Iterato
         n = len(p)
         yield (
             stage,
-            Matured(
+            MaturedExposures(
                 scores=p,
                 outcomes=outcome.astype(np.int64),
                 bands=1 + 10 * p.argsort().argsort() // n,
@@ -94,13 +94,19 @@ def outcomes(seed: int, promised: Callable[[np.ndarray], np.ndarray]) -> Iterato
 def of_outcomes(
     seed: int, promised: Callable[[np.ndarray], np.ndarray], settings: Settings
 ) -> set[tuple[str, str | None]]:
-    figures = (figure for stage, found in outcomes(seed, promised) for figure in outcome_figures(stage, found))
+    figures = (figure for stage, found in outcomes(seed, promised) for figure in measure_outcomes(stage, found))
     return past(figures, settings)
 
 
-def past(figures: Iterator[Measured], settings: Settings) -> set[tuple[str, str | None]]:
+def past(figures: Iterator[Measurement], settings: Settings) -> set[tuple[str, str | None]]:
     """Name and feature or stage of each figure that warns."""
-    return {(figure.name, figure.feature or figure.stage) for figure in figures if judge([figure], settings).warnings}
+    thresholds = resolve_thresholds(settings)
+    breaches = ((figure, find_breach(figure, thresholds)) for figure in figures)
+    return {
+        (figure.name, figure.feature or figure.stage)
+        for figure, breach in breaches
+        if breach and breach.severity == "warn"
+    }
 
 
 def of_features(
@@ -108,7 +114,7 @@ def of_features(
 ) -> set[tuple[str, str | None]]:
     tonight = profiles(people(seed))
     plant(tonight, np.random.default_rng([seed, 3]))
-    return past(feature_figures(table(tonight), began(seed), FEATURES), settings)
+    return past(measure_feature_drift(table(tonight), began(seed), FEATURES), settings)
 
 
 def nothing(columns: Columns, random: np.random.Generator) -> None:
@@ -157,7 +163,7 @@ def test_drift_of_scores(factor: float, is_drift: bool, settings: Settings) -> N
     for seed in SEEDS:
         baseline, tonight = began(seed), with_odds(chances(people(seed), seed), factor)
         by_stage = zip(STAGES, tonight, strict=True)
-        figures = (figure for stage, p in by_stage for figure in score_figures(stage, p, baseline))
+        figures = (figure for stage, p in by_stage for figure in measure_score_drift(stage, p, baseline))
         assert past(figures, settings) == expected, seed
 
 

@@ -6,23 +6,26 @@ import pytest
 
 from pipeline.config.settings import load
 from pipeline.errors import ConfigError
-from pipeline.monitoring.thresholds import Judged, Measured, judge
+from pipeline.monitoring.thresholds import Measurement, find_breach, resolve_thresholds
 from tests.support.company import Company
 
 
-def judged(company: Company, *figures: Measured) -> Judged:
-    return judge(figures, company.settings)
+def breaches(company: Company, *figures: Measurement, severity: str = "warn") -> list[str]:
+    """The lines of the figures that warn, or of those that stop."""
+    thresholds = resolve_thresholds(company.settings)
+    found = (find_breach(figure, thresholds) for figure in figures)
+    return [str(breach) for breach in found if breach and breach.severity == severity]
 
 
 def test_what_a_warning_says(company: Company) -> None:
-    drifted = Measured("feature_psi", 0.4123, feature="age", against="against model m as of 2026-02-01")
-    found = judged(company, drifted, Measured("matured_auc", 0.51234, "click"), Measured("users_scored_ratio", 0.25))
-    assert found.warnings == [
+    drifted = Measurement("feature_psi", 0.4123, feature="age", compared_with="against model m as of 2026-02-01")
+    figures = (drifted, Measurement("matured_auc", 0.51234, "click"), Measurement("users_scored_ratio", 0.25))
+    assert breaches(company, *figures) == [
         "drift of age: PSI 0.412 > 0.25 (against model m as of 2026-02-01)",
         "ranking of click: AUC 0.512 < 0.55",
         "users scored, relative to the median of the last 7 nights, 0.25 < 1/2",
     ]
-    assert found.stops == []
+    assert breaches(company, *figures, severity="stop") == []
 
 
 @pytest.mark.parametrize(
@@ -48,15 +51,15 @@ def test_what_a_warning_says(company: Company) -> None:
     ],
 )
 def test_the_usual_thresholds(company: Company, name: str, harmless: list[float], bad: list[float]) -> None:
-    assert [value for value in harmless if judged(company, Measured(name, value, "click")).warnings] == []
-    assert [value for value in bad if not judged(company, Measured(name, value, "click")).warnings] == []
+    assert [value for value in harmless if breaches(company, Measurement(name, value, "click"))] == []
+    assert [value for value in bad if not breaches(company, Measurement(name, value, "click"))] == []
 
 
 def test_chance_is_no_news(company: Company) -> None:
     for name, value in (("feature_psi", 0.4), ("matured_auc", 0.4), ("users_scored_ratio", 0.4)):
-        assert judged(company, Measured(name, value, "click")).warnings
-        assert not judged(company, Measured(name, value, "click", chance=1.0)).warnings
-        assert not judged(company, Measured(name, value, "click", is_judged=False)).warnings
+        assert breaches(company, Measurement(name, value, "click"))
+        assert not breaches(company, Measurement(name, value, "click", chance=1.0))
+        assert not breaches(company, Measurement(name, value, "click", is_checked=False))
 
 
 def test_the_configuration_s_thresholds(make_company: Callable[..., Company]) -> None:
@@ -64,24 +67,23 @@ def test_the_configuration_s_thresholds(make_company: Callable[..., Company]) ->
         "[monitoring.thresholds]\nscore_psi = { warn = 0.1, stop = 0.5 }\nfeature_psi = {}\n"
         "hours_to_scores = { warn = 2 }\nmatured_auc = { warn = 0.7, stop = 0.6 }\nusers_in_common = { stop = 0.5 }\n"
     )
-    found = judged(
-        company,
-        Measured("score_psi", 0.2, "click"),
-        Measured("score_psi", 0.6, "complete"),
-        Measured("feature_psi", 9.0, feature="age"),
-        Measured("hours_to_scores", 3.0),
-        Measured("matured_auc", 0.65, "click"),
-        Measured("matured_auc", 0.55, "register"),
-        Measured("users_in_common", 0.4),
-        Measured("matured_lift", 0.5, "click"),
+    figures = (
+        Measurement("score_psi", 0.2, "click"),
+        Measurement("score_psi", 0.6, "complete"),
+        Measurement("feature_psi", 9.0, feature="age"),
+        Measurement("hours_to_scores", 3.0),
+        Measurement("matured_auc", 0.65, "click"),
+        Measurement("matured_auc", 0.55, "register"),
+        Measurement("users_in_common", 0.4),
+        Measurement("matured_lift", 0.5, "click"),
     )
-    assert found.warnings == [
+    assert breaches(company, *figures) == [
         "shift of the scores of click: PSI 0.2 > 0.1",
         "hours from the end of the day to its scores 3 > 2",
         "ranking of click: AUC 0.65 < 0.7",
         "lift of the top band of click 0.5 < 1",
     ]
-    assert found.stops == [
+    assert breaches(company, *figures, severity="stop") == [
         "shift of the scores of complete: PSI 0.6 > 0.5",
         "ranking of register: AUC 0.55 < 0.6",
         "share of users also scored the night before 0.4 < 0.5",
@@ -90,8 +92,8 @@ def test_the_configuration_s_thresholds(make_company: Callable[..., Company]) ->
 
 def test_scores_are_late_when_operations_say_so(make_company: Callable[..., Company]) -> None:
     company = make_company("[operations]\nscores_due_hours = 3\n")
-    assert judged(company, Measured("hours_to_scores", 4.0)).warnings
-    assert not judged(company, Measured("hours_to_scores", 2.0)).warnings
+    assert breaches(company, Measurement("hours_to_scores", 4.0))
+    assert not breaches(company, Measurement("hours_to_scores", 2.0))
 
 
 @pytest.mark.parametrize(
