@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pipeline.config.settings import Settings
+from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,10 +42,36 @@ class View:
         return self.sql.splitlines()[0].removeprefix("--").strip()
 
     @property
+    def column_docs(self) -> Mapping[str, str]:
+        """The description of each column, by name, from the lines `-- name  description` of its comment.
+
+        `<stage>` stands for each stage in turn; `-- *  table` for the columns of a table and their descriptions.
+        """
+        docs: dict[str, str] = {}
+        for name, text in _described_columns(self.sql):
+            if name == "*":
+                docs |= {column.name: column.doc for column in all_tables(self.settings)[text].columns}
+            elif "<stage>" in name:
+                stages = self.settings.funnel.stage_names
+                docs |= {name.replace("<stage>", stage): text.replace("<stage>", stage) for stage in stages}
+            else:
+                docs[name] = text
+        return docs
+
+    @property
     def reads(self) -> frozenset[str]:
         """The tables, views and common table expressions that it selects from."""
         code = re.sub(r"--.*", "", self.sql)
         return frozenset(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", code, re.IGNORECASE))
+
+
+def _described_columns(sql: str) -> Iterator[tuple[str, str]]:
+    """The columns that the comment at the head of a view's file describes; a description may go on below itself."""
+    head = re.split(r"^(?!--)", sql, maxsplit=1, flags=re.MULTILINE)[0]
+    _, *columns = re.split(r"^-- (?=\S)", head, flags=re.MULTILINE)[1:]
+    for column in columns:
+        name, text = column.split("  ", 1)
+        yield name, " ".join(text.replace("\n--", " ").split())
 
 
 def all_views(settings: Settings) -> Mapping[str, View]:

@@ -1,7 +1,12 @@
 -- One band of one stage on one night.
 --
--- columns  ds, stage, band (10 is best)
---          users; mean_score, min_score, max_score: of their p_<stage>
+-- ds          The night.
+-- stage       The stage.
+-- band        1 to 10; 10 is the best tenth of the night's users.
+-- users       Users in the band.
+-- mean_score  Mean of their p_<stage>.
+-- min_score   Lowest of their p_<stage>.
+-- max_score   Highest of their p_<stage>.
 {% for stage in stages %}
 SELECT
   ds,

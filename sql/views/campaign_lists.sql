@@ -1,10 +1,12 @@
--- One row a version of a campaign's list.
+-- One version of one campaign's list: when its outcomes can be measured.
 --
--- ds, campaign_id, version
--- goal             the stage whose outcomes decide whether it worked
--- send_on          the day its messages go out
--- is_measured      whether outcomes count for this version: the newest that was exported, else the newest
--- mature_<stage>   whether the stage's window, of calendar days from send_on on, has landed whole
+-- ds              The night whose scores the list uses.
+-- campaign_id     The campaign.
+-- version         The version of the list.
+-- goal            The stage that the campaign is judged by.
+-- send_on         The day the messages go out.
+-- is_measured     Whether outcomes count for this version: the newest exported one, else the newest.
+-- mature_<stage>  Whether <stage>'s window, in calendar days from send_on on, has landed completely.
 WITH list AS (
   SELECT ds, campaign_id, version, max(goal) AS goal, max(send_on) AS send_on
   FROM targets

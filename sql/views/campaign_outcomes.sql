@@ -1,12 +1,22 @@
--- One row a user and version of a campaign's list, of those who could be texted: what came of them, texted or not.
+-- One user of one version of a campaign's list, except the suppressed: what happened afterwards.
 --
--- ds, campaign_id, version, user_id, arm (target, control or holdout), rank, goal, p_goal, band_goal, expected_value,
--- send_on, sms_cost
--- is_measured      whether outcomes count for this version: the newest that was exported, else the newest
--- outcome_<stage>  1 if the stage's event is dated within its window, of calendar days from send_on on, else 0; null
---                  until it is mature. The same for every arm, whoever was texted (intention to treat)
--- mature_<stage>   whether the window has landed whole
--- texted           whether any campaign's message went out to the user within the longest of these windows
+-- ds               The night whose scores the list uses.
+-- campaign_id      The campaign.
+-- version          The version of the list.
+-- user_id          The user.
+-- arm              target, control or holdout.
+-- rank             1 is the highest expected value.
+-- goal             The stage that the campaign is judged by.
+-- p_goal           Calibrated probability of the goal if texted, 0 to 1.
+-- band_goal        Band of the goal's score, 1 to 10; 10: best tenth.
+-- expected_value   Sum of worth × probability, less the SMS, in money.
+-- send_on          The day the messages go out.
+-- sms_cost         Cost of one message, in money.
+-- is_measured      Whether outcomes count for this version: the newest exported one, else the newest.
+-- outcome_<stage>  1 if <stage> is dated within its window, in calendar days from send_on on, else 0; null until
+--                  mature. The same for every arm, texted or not (intention to treat).
+-- mature_<stage>   Whether <stage>'s window has landed completely.
+-- texted           Whether any campaign's message went out to the user within the longest of the stages' windows.
 {% set longest = stages | map(attribute="window_days") | max %}
 WITH listed AS (
   SELECT

@@ -1,12 +1,15 @@
--- One row a night of which anything is on record: what it took in, and what its checks said.
+-- One night on record: what it took in, and what its checks found.
 --
--- ds
--- rows_in, rows_out, duplicates, quarantined
---                    the source's rows of the latest landing that went well; null where none did
--- quarantined_share  of rows_in
--- checks, checks_warned, checks_failed
---                    expectations by their latest audit; a range landed as one was checked as one, at its last night
--- warnings           lines of warning of each stage's latest run, those of its audits among them
+-- ds                 The night.
+-- rows_in            Rows of the source that the latest successful ingest read; null: none succeeded.
+-- rows_out           Of them, those kept.
+-- duplicates         Of them, those dropped because their key had landed already.
+-- quarantined        Of them, those rejected.
+-- quarantined_share  quarantined / rows_in, 0 to 1; null without rows.
+-- checks             Expectations of the latest audits. A range landed as one was checked as one, at its last night.
+-- checks_warned      Of them, those that failed with a warning.
+-- checks_failed      Of them, those that failed and stopped the run.
+-- warnings           Warnings of each stage's latest run, those of its audits included.
 WITH latest AS (
   SELECT *, row_number() OVER (PARTITION BY ds, stage ORDER BY started_at DESC) AS recency FROM runs
 ),

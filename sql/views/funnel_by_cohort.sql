@@ -1,9 +1,11 @@
--- One day's exposures and what they led to, as the newest training examples have it.
+-- One day's exposures and what they led to, by the newest training examples.
 --
--- columns  exposure_date, exposures; as_of: the night the examples were built for
---          for each stage, among the exposures whose whole window had passed by then: mature_<stage>, how many they are;
---          outcomes_<stage>, how many of them led to the stage (or to a later one); rate_<stage>, their share, null
---          while none is mature
+-- exposure_date     The day of the exposures.
+-- as_of             The date that the examples were built for.
+-- exposures         Exposures of the day.
+-- mature_<stage>    Of them, those whose whole window for <stage> had passed by as_of.
+-- outcomes_<stage>  Of these, those that led to <stage> or a later stage.
+-- rate_<stage>      outcomes_<stage> / mature_<stage>, 0 to 1; null while none is mature.
 WITH cohorts AS (
   SELECT
     exposure_date,

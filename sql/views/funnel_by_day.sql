@@ -1,8 +1,9 @@
--- One day of the funnel's calendar: what happened on it, whichever exposure it followed and whenever we learned of it.
+-- One calendar day of the funnel: what happened on it, whenever it landed.
 --
--- columns  event_date; exposures: messages sent
---          for each stage events_<stage>, and rate_<stage>: events per exposure, null on a day without exposures.
---          Not a probability: an event may follow another day's exposure; funnel_by_cohort says what exposures led to
+-- event_date      The day.
+-- exposures       Messages sent.
+-- events_<stage>  Events of <stage>, whichever day's exposure they follow.
+-- rate_<stage>    Events per exposure; null without exposures. Not a probability: see funnel_by_cohort for that.
 WITH days AS (
   SELECT
     event_date,

@@ -1,9 +1,20 @@
--- One version of one campaign's list.
+-- One version of one campaign's list: its arms, value and exports.
 --
--- columns  campaign_id, ds, version, made_at, send_on, goal, model_version
---          targets, controls, holdouts, suppressed: users of each arm
---          expected_value: summed over the targets, in the campaign's currency; sms_cost: of all their messages
---          exports: how often it was exported; exported_at: when first, null if never
+-- campaign_id     The campaign.
+-- ds              The night whose scores the list uses.
+-- version         The version of the list.
+-- made_at         When the version was written.
+-- send_on         The day the messages go out.
+-- goal            The stage that the campaign is judged by.
+-- model_version   The model behind the scores.
+-- targets         Users in arm target.
+-- controls        Users in arm control.
+-- holdouts        Users in arm holdout.
+-- suppressed      Users in arm suppressed.
+-- expected_value  Sum over the targets, in money.
+-- sms_cost        Cost of all messages, in money.
+-- exports         How often the version was exported.
+-- exported_at     When it was first exported; null: never.
 WITH lists AS (
   SELECT
     campaign_id,

@@ -1,12 +1,17 @@
--- One model version and stage on one night: how good the model's scores proved, of the outcomes known by that night.
+-- One model version and stage on one night: how its scores held up against the outcomes known by then.
 --
--- columns  ds, model_version, stage
---          exposures, positives: messages sent the day after a score whose outcome is known, and how many brought it
---          auc: chance that one with the outcome had a higher score than one without, null where all are of one kind
---          calibration_error: mean distance of the scores from the rates that came
---          calibration_gap: distance of the positives expected from those that came, beyond chance, as a share of these
---          lift: rate of band 10 to the rate of all, null without band 10 or a positive
---          trained_as_of, held_out_auc, held_out_calibration_error: the same at training, on days held out
+-- ds                          The night.
+-- model_version               The model.
+-- stage                       The stage.
+-- exposures                   Messages sent the day after a score whose outcome is known.
+-- positives                   Of them, those that led to the stage.
+-- auc                         Probability that a positive scored above a negative; null if all are of one kind.
+-- calibration_error           Mean distance between scores and observed rates.
+-- calibration_gap             Distance of expected from observed positives beyond chance, as a share of the observed.
+-- lift                        Rate of band 10 / rate of all; null without band 10 or without positives.
+-- trained_as_of               The date that the model was trained as of.
+-- held_out_auc                AUC at training, on the days held out.
+-- held_out_calibration_error  Calibration error at training, on the days held out.
 WITH matured AS (
   SELECT
     ds,

@@ -1,8 +1,19 @@
 -- One stage of one night: its latest run.
 --
--- columns  ds, stage, status ('ok' or 'failed'), run_id, started_at, seconds
---          rows_in, rows_out, duplicates, quarantined
---          warnings: how many; message: why it failed; model_version; attempts: runs of the stage on this night so far
+-- ds             The night.
+-- stage          The stage of the pipeline.
+-- status         ok or failed.
+-- run_id         The run.
+-- started_at     When the stage began.
+-- seconds        Duration in seconds.
+-- rows_in        Rows read.
+-- rows_out       Rows kept or written.
+-- duplicates     Rows dropped because their key had landed already.
+-- quarantined    Rows rejected.
+-- warnings       Number of warnings.
+-- message        Why the stage failed; empty unless it did.
+-- model_version  The model used or made; null: none.
+-- attempts       Runs of the stage for this night so far.
 WITH numbered AS (
   SELECT
     *,

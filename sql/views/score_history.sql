@@ -1,8 +1,12 @@
--- One user on one night, beside the same user's night before.
+-- One user on one night, compared with the user's previous night.
 --
--- columns  user_id, ds, model_version
---          previous_ds: the user's night before, null on the first
---          for each stage p_<stage>, band_<stage>, and change_<stage>: p less that of the night before
+-- user_id         The user.
+-- ds              The night.
+-- model_version   The model that scored.
+-- previous_ds     The user's previous night; null on the first.
+-- p_<stage>       Calibrated probability of <stage>, 0 to 1.
+-- band_<stage>    Band of <stage>, 1 to 10; 10: best tenth.
+-- change_<stage>  p_<stage> less that of the previous night; null on the first.
 SELECT
   user_id,
   ds,

@@ -1,9 +1,14 @@
--- One user and stage on the newest night and the one before it, of the users scored on both.
+-- One user and stage on the newest night and the one before it, for users scored on both.
 --
--- columns  user_id, stage
---          ds, p, band: the newest night
---          previous_ds, previous_p, previous_band: the newest night before it
---          change: p - previous_p
+-- user_id        The user.
+-- stage          The stage.
+-- ds             The newest night.
+-- p              Calibrated probability on the newest night, 0 to 1.
+-- band           Band on the newest night, 1 to 10; 10: best tenth.
+-- previous_ds    The night before it.
+-- previous_p     Calibrated probability on the night before.
+-- previous_band  Band on the night before.
+-- change         p - previous_p.
 WITH newest AS (
   SELECT max(ds) AS ds FROM user_scores
 ),

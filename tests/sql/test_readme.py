@@ -1,0 +1,48 @@
+"""`sql/README.md`: its columns are those of the code, and its code runs as printed."""
+
+import re
+
+import pytest
+
+from pipeline.analyst.connection import connect
+from pipeline.engines.views import all_views
+from pipeline.warehouse.tables import all_tables
+from tests.support.busy_warehouse import LAST
+from tests.support.company import Company
+from tests.support.nights import publish_scores
+from tests.support.places import ROOT
+from tests.support.sql_page import HEADING, PAGE, render_page
+
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+def test_the_columns_are_those_of_the_code() -> None:
+    assert render_page(TEXT) == TEXT, "run: python -m tests.support.sql_page"
+
+
+def test_the_overviews_name_every_table_and_view_once(company: Company) -> None:
+    before = TEXT.partition(HEADING)[0]
+    for kind, known in (("table", all_tables(company.settings)), ("view", all_views(company.settings))):
+        (overview,) = re.findall(rf"^\| {kind} \|.*\n\|[-|]*\n((?:\|.*\n)*)", before, re.MULTILINE)
+        named = [name for row in overview.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+        assert sorted(named) == sorted(known)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "sql" / "views").glob("*.sql")))
+def test_a_view_describes_its_columns_and_no_others(name: str, company: Company) -> None:
+    docs = all_views(company.settings)[name].column_docs
+    with connect(company.settings, name) as connection:
+        assert set(docs) == set(connection.sql(f"FROM {name}").columns)
+    assert all(doc.endswith(".") for doc in docs.values())
+
+
+def test_its_code_runs_as_printed(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_scores(company, LAST, {"ann": 0.25, "bob": 0.5})
+    monkeypatch.chdir(company.folder)
+    (python,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(python, names)
+    assert not names["bands"].empty  # type: ignore[attr-defined]
+    (sql,) = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
+    with connect(company.settings, sql) as connection:
+        assert [row[0] for row in connection.sql(sql).fetchall()] == ["bob", "ann"]
