@@ -1,27 +1,28 @@
 """
-Keeps the warehouse small: rewrites partitions of many small files as one, expires old snapshots, and removes files that
-no snapshot names. It never touches what a reader or a rollback may still need: `[maintenance]` says how long that is.
+Keeps the warehouse small: compacts partitions of many small files, expires old snapshots, and removes files that no
+snapshot references. It never touches what a reader or a rollback may still need; `[maintenance]` sets how long that is.
 
-- **When.** Daily (`[operations] maintenance_schedule`), away from the night; or by hand at any time, beside other runs.
-- **Killed.** Start it again: tables are whole at every moment, and what was left over is removed by the next run.
+- **When.** Daily (`[operations] maintenance_schedule`), away from the night. It can also be triggered manually at any
+  time, even while other runs are active.
+- **Killed.** Start it again: tables are consistent at every moment, and the next run removes what was left over.
 """
 
 from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable, dag, task
-from funnel_alerts import tell_failure
-from funnel_tasks import PUBLISH, context_of, of_every_task, one_line, settings
+from funnel_alerts import alert_failure
+from funnel_tasks import PUBLISH, fail_in_one_line, load_settings, make_context, make_default_args
 
-SETTINGS = settings()
+SETTINGS = load_settings()
 
 
 @task(pool=PUBLISH, execution_timeout=timedelta(hours=2))
 def maintain(run: str) -> None:
-    """Compacts small files, expires old snapshots, removes orphaned files."""
+    """Compact small files, expire old snapshots, remove orphaned files."""
     from pipeline.maintenance import maintain
 
-    with one_line("maintain"):
-        maintain(context_of(SETTINGS, run))
+    with fail_in_one_line("maintain"):
+        maintain(make_context(SETTINGS, run))
 
 
 @dag(
@@ -33,7 +34,7 @@ def maintain(run: str) -> None:
     catchup=False,
     max_active_runs=1,
     allowed_run_types=("scheduled", "manual"),  # type: ignore[arg-type]  # Airflow takes the names
-    default_args=of_every_task(SETTINGS, on_failure=tell_failure),
+    default_args=make_default_args(SETTINGS, on_failure=alert_failure),
 )
 def funnel_maintenance() -> None:
     maintain(run="{{ dag_run.run_id }}")

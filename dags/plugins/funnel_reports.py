@@ -1,4 +1,4 @@
-"""Airflow's own server shows the nights' reports: a page in the menu, a tab at each run, behind Airflow's login."""
+"""Serves the nightly reports from Airflow's own server, behind its login: a page in the menu and a tab on each run."""
 
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 DAG_ID = "funnel_nightly"
 PREFIX = "/funnelcast"
-# A report has no scripts and loads nothing; the policy keeps it so, whatever a source's rows put into it.
+# A report has no scripts and loads nothing; the policy enforces that, whatever a source's rows contain.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 LIST = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Reports</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}}
@@ -23,37 +23,37 @@ app = FastAPI(title="Funnelcast", docs_url=None, redoc_url=None, openapi_url=Non
 allowed = [Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))]
 
 
-def _folder() -> Path:
+def _reports_folder() -> Path:
     # Read at each request: the server lives longer than a configuration file.
-    from funnel_tasks import settings
+    from funnel_tasks import load_settings
 
-    configuration = settings()
+    configuration = load_settings()
     return Path(configuration.resolve(configuration.reports.path))
 
 
 @app.get("/reports", dependencies=allowed, response_class=HTMLResponse)
 def reports() -> HTMLResponse:
-    """The nights that have a report, newest first."""
-    nights = sorted((each.stem for each in _folder().glob("????-??-??.html")), reverse=True)
+    """List the nights that have a report, newest first."""
+    nights = sorted((each.stem for each in _reports_folder().glob("????-??-??.html")), reverse=True)
     links = "".join(f'<li><a href="{PREFIX}/reports/{night}">{night}</a></li>' for night in nights)
-    body = f"<ul>{links}</ul>" if nights else "<p>There is none yet: each run of funnel_nightly writes one.</p>"
+    body = f"<ul>{links}</ul>" if nights else "<p>No reports yet: each run of funnel_nightly writes one.</p>"
     return HTMLResponse(LIST.format(body=body), headers=HEADERS)
 
 
 @app.get("/reports/{night}", dependencies=allowed, response_class=HTMLResponse)
 def report(night: date) -> HTMLResponse:
-    """One night's report."""
-    path = _folder() / f"{night.isoformat()}.html"
+    """Show one night's report."""
+    path = _reports_folder() / f"{night.isoformat()}.html"
     if not path.is_file():
-        raise HTTPException(404, f"no report of {night}: the task `report` of its run writes it")
+        raise HTTPException(404, f"no report of {night}: the task `report` of its run writes one")
     return HTMLResponse(path.read_text(encoding="utf-8"), headers=HEADERS)
 
 
 @app.get("/runs/{dag_id}/{run_id:path}", dependencies=allowed)
 def report_of_run(dag_id: str, run_id: str) -> RedirectResponse:
-    """The report of the night that a run is for."""
+    """Redirect to the report of a run's night."""
     from airflow.models import DagRun
-    from funnel_tasks import night_of, settings
+    from funnel_tasks import load_settings, night_of
     from sqlalchemy import select
 
     if dag_id != DAG_ID:
@@ -62,8 +62,8 @@ def report_of_run(dag_id: str, run_id: str) -> RedirectResponse:
         run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
         start = run.data_interval_start if run else None
     if start is None:
-        raise HTTPException(404, f"no run {run_id} of {dag_id} that has a date")
-    return RedirectResponse(f"{PREFIX}/reports/{night_of(start, settings().zone)}")
+        raise HTTPException(404, f"{dag_id} has no run {run_id} with a date")
+    return RedirectResponse(f"{PREFIX}/reports/{night_of(start, load_settings().zone)}")
 
 
 APPS: list[Any] = [{"app": app, "url_prefix": PREFIX, "name": "Funnelcast reports"}]
@@ -85,7 +85,7 @@ VIEWS: list[Any] = [
 
 
 class FunnelReports(AirflowPlugin):
-    """What Airflow loads."""
+    """The plugin that Airflow loads."""
 
     name = "funnelcast"
     fastapi_apps = APPS

@@ -1,9 +1,9 @@
-"""On SQLite, which `make airflow` has, a savepoint waits its turn to write instead of failing.
+"""Makes a savepoint on SQLite, which `make airflow` uses, wait for the write lock instead of failing.
 
-Airflow makes each run of a backfill inside a savepoint. SQLite would begin a transaction there that reads first; where
-the scheduler writes before it does, it fails at once ("Database is locked"), and the release of the savepoint commits
-each run alone, so that the scheduler meets runs which are then taken back. With the write lock taken first, a backfill
-is made whole. Other databases are left as they are.
+Airflow creates each run of a backfill inside a savepoint. On SQLite that begins a transaction which reads first: if the
+scheduler writes before it does, it fails at once ("Database is locked"), and releasing the savepoint commits each run
+alone, so that the scheduler sees runs which are then rolled back. Taking the write lock first makes a backfill atomic.
+Other databases are left alone.
 """
 
 from airflow import settings
@@ -12,10 +12,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 
-# Of all engines: Airflow may make its own anew, in a process that it forks.
+# Listen to all engines: Airflow may recreate its own in a forked process.
 @event.listens_for(Engine, "savepoint")
 def begin_to_write(connection: Connection, name: str) -> None:
-    """Begin a transaction that may write, unless there is one."""
+    """Begin a write transaction unless one is open."""
     driver = connection.connection.dbapi_connection
     is_ours = connection.engine is settings.engine and connection.dialect.name == "sqlite"
     if is_ours and driver is not None and not driver.in_transaction:
@@ -23,6 +23,6 @@ def begin_to_write(connection: Connection, name: str) -> None:
 
 
 class FunnelSqlite(AirflowPlugin):
-    """What Airflow loads."""
+    """The plugin that Airflow loads."""
 
     name = "funnelcast_sqlite"

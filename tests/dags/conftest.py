@@ -1,4 +1,4 @@
-"""Airflow for the tests of `dags/`: a home of its own in a temporary folder, never the user's."""
+"""Airflow for the tests of `dags/`, with its home in a temporary folder, never the user's."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ DAGS = ROOT / "dags"
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
-    """The variables that keep Airflow in `home`, with our DAGs alone."""
+    """The variables that keep Airflow in `home` and load only our DAGs."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
@@ -28,19 +28,19 @@ def airflow_environment(home: Path) -> dict[str, str]:
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """What a process that runs Airflow needs and no more, so that no setting of the user's reaches it."""
+    """The minimal environment of a process that runs Airflow, free of the user's settings."""
     kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
     return kept | {"HOME": str(home), "PYTHONWARNINGS": "ignore"} | airflow_environment(home) | more
 
 
 @pytest.fixture(scope="session")
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Airflow reads its home when it is first imported: tests import it only after they asked for this."""
+    """Set Airflow's home. Airflow reads it when first imported, so tests import Airflow after requesting this."""
     home = tmp_path_factory.mktemp("airflow")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in airflow_environment(home).items():
             patch.setenv(name, value)
-        # As Airflow does: what the DAG files share is imported from their folder.
+        # As Airflow does: DAG files import shared code from their folder.
         patch.syspath_prepend(str(DAGS))
         yield home
 
@@ -59,7 +59,7 @@ def load_dags(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[
 
 @pytest.fixture
 def import_dag(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
-    """Import a file of `dags/` for a configuration, as any module."""
+    """Import a file of `dags/` as a module, for a configuration."""
 
     def load(config: Path, name: str = "nightly") -> ModuleType:
         monkeypatch.setenv("FUNNEL_CONFIG", str(config))

@@ -1,4 +1,4 @@
-"""A real Airflow for the tests: started as `make airflow` starts it, asked through its API, told of by its webhook."""
+"""A real Airflow for the tests, started like `make airflow` and driven through its API; a webhook for its alerts."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.dags.conftest import DAGS, clean_environment
 
 
 class Webhook:
-    """A server that keeps what it is told."""
+    """A server that keeps the alerts it receives."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -52,7 +52,7 @@ class Airflow:
         self.address = f"http://localhost:{self.port}"
         self.home = config.parent / "airflow"
         self._output = (home / "printed.log").open("w+", encoding="utf-8")
-        # Airflow's home and folders are what `dags/standalone.py` sets, not what the other tests of DAGs set.
+        # `dags/standalone.py` sets Airflow's home and folders, not the other tests' environment.
         environment = {name: value for name, value in clean_environment(home).items() if "AIRFLOW" not in name}
         self._process = subprocess.Popen(
             [sys.executable, str(DAGS / "standalone.py"), str(config), "--port", str(self.port)],
@@ -80,7 +80,7 @@ class Airflow:
         return answer.json()
 
     def post(self, path: str, **body: Any) -> Any:
-        """The answer, or what the server complains of."""
+        """Return the server's answer, an error included."""
         return self._client.post(path, json=body).json()
 
     def patch(self, path: str, **body: Any) -> None:
@@ -101,10 +101,10 @@ class Airflow:
         return json.dumps(self.get(path)["content"])
 
     def until(self, is_true: Callable[[], Any], *, seconds: float, what: str) -> Any:
-        """Wait for a true answer.
+        """Wait until `is_true` returns a true value, and return it.
 
         Raises:
-            AssertionError: it did not come in time, or Airflow has ended.
+            AssertionError: it stayed false until the time limit, or Airflow exited.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -124,7 +124,7 @@ class Airflow:
 
 
 def descendants(folder: Path) -> list[int]:
-    """Processes whose environment names a folder: Airflow's, its tasks' and their JVMs."""
+    """Find processes whose environment names a folder: Airflow, its tasks and their JVMs."""
     needle = str(folder).encode()
     found = []
     for each in Path("/proc").iterdir():

@@ -1,6 +1,6 @@
-"""An operator's day in a real browser on a real Airflow: a backfill by the form, tonight beside it, a failure, a kill.
+"""An operator's day in a real browser on a real Airflow: a backfill, a scheduled night, a failure, a killed worker.
 
-The company's last day is yesterday, so that the scheduler has a night to run. Screenshots lie in `build/airflow`.
+The company's last day is yesterday, so the scheduler has a night to run. Screenshots go to `build/airflow`.
 """
 
 import os
@@ -37,8 +37,8 @@ ZONE = ZoneInfo("Asia/Shanghai")
 USERS, DAYS = 1_200, 46
 SHOTS = ROOT / "build" / "airflow"
 NIGHT_ID = "funnel_nightly"
-# Missed nights are not late here: on SQLite, a scheduler that tells of a late run while Airflow takes back half of a
-# refused backfill ends. The night before the first data is late, and nobody is told.
+# No missed night is late here: on SQLite, the scheduler dies if it alerts on a late run while Airflow rolls back half
+# of a refused backfill. The night before the first data is late, and no alert is sent.
 SETTINGS = (
     SMALL_SPARK
     + """
@@ -54,12 +54,12 @@ scores_due_hours = 120
 webhook_connection = "funnel_webhook"
 """
 )
-OF_A_RUN = ["run_id", "scored_at"]
+RUN_COLUMNS = ["run_id", "scored_at"]
 
 
 @dataclass(frozen=True)
 class Lender:
-    """A company whose history is landed and whose model is trained up to five nights ago."""
+    """A company with its history landed and a model trained, both up to five nights ago."""
 
     config: Path
     settings: Settings
@@ -67,7 +67,7 @@ class Lender:
 
     @property
     def missed(self) -> DateRange:
-        """The three nights before last night, which nobody has run."""
+        """The three nights before last night, which have not run."""
         return DateRange(self.yesterday - timedelta(days=3), self.yesterday - timedelta(days=1))
 
     @property
@@ -77,7 +77,7 @@ class Lender:
     def rows(self, table: str, dates: DateRange) -> pa.Table:
         found = Context(self.settings).warehouse.arrow(table, first=dates.first, last=dates.last)
         flat = [field.name for field in found.schema if not pa.types.is_nested(field.type)]
-        kept = found.select([name for name in flat if name not in OF_A_RUN])
+        kept = found.select([name for name in flat if name not in RUN_COLUMNS])
         return kept.sort_by([(name, "ascending") for name in kept.column_names])
 
 
@@ -114,7 +114,7 @@ def airflow(lender: Lender, webhook: Webhook, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def page(airflow: Airflow) -> "Iterator[Page]":
-    """A browser that an operator in the funnel's zone has logged in with."""
+    """A browser in the funnel's time zone, logged in as an operator."""
     from playwright.sync_api import sync_playwright
 
     browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -136,28 +136,30 @@ def page(airflow: Airflow) -> "Iterator[Page]":
 
 @pytest.fixture(scope="module")
 def backfilled(airflow: Airflow, page: "Page", lender: Lender) -> list[dict[str, Any]]:
-    """The runs of the three missed nights, started through the form and followed to their end."""
+    """The runs of the three missed nights, started from the form and finished."""
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}")
     fill_backfill_form(page, lender.missed, at_once=3)
     shot(page, "backfill-form")
     start_backfill(page)
-    airflow.until(lambda: len(of_nights(airflow, lender.missed)) == 3, seconds=300, what="the backfill's three runs")
+    airflow.until(
+        lambda: len(runs_of_nights(airflow, lender.missed)) == 3, seconds=300, what="the backfill's three runs"
+    )
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/backfills")
     shot(page, "backfill-running", wait=10)
-    # A page that follows the runs would take a fifth of a core from them.
+    # A page that polls the runs would take CPU from them.
     page.goto("about:blank")
     kill_first_worker(airflow)
     airflow.until(
-        lambda: all(run["state"] in ("success", "failed") for run in of_nights(airflow, lender.missed)),
+        lambda: all(run["state"] in ("success", "failed") for run in runs_of_nights(airflow, lender.missed)),
         seconds=1200,
         what="the backfill's end",
     )
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs")
     shot(page, "backfill-done", wait=5)
-    return of_nights(airflow, lender.missed)
+    return runs_of_nights(airflow, lender.missed)
 
 
-def test_the_dags_are_there_and_nothing_is_wrong(airflow: Airflow, page: "Page") -> None:
+def test_the_dags_load_without_errors(airflow: Airflow, page: "Page") -> None:
     dags = airflow.get("/dags")["dags"]
     assert {dag["dag_id"] for dag in dags} == {"funnel_nightly", "funnel_training", "funnel_maintenance"}
     assert all(dag["is_paused"] and not dag["has_import_errors"] for dag in dags)
@@ -170,7 +172,7 @@ def test_the_dags_are_there_and_nothing_is_wrong(airflow: Airflow, page: "Page")
     shot(page, "dags", wait=2)
 
 
-def test_a_backfill_through_the_form_gives_each_date_its_night(
+def test_a_backfill_from_the_form_runs_each_date_once(
     airflow: Airflow, backfilled: list[dict[str, Any]], lender: Lender
 ) -> None:
     assert [(night_of(run), run["state"]) for run in backfilled] == [(day, "success") for day in lender.missed]
@@ -198,10 +200,10 @@ def test_the_same_dates_by_the_command_line_give_the_same_tables(
 
 @pytest.fixture(scope="module")
 def last_night(airflow: Airflow, backfilled: list[dict[str, Any]], lender: Lender) -> dict[str, Any]:
-    """The run that the scheduler made by itself when the form unpaused the DAG, beside the backfill."""
+    """The run that the scheduler created when the form unpaused the DAG, during the backfill."""
     only = DateRange(lender.yesterday, lender.yesterday)
     (run,) = airflow.until(
-        lambda: [run for run in of_nights(airflow, only) if run["state"] in ("success", "failed")],
+        lambda: [run for run in runs_of_nights(airflow, only) if run["state"] in ("success", "failed")],
         seconds=900,
         what="last night's end",
     )
@@ -209,7 +211,7 @@ def last_night(airflow: Airflow, backfilled: list[dict[str, Any]], lender: Lende
     return found
 
 
-def test_the_scheduler_runs_last_night_beside_the_backfill(
+def test_the_scheduler_runs_last_night_during_the_backfill(
     airflow: Airflow, last_night: dict[str, Any], backfilled: list[dict[str, Any]], lender: Lender
 ) -> None:
     assert (last_night["state"], last_night["run_type"]) == ("success", "scheduled")
@@ -230,7 +232,9 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     fill_backfill_form(page, early)
     start_backfill(page)
     (run,) = airflow.until(
-        lambda: [run for run in of_nights(airflow, early) if run["state"] == "failed"], seconds=400, what="the failure"
+        lambda: [run for run in runs_of_nights(airflow, early) if run["state"] == "failed"],
+        seconds=400,
+        what="the failure",
     )
     tasks = airflow.tasks(run)
     assert (tasks["wait"]["state"], tasks["wait"]["try_number"]) == ("failed", 1)
@@ -244,9 +248,7 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     shot(page, "failed-log", wait=2)
     (line,) = [line for line in webhook.told if str(day) in line]
     assert line.startswith(f"funnel_nightly failed: {cause}")
-    assert (
-        f"; the first day there is {lender.first_day} | report: {airflow.address}/funnelcast/reports/{day} | " in line
-    )
+    assert f" {lender.first_day} | report: {airflow.address}/funnelcast/reports/{day} | " in line
     assert "\n" not in line
     assert lender.rows("events", early).num_rows == 0
 
@@ -256,9 +258,7 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     shot(page, "failed-report")
 
 
-def test_a_report_is_shown_to_those_who_are_logged_in_alone(
-    airflow: Airflow, page: "Page", last_night: dict[str, Any], lender: Lender
-) -> None:
+def test_a_report_needs_a_login(airflow: Airflow, page: "Page", last_night: dict[str, Any], lender: Lender) -> None:
     import httpx
 
     address = f"{airflow.address}/funnelcast/reports/{lender.yesterday}"
@@ -269,18 +269,18 @@ def test_a_report_is_shown_to_those_who_are_logged_in_alone(
     shot(page, "report")
 
 
-def test_a_killed_worker_is_tried_again(
+def test_a_killed_worker_is_retried(
     airflow: Airflow, backfilled: list[dict[str, Any]], last_night: dict[str, Any], webhook: Webhook
 ) -> None:
     runs = [*backfilled, last_night]
-    # Which of them had the first Spark to be found depends on how long the form took.
+    # Which stage had the first Spark depends on how long the form took.
     tries = [airflow.tasks(run)[stage]["try_number"] for run in runs for stage in ("ingest", "activity", "score")]
     assert sorted(tries) == [1] * 11 + [2]
-    of_these = [line for run in runs for line in webhook.told if " failed: " in line and str(night_of(run)) in line]
-    assert not of_these, "nobody is told of what a retry mends"
+    alerts = [line for run in runs for line in webhook.told if " failed: " in line and str(night_of(run)) in line]
+    assert not alerts, "no alert for what a retry fixes"
 
 
-def test_maintenance_runs_beside_them(airflow: Airflow, last_night: dict[str, Any], lender: Lender) -> None:
+def test_maintenance_changes_no_scores(airflow: Airflow, last_night: dict[str, Any], lender: Lender) -> None:
     before = lender.rows("user_scores", lender.missed)
     airflow.patch("/dags/funnel_maintenance", is_paused=False)
     airflow.post("/dags/funnel_maintenance/dagRuns", logical_date=None)
@@ -303,8 +303,7 @@ def test_a_training_for_a_day_that_is_not_over_fails_in_one_line(airflow: Airflo
         what="the refusal",
     )
     assert airflow.tasks(run)["examples"]["try_number"] == 1
-    line = "examples 2100-01-01: as_of 2100-01-01 is not over yet in Asia/Shanghai; the newest night is "
-    assert line in airflow.log(run, "examples")
+    assert "examples 2100-01-01: as_of 2100-01-01 is not over yet in Asia/Shanghai" in airflow.log(run, "examples")
 
 
 @pytest.mark.parametrize(
@@ -316,12 +315,12 @@ def test_a_training_for_a_day_that_is_not_over_fails_in_one_line(airflow: Airflo
         ({"dag_id": "funnel_training"}, "does not allow"),
     ],
 )
-def test_a_backfill_that_cannot_be_is_refused(airflow: Airflow, body: dict[str, Any], complaint: str) -> None:
+def test_an_impossible_backfill_is_refused(airflow: Airflow, body: dict[str, Any], complaint: str) -> None:
     asked = {"dag_id": NIGHT_ID, "from_date": "2026-01-01T00:00:00", "to_date": "2026-01-02T00:00:00"} | body
     airflow.until(
         lambda: all(one["completed_at"] for one in airflow.get("/backfills", dag_id=NIGHT_ID)["backfills"]),
         seconds=200,
-        what="the end of earlier backfills, beside which Airflow refuses any other",
+        what="the end of earlier backfills, during which Airflow refuses others",
     )
     assert complaint in str(airflow.post("/backfills", **asked))
 
@@ -342,7 +341,7 @@ def fill_backfill_form(page: "Page", dates: DateRange, *, at_once: int = 1) -> N
 
 
 def start_backfill(page: "Page") -> None:
-    """Send the form, again where Airflow refuses it because another process is writing to its SQLite."""
+    """Submit the form; retry if Airflow refuses because another process is writing to its SQLite."""
     from playwright.sync_api import TimeoutError
 
     button = page.get_by_role("button", name="Run Backfill")
@@ -356,7 +355,7 @@ def start_backfill(page: "Page") -> None:
 
 
 def kill_first_worker(airflow: Airflow) -> None:
-    """Kill the process of the first task that has a Spark of its own, and see that its JVM goes with it."""
+    """Kill the first task process that has started Spark, and check that its JVM ends with it."""
     jvm = airflow.until(
         lambda: next((pid for pid in descendants(airflow.home) if b"SparkSubmit" in command(pid)), None),
         seconds=400,
@@ -371,8 +370,8 @@ def shot(page: "Page", name: str, *, wait: float = 1) -> None:
     page.screenshot(path=SHOTS / f"{name}.png")
 
 
-def of_nights(airflow: Airflow, dates: DateRange) -> list[dict[str, Any]]:
-    """The nightly runs of some dates, by date."""
+def runs_of_nights(airflow: Airflow, dates: DateRange) -> list[dict[str, Any]]:
+    """The nightly runs of a range of dates, in order."""
     found = [run for run in airflow.runs() if run["data_interval_start"] and night_of(run) in set(dates)]
     return sorted(found, key=night_of)
 

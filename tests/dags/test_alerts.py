@@ -1,4 +1,4 @@
-"""Who is told of a failure and of late scores: one line, in the log and at the webhook, never its address."""
+"""Alerts on failures and late scores: one line in the log and at the webhook, never its address."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -44,34 +44,34 @@ def failed(task_id: str, error: Exception | None, *, dag_id: str = "funnel_night
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (FunnelError("score 2026-03-01: no model"), "score 2026-03-01: no model"),
-        (KeyError("age"), "score 2026-03-01: 'age'"),
-        (None, "score 2026-03-01: no cause is known; see the log"),
-    ],
+    ("error", "cause"),
+    [(FunnelError("score 2026-03-01: no model"), "no model"), (KeyError("age"), "'age'"), (None, "see the log")],
 )
-def test_a_failed_night_is_told_in_one_line_with_stage_date_cause_report_and_log(
-    alerts: ModuleType, hook: Webhook, error: Exception | None, said: str
+def test_a_failed_night_is_one_line_with_dag_stage_date_cause_report_and_log(
+    alerts: ModuleType, hook: Webhook, error: Exception | None, cause: str
 ) -> None:
-    alerts.tell_failure(failed("score", error))
-    assert hook.told == [
-        f"funnel_nightly failed: {said} | report: https://airflow.example.com/funnelcast/reports/2026-03-01 "
-        "| log: https://airflow.example.com/log"
-    ]
+    alerts.alert_failure(failed("score", error))
+    (line,) = hook.told
+    failure, report, log = line.split(" | ")
+    assert failure.startswith("funnel_nightly failed: score 2026-03-01: ") and failure.endswith(cause)
+    assert failure.count("score 2026-03-01") == 1
+    assert report == "report: https://airflow.example.com/funnelcast/reports/2026-03-01"
+    assert log == "log: https://airflow.example.com/log"
 
 
-def test_a_failed_training_is_told_without_a_report(alerts: ModuleType, hook: Webhook) -> None:
-    alerts.tell_failure(failed("train", MemoryError("no memory"), dag_id="funnel_training"))
+def test_a_failed_training_is_one_line_without_a_report(alerts: ModuleType, hook: Webhook) -> None:
+    alerts.alert_failure(failed("train", MemoryError("no memory"), dag_id="funnel_training"))
     assert hook.told == ["funnel_training failed: train: no memory | log: https://airflow.example.com/log"]
 
 
-@pytest.mark.parametrize(("kind", "told"), [("scheduled", 1), ("backfill", 0), ("manual", 0)])
-def test_only_a_scheduled_night_is_late(alerts: ModuleType, hook: Webhook, kind: str, told: int) -> None:
-    run = {"run_type": kind, "data_interval_start": "2026-02-28T16:00:00Z", "state": "running"}
-    alerts.tell_late({"dag_run": run})
-    line = "funnel_nightly: scores of 2026-03-01 are late: not there 5 h after the night's end, the run is running"
-    assert hook.told == [line] * told
+@pytest.mark.parametrize(("kind", "alerted"), [("scheduled", True), ("backfill", False), ("manual", False)])
+def test_only_a_scheduled_night_is_late(alerts: ModuleType, hook: Webhook, kind: str, alerted: bool) -> None:
+    run = {"run_type": kind, "data_interval_start": "2026-02-28T16:00:00Z", "state": "queued"}
+    alerts.alert_late({"dag_run": run})
+    assert len(hook.told) == alerted
+    for line in hook.told:
+        assert line.startswith("funnel_nightly: scores of 2026-03-01 are late")
+        assert " 5 h " in line and line.endswith("queued") and "\n" not in line
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_connection_is_read_as_airflow_keeps_it(
     alerts: ModuleType, monkeypatch: pytest.MonkeyPatch, connection: str, address: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FUNNEL_WEBHOOK", connection)
-    found, headers = alerts.webhook("funnel_webhook")
+    found, headers = alerts.resolve_webhook("funnel_webhook")
     assert found == address
     assert headers == ({"Authorization": "Bearer s3cret"} if "s3cret" in connection else {})
 
@@ -103,19 +103,20 @@ def test_a_webhook_that_fails_fails_nothing_and_keeps_its_secret(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FUNNEL_WEBHOOK", "http://127.0.0.1:1/s3cret")
     with caplog.at_level(logging.ERROR, logger="funnel"):
-        alerts.tell("scores are late", "funnel_webhook")
-        alerts.tell("scores are late", None)
+        alerts.send_alert("scores are late", "funnel_webhook")
+        alerts.send_alert("scores are late", None)
     assert caplog.messages[0] == caplog.messages[2] == "scores are late"
-    assert caplog.messages[1].startswith("the webhook of connection 'funnel_webhook' was not told: ")
+    assert "connection 'funnel_webhook'" in caplog.messages[1]
     assert "s3cret" not in caplog.text
 
 
 def test_a_connection_that_is_not_set_is_one_line(
     alerts: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = "operations.webhook_connection: Airflow has no connection 'nobody': add it under Admin, Connections, or set "
     with pytest.raises(FunnelError) as error:
-        alerts.webhook("nobody")
-    assert str(error.value) == line + "AIRFLOW_CONN_NOBODY"
-    alerts.tell("scores are late", "nobody")
-    assert caplog.messages[-1] == f"the webhook of connection 'nobody' was not told: {line}AIRFLOW_CONN_NOBODY"
+        alerts.resolve_webhook("nobody")
+    line = str(error.value)
+    assert line.startswith("operations.webhook_connection: ") and "\n" not in line
+    assert "'nobody'" in line and line.endswith("AIRFLOW_CONN_NOBODY"), "what is missing, and how to add it"
+    alerts.send_alert("scores are late", "nobody")
+    assert caplog.messages[-1].endswith(line)

@@ -1,4 +1,4 @@
-"""The DAGs as Airflow sees them: they load, cheaply; each run is one night; what cannot pass is not retried."""
+"""The DAGs as Airflow sees them: they load cheaply, each run is one night, permanent errors are not retried."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ print(json.dumps({"seconds": seconds, "all": names(sys.modules), "ours": names(s
 """
 
 
-def test_every_dag_loads_and_tells_what_it_is(load_dags: LoadDags, company: Company) -> None:
+def test_every_dag_loads_and_documents_itself(load_dags: LoadDags, company: Company) -> None:
     bag = load_dags(company.config)
     assert bag.import_errors == {}
     assert set(bag.dags) == IDS
@@ -208,7 +208,7 @@ def test_the_first_scheduled_run_is_last_night_not_all_nights_before(
     assert import_dag(config).night_of(run.data_interval.start, ZoneInfo(zone)) == yesterday.isoformat()
 
 
-def test_a_run_by_hand_is_for_the_last_day_that_ended(
+def test_a_manual_run_is_for_the_last_day_that_ended(
     load_dags: LoadDags, import_dag: ImportDag, company: Company
 ) -> None:
     import pendulum
@@ -222,24 +222,24 @@ def test_a_run_by_hand_is_for_the_last_day_that_ended(
 def test_a_run_without_a_date_fails_in_one_line(import_dag: ImportDag, company: Company) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    with pytest.raises(AirflowFailException, match="no data interval, so no date: trigger it with a logical date"):
+    with pytest.raises(AirflowFailException, match=r"no data interval.*logical date"):
         import_dag(company.config).night_of(None, company.settings.zone)
 
 
-def test_only_what_cannot_pass_fails_without_a_retry(import_dag: ImportDag, company: Company) -> None:
+def test_only_transient_errors_are_retried(import_dag: ImportDag, company: Company) -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-    one_line = import_dag(company.config).one_line
+    fail_in_one_line = import_dag(company.config).fail_in_one_line
     line = r"^score 2026-03-01: no such column$"
-    with pytest.raises(AirflowFailException, match=line) as failure, one_line("score 2026-03-01"):
+    with pytest.raises(AirflowFailException, match=line) as failure, fail_in_one_line("score 2026-03-01"):
         raise FunnelError("no such column")
     assert failure.value.__suppress_context__
-    with pytest.raises(AirflowFailException, match=line), one_line("score 2026-03-01"):
+    with pytest.raises(AirflowFailException, match=line), fail_in_one_line("score 2026-03-01"):
         raise FunnelError("score 2026-03-01: no such column")
-    with pytest.raises(AirflowException, match="lost the race") as lost, one_line("publish 2026-03-01"):
+    with pytest.raises(AirflowException, match="lost the race") as lost, fail_in_one_line("publish 2026-03-01"):
         raise TransientError("lost the race")
     assert not isinstance(lost.value, AirflowFailException)
-    with pytest.raises(ConnectionError), one_line("score 2026-03-01"):
+    with pytest.raises(ConnectionError), fail_in_one_line("score 2026-03-01"):
         raise ConnectionError("the object store is busy")
 
 
@@ -247,7 +247,7 @@ def test_a_night_that_is_not_over_fails_without_a_retry(import_dag: ImportDag, c
     from airflow.sdk.exceptions import AirflowFailException
 
     today = datetime.now(UTC).astimezone(company.settings.zone).date().isoformat()
-    with pytest.raises(AirflowFailException, match=f"{today} is not over yet in Asia/Shanghai"):
+    with pytest.raises(AirflowFailException, match=rf"{today} .*Asia/Shanghai"):
         import_dag(company.config).ingest.function(today, "run")
 
 
@@ -298,13 +298,13 @@ def test_loading_the_dags_imports_nothing_heavy(tmp_path: Path, company: Company
 
 
 def as_scheduled(bag: "DagBag", dag_id: str = "funnel_nightly") -> Any:
-    """A DAG as the scheduler has it, read back from its serialized form."""
+    """A DAG as the scheduler sees it: deserialized from its serialized form."""
     from airflow.serialization.serialized_objects import DagSerialization
 
     return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(bag.dags[dag_id]))
 
 
-def test_a_night_that_cannot_begin_leaves_its_cause_for_the_report(
+def test_a_night_that_cannot_start_records_its_cause_for_the_report(
     import_dag: ImportDag, make_company: Callable[..., Company], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
@@ -312,15 +312,15 @@ def test_a_night_that_cannot_begin_leaves_its_cause_for_the_report(
     company = make_company('[operations]\nwebhook_connection = "nobody"\n')
     nightly = import_dag(company.config)
     monkeypatch.setattr(nightly, "get_current_context", dict)
-    with pytest.raises(AirflowFailException, match="Airflow has no connection 'nobody'"):
+    with pytest.raises(AirflowFailException, match="connection 'nobody'"):
         nightly.wait.function("2026-03-01", "run")
     (record,) = company.rows("runs")
     assert (record["stage"], record["status"], record["ds"]) == ("wait", "failed", date(2026, 3, 1))
-    assert "Airflow has no connection 'nobody'" in record["message"]
+    assert "connection 'nobody'" in record["message"]
 
 
 class Runs:
-    """Stands for the running task of a night, which is asked about the other runs."""
+    """Fake of a night's running task, which answers questions about the other runs."""
 
     def __init__(self, states: dict[str, dict[str, str | None]], running: set[str]) -> None:
         self.states, self.running = states, running
@@ -346,7 +346,7 @@ class Runs:
         ("success", "up_for_retry", True, True),
         ("success", "success", True, False),
         ("failed", "upstream_failed", True, False),
-        # Queued: its turn comes after this one's, in a backfill that runs backwards.
+        # Queued: in a backwards backfill its turn comes after this one's.
         (None, None, False, False),
     ],
 )

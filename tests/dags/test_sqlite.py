@@ -1,4 +1,4 @@
-"""Airflow's own database, where it is SQLite: a backfill that is being made and a scheduler that writes meanwhile."""
+"""Airflow's own database on SQLite: creating a backfill while the scheduler writes."""
 
 import sqlite3
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def test_a_savepoint_of_airflows_database_takes_the_write_lock_first(
             with pytest.raises(sqlite3.OperationalError, match="locked"), scheduler:
                 scheduler.execute(insert)
             session.execute(text(insert))
-        # A backfill is made of several: none shows before all do.
+        # A backfill has several savepoints: none is visible before all are.
         assert scheduler.execute(count).fetchone() == (0,)
         session.commit()
         assert scheduler.execute(count).fetchone() == (1,)
