@@ -102,14 +102,15 @@ def targets(
 ) -> None:
     """Make a campaign's list for the day after: every known user with an arm and a reason."""
     from pipeline.campaigns.exports import export as export_list
-    from pipeline.campaigns.targets import make, show_list
+    from pipeline.campaigns.targets import make_list
+    from pipeline.campaigns.targets_table import print_list
 
     settings = _load(config)
     context, day = Context(settings), _parse_night(ds, "--ds", settings)
-    made = make(context, day, campaign, size=size, budget=budget, despite_monitor=despite_monitor)
-    show_list(made)
+    targets = make_list(context, day, campaign, size=size, budget=budget, despite_monitor=despite_monitor)
+    print_list(targets)
     if export:
-        export_list(context, day, campaign, version=made.version, format=export)
+        export_list(context, day, campaign, version=targets.version, format=export)
 
 
 @app.command()

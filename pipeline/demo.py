@@ -14,7 +14,8 @@ from rich.table import Table
 
 from model.metrics import auc, expected_calibration_error, log_loss
 from pipeline.campaigns.exports import export
-from pipeline.campaigns.targets import make, show_list
+from pipeline.campaigns.targets import make_list
+from pipeline.campaigns.targets_table import print_list
 from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
@@ -141,12 +142,12 @@ def _make_list(settings: Settings, last_night: date) -> None:
     context = Context(settings)
     (campaign,) = settings.campaigns
     try:
-        made = make(context, last_night, campaign)
+        targets = make_list(context, last_night, campaign)
     except FunnelError as error:
         # A small company may be refused a list: the demo goes on and shows why.
         print(f"\nno target list: {error}")
         return
-    show_list(made)
+    print_list(targets)
     export(context, last_night, campaign)
     report(context, last_night)
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipeline.campaigns.results import ARMS, BandResults, CampaignResults, StageResults, results
+from pipeline.campaigns.results import ARMS, BandResults, CampaignResults, StageResults, measure_campaign
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.measures.uplift import Estimate, Qini, Response
@@ -27,81 +27,82 @@ def print_results(
     format: Literal["table", "csv"] = "table",
     plot: Path | None = None,
 ) -> None:
-    """Print what came of a campaign's list, and draw its Qini curve into an SVG file.
+    """Print the results of a campaign's list, and draw its Qini curve into an SVG file if `plot` names one.
 
     Raises:
-        FunnelError: as `results` does; or there is no curve to draw, or the file cannot be written.
+        FunnelError: as `measure_campaign` does; or there is no curve to draw, or the file cannot be written.
     """
-    found = results(settings, campaign, ds, version)
+    results = measure_campaign(settings, campaign, ds, version)
     if plot is not None:
-        _write_plot(plot, found)
+        _draw_plot(plot, results)
     if format == "csv":
-        for warning in found.warnings:
+        for warning in results.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        _write_csv(found)
+        _write_csv(results)
     else:
-        _print_tables(found)
+        _print_tables(results)
     if plot is not None:
         print(f"the Qini curve is in {plot}", file=sys.stderr)
 
 
-def _print_tables(found: CampaignResults) -> None:
-    print(f"{found.campaign}, the list of {found.ds}, version {found.version}: sent on {found.send_on}")
-    for warning in found.warnings:
+def _print_tables(results: CampaignResults) -> None:
+    print(f"{results.campaign}, list of {results.ds}, version {results.version}: sent on {results.send_on}")
+    for warning in results.warnings:
         print(f"warning: {warning}")
-    arms = [arm for arm in ARMS if found.users[arm]]
-    texted = (f"{found.users[arm]:,} {arm} ({found.texted_share(arm):.1%} texted)" for arm in arms)
-    print(f"users: {', '.join(texted)}; SMS cost {found.cost:,.2f}")
-    for stage in found.stages:
-        print(f"\n{stage.stage}{' (the goal)' if stage.stage == found.goal else ''}")
-        print_table(_responses(stage, arms))
-        for line in _in_words(stage):
+    arms = [arm for arm in ARMS if results.users[arm]]
+    texted = (f"{results.users[arm]:,} {arm} ({results.texted_share(arm):.1%} texted)" for arm in arms)
+    print(f"users: {', '.join(texted)}; SMS cost {results.cost:,.2f}")
+    for stage in results.stages:
+        print(f"\n{stage.stage}{' (goal)' if stage.stage == results.goal else ''}")
+        print_table(_tabulate_responses(stage, arms))
+        for line in _summarise(stage):
             print(line)
-    if found.profit:
-        print(f"\nreturn of all stages, less the SMS: {_money(found.profit)}")
-    if found.qini:
-        print(f"\nQini curve of {found.goal}: outcomes caused by messages to the best ranks")
-        print_table(_qini_table(found.qini))
-        print(_qini_in_words(found.qini))
+    if results.profit:
+        print(f"\nreturn of all stages, net of the SMS cost: {_format_money(results.profit)}")
+    if results.qini:
+        print(f"\nQini curve of {results.goal}: outcomes caused by messages to the best ranks")
+        print_table(_tabulate_qini(results.qini))
+        print(_summarise_qini(results.qini))
 
 
-def _responses(stage: StageResults, arms: list[str]) -> Table:
+def _tabulate_responses(stage: StageResults, arms: list[str]) -> Table:
     table = Table("band", box=SIMPLE_HEAD)
     for arm in arms:
         table.add_column(arm, justify="right")
-        table.add_column("rate, 95%", justify="right")
-    table.add_column("uplift in points, 95%", justify="right")
-    table.add_column("p", justify="right")
+        table.add_column("rate (95%)", justify="right")
+    table.add_column("uplift, points (95%)", justify="right")
+    table.add_column("p-value", justify="right")
     for row in (*stage.bands, stage.overall):
         cells: list[str] = []
         for arm in arms:
             group: Response = getattr(row, arm)
             rate = group.rate()
-            cells += [f"{group.outcomes:,} of {group.users:,}", _share(rate) if rate else "–"]
-        cells += [_points(row.uplift.difference), f"{row.uplift.p_value:.3f}"] if row.uplift else ["–", "–"]
+            cells += [f"{group.outcomes:,} of {group.users:,}", _format_share(rate) if rate else "–"]
+        cells += [_format_points(row.uplift.difference), f"{row.uplift.p_value:.3f}"] if row.uplift else ["–", "–"]
         table.add_row("all" if row.band is None else str(row.band), *cells)
     return table
 
 
-def _in_words(stage: StageResults) -> Iterator[str]:
+def _summarise(stage: StageResults) -> Iterator[str]:
     if stage.caused:
-        yield f"caused by the messages: {_count(stage.caused)} of {stage.overall.target.outcomes:,} outcomes of targets"
+        outcomes = stage.overall.target.outcomes
+        yield f"caused by the messages: {_format_count(stage.caused)} of the targets' {outcomes:,} outcomes"
     if stage.cost_per_outcome is not None:
         if stage.cost_per_caused:
-            caused = f"{_money(stage.cost_per_caused)} a caused one"
+            caused = f"{_format_money(stage.cost_per_caused)} per caused outcome"
         else:
-            caused = "not shown for a caused one, since there may be none"
-        yield f"cost: {stage.cost_per_outcome:,.2f} an outcome, {caused}"
+            caused = "unknown per caused outcome, as there may be none"
+        yield f"cost: {stage.cost_per_outcome:,.2f} per outcome, {caused}"
     if stage.programme:
         yield (
-            "target and control over holdout, in points: "
-            f"{_points(stage.programme.difference)}, p = {stage.programme.p_value:.3f}"
+            "target and control minus holdout, in points: "
+            f"{_format_points(stage.programme.difference)}, p = {stage.programme.p_value:.3f}"
         )
 
 
-def _qini_table(curve: Qini) -> Table:
+def _tabulate_qini(curve: Qini) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for name in ("best ranks", "caused", "in random order", "by chance, 95% of curves"):
+    for name in ("best ranks", "caused", "in random order", "by chance (95%)"):
         table.add_column(name, justify="right")
     for share in np.linspace(0.1, 1, 10):
         caused, at_random, low, high = (
@@ -112,71 +113,71 @@ def _qini_table(curve: Qini) -> Table:
     return table
 
 
-def _qini_in_words(curve: Qini) -> str:
+def _summarise_qini(curve: Qini) -> str:
     low, high = curve.chance
-    verdict = "the best ranks are those whom messages move most" if curve.is_beyond_chance else "no more than chance"
+    verdict = "messages move the best ranks most" if curve.is_beyond_chance else "no more than chance"
     return (
-        f"Qini coefficient: {1000 * curve.coefficient:+.2f} outcomes by 1,000 messages for sending in order of rank "
+        f"Qini coefficient: {1000 * curve.coefficient:+.2f} outcomes per 1,000 messages from sending in order of rank "
         f"({1000 * low:+.2f} to {1000 * high:+.2f} by chance): {verdict}"
     )
 
 
-def _write_csv(found: CampaignResults) -> None:
-    """One row a stage and band ('all': every band together)."""
-    rows = [_csv_row(found, stage, row) for stage in found.stages for row in (*stage.bands, stage.overall)]
+def _write_csv(results: CampaignResults) -> None:
+    """One row per stage and band ('all': every band together)."""
+    rows = [_make_csv_row(results, stage, row) for stage in results.stages for row in (*stage.bands, stage.overall)]
     writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
-def _csv_row(found: CampaignResults, stage: StageResults, row: BandResults) -> dict[str, Any]:
+def _make_csv_row(results: CampaignResults, stage: StageResults, row: BandResults) -> dict[str, Any]:
     cells: dict[str, Any] = {
-        "ds": found.ds,
-        "campaign": found.campaign,
-        "version": found.version,
+        "ds": results.ds,
+        "campaign": results.campaign,
+        "version": results.version,
         "stage": stage.stage,
         "band": "all" if row.band is None else row.band,
     }
     for arm in ARMS:
         group: Response = getattr(row, arm)
         cells |= {f"{arm}_users": group.users, f"{arm}_outcomes": group.outcomes}
-        cells |= _csv_estimate(f"{arm}_rate", group.rate())
-    cells |= _csv_estimate("uplift", row.uplift.difference if row.uplift else None)
+        cells |= _make_csv_cells(f"{arm}_rate", group.rate())
+    cells |= _make_csv_cells("uplift", row.uplift.difference if row.uplift else None)
     cells["p_value"] = row.uplift.p_value if row.uplift else None
     is_all = row.band is None
-    cells |= _csv_estimate("caused", stage.caused if is_all else None)
-    cells |= _csv_estimate("cost_per_caused", stage.cost_per_caused if is_all else None)
+    cells |= _make_csv_cells("caused", stage.caused if is_all else None)
+    cells |= _make_csv_cells("cost_per_caused", stage.cost_per_caused if is_all else None)
     return cells
 
 
-def _csv_estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+def _make_csv_cells(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     names = (name, f"{name}_low", f"{name}_high")
     return dict(zip(names, (estimate.value, estimate.low, estimate.high) if estimate else (None,) * 3, strict=True))
 
 
-def _write_plot(plot: Path, found: CampaignResults) -> None:
+def _draw_plot(plot: Path, results: CampaignResults) -> None:
     from pipeline.charts.campaigns import as_file, qini_curve
 
-    if found.qini is None:
-        raise FunnelError(f"--plot {plot}: no Qini curve without a control group and mature outcomes of {found.goal}")
+    if results.qini is None:
+        raise FunnelError(f"--plot {plot}: no Qini curve without a control group and mature outcomes of {results.goal}")
     try:
-        plot.write_text(as_file(qini_curve("qini", found.qini)), encoding="utf-8")
+        plot.write_text(as_file(qini_curve("qini", results.qini)), encoding="utf-8")
     except OSError as error:
         raise FunnelError(f"--plot {plot}: the file cannot be written: {error.strerror}") from None
 
 
-def _share(rate: Estimate) -> str:
+def _format_share(rate: Estimate) -> str:
     return f"{rate.value:.2%} ({100 * rate.low:.2f} to {100 * rate.high:.2f})"
 
 
-def _points(difference: Estimate) -> str:
+def _format_points(difference: Estimate) -> str:
     value, low, high = (100 * each for each in (difference.value, difference.low, difference.high))
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def _count(estimate: Estimate) -> str:
+def _format_count(estimate: Estimate) -> str:
     return f"{estimate.value:,.1f} ({estimate.low:,.1f} to {estimate.high:,.1f})"
 
 
-def _money(estimate: Estimate) -> str:
+def _format_money(estimate: Estimate) -> str:
     return f"{estimate.value:,.2f} ({estimate.low:,.2f} to {estimate.high:,.2f})"

@@ -65,9 +65,9 @@ def _lists(night: Night) -> Table | None:
 
 
 def _results(night: Night) -> Iterator[Part]:
-    from pipeline.campaigns.results import recent
+    from pipeline.campaigns.results import measure_recent
 
-    found = recent(night.settings, night.ds, RESULTS)
+    found = measure_recent(night.settings, night.ds, RESULTS)
     if not found:
         yield Note("No earlier list is old enough yet to tell whether it worked.")
         return
@@ -77,7 +77,7 @@ def _results(night: Night) -> Iterator[Part]:
 
 def _result(each: "CampaignResults") -> Iterator[Part]:
     name = f"{each.campaign} of {each.ds}"
-    goal = each.of_goal
+    goal = each.goal_results
     rows = [
         [
             stage.stage,
@@ -111,7 +111,7 @@ def _result(each: "CampaignResults") -> Iterator[Part]:
 
 
 def _verdict(each: "CampaignResults") -> str:
-    goal = each.of_goal
+    goal = each.goal_results
     if goal is None or goal.overall.uplift is None or goal.caused is None:
         return "Without a control group nobody can tell what the messages caused."
     difference = goal.overall.uplift.difference

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.campaigns.results import results
+from pipeline.campaigns.results import measure_campaign
 from tests.support.campaigns import D, campaign, night
 from tests.support.commands import Ended
 from tests.support.company import Company
@@ -25,9 +25,9 @@ def listed(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -
     draw = np.random.default_rng(0)
     scores = {f"u{n:04}": float(p) for n, p in enumerate(draw.uniform(0.2, 0.6, USERS))}
     company = night(make_company, scores, SPRING)
-    made = ("targets", "--ds", D, "--campaign", "spring", "-c", company.config)
-    assert funnel(*made, "--export", "csv").code == 0
-    assert funnel(*made, "--size", 2500).code == 0
+    targets = ("targets", "--ds", D, "--campaign", "spring", "-c", company.config)
+    assert funnel(*targets, "--export", "csv").code == 0
+    assert funnel(*targets, "--size", 2500).code == 0
     return company
 
 
@@ -54,9 +54,9 @@ def test_what_the_messages_caused_is_found_and_only_then(
     listed: Company, funnel: Callable[..., Ended], caused: float
 ) -> None:
     came = send_and_wait(listed, caused=caused, until=SEND + timedelta(days=14))
-    found = results(listed.settings, "spring")
+    found = measure_campaign(listed.settings, "spring")
     assert (found.version, found.users["target"]) == (1, 2000), "the list that went out is measured, not the newest"
-    goal = found.of_goal
+    goal = found.goal_results
     assert goal is not None and goal.overall.uplift is not None and goal.caused is not None
     assert (goal.overall.target.outcomes, goal.overall.control.outcomes) == (came["target"], came["control"])
     assert goal.overall.uplift.difference.low < caused < goal.overall.uplift.difference.high

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from pipeline.campaigns.targets import make
+from pipeline.campaigns.targets import make_list
 from pipeline.errors import FunnelError
 from pipeline.measures.control_group import controls_needed, power, smallest_uplift
 from tests.support.campaigns import D, campaign, night, reasons
@@ -51,7 +51,7 @@ def test_a_control_group_that_is_too_small_is_refused_with_a_share_that_does(
     refused = funnel("targets", *options).complaint
     share = refused.partition("control_share = ")[2].split()[0]
     needed = controls_needed(500, sum(sorted(scores.values())[-500:]) / 4 / 500, 0.5)
-    assert f"it takes {needed} beside these 500 targets" in refused
+    assert f"it takes {needed} for these 500 targets" in refused
     assert not company.rows("targets") and not company.rows("runs")
 
     def with_share(value: float) -> Ended:
@@ -72,4 +72,4 @@ def test_a_control_group_that_is_too_small_is_refused_with_a_share_that_does(
 def test_a_list_too_short_for_any_control_group(make_company: Callable[..., Company]) -> None:
     company = night(make_company, {f"u{n}": 0.5 for n in range(40)}, campaign(control_share=0.2))
     with pytest.raises(FunnelError, match=r"only a longer list.*; control_share = 0 goes without"):
-        make(company.context(), D, "spring")
+        make_list(company.context(), D, "spring")

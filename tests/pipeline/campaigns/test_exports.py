@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.campaigns import exports
 from pipeline.campaigns.exports import export
-from pipeline.campaigns.targets import make
+from pipeline.campaigns.targets import make_list
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
 from tests.support.campaigns import D, campaign, night
@@ -26,7 +26,7 @@ BEST_FIRST = ["007", "0123", "a,b", "1e5"]
 def listed(make_company: Callable[..., Company]) -> Company:
     """A company with a list of four, and one user whose message is not worth it."""
     company = night(make_company, SCORES, campaign(more="size = 4"))
-    make(company.context(), D, "spring")
+    make_list(company.context(), D, "spring")
     return company
 
 
@@ -61,7 +61,7 @@ def test_the_same_again_is_the_same_file_and_says_so(listed: Company) -> None:
     again = export(listed.context(), D, "spring")
     assert (first.is_new, again.is_new, again.sha256) == (True, False, first.sha256)
     assert Path(first.path).stat().st_mtime_ns == written
-    assert listed.lines[-1].endswith("it was there, the same")
+    assert listed.lines[-1].endswith("already there, unchanged")
     Path(first.path).unlink()
     restored = export(listed.context(), D, "spring")
     assert restored.is_new and digest(Path(restored.path)) == first.sha256
@@ -70,7 +70,7 @@ def test_the_same_again_is_the_same_file_and_says_so(listed: Company) -> None:
 
 def test_a_version_that_went_out_stays_when_another_is_made(listed: Company) -> None:
     first = export(listed.context(), D, "spring")
-    make(listed.context(), D, "spring", size=2)
+    make_list(listed.context(), D, "spring", size=2)
     second = export(listed.context(), D, "spring")
     assert second.path.endswith("-v2.csv") and second.users == 2
     assert digest(Path(first.path)) == first.sha256
@@ -83,7 +83,7 @@ def test_a_file_of_other_content_is_left_alone(listed: Company, funnel: Callable
     out = tmp_path / "mine.csv"
     out.write_text("user_id\n007\n", encoding="utf-8")
     options = ("export", "--ds", D, "--campaign", "spring", "-c", listed.config, "--out", out)
-    assert funnel(*options).complaint == f"{out} holds something else than version 1 of 'spring': name another --out"
+    assert funnel(*options).complaint == f"{out} holds something other than version 1 of 'spring': choose another --out"
     assert out.read_text(encoding="utf-8") == "user_id\n007\n"
     assert not listed.rows("exports")
 
@@ -92,7 +92,7 @@ def test_a_file_that_was_noted_is_this_list_s_whatever_its_bytes(
     listed: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = export(listed.context(), D, "spring", format="parquet")
-    monkeypatch.setattr(exports, "_as_parquet", lambda ids: b"as a later release writes it")
+    monkeypatch.setattr(exports, "_encode_parquet", lambda ids: b"as a later release writes it")
     assert not export(listed.context(), D, "spring", format="parquet").is_new
     assert digest(Path(first.path)) == first.sha256
 
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written(listed: Company) -> None:
         (("--campaign", "sprin"), "no campaign 'sprin'; did you mean 'spring'? the configuration has spring"),
         (
             ("--campaign", "spring", "--version", "7"),
-            "no version 7 of campaign 'spring' for 2026-03-01; there are 1",
+            "no version 7 of campaign 'spring' for 2026-03-01; its versions are 1",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline.analyst.connection import connect
-from pipeline.campaigns.results import CampaignResults, recent, results
+from pipeline.campaigns.results import CampaignResults, measure_campaign, measure_recent
 from pipeline.errors import FunnelError
 from tests.support.commands import Ended
 from tests.support.company import Company
@@ -99,11 +99,11 @@ def newcombe(treated: tuple[int, int], control: tuple[int, int]) -> tuple[float,
 
 
 def test_a_list_by_hand(spring: Company) -> None:
-    found = results(spring.settings, "spring")
+    found = measure_campaign(spring.settings, "spring")
     assert (found.ds, found.version, found.send_on, found.goal) == (D, 1, SEND, "complete")
     assert found.users == {"target": 400, "control": 240, "holdout": 40}
     assert [stage.stage for stage in found.stages] == ["click", "register", "complete"]
-    goal = found.of_goal
+    goal = found.goal_results
     assert goal is not None and goal.caused and goal.cost_per_caused and goal.overall.uplift and goal.programme
     value, low, high = newcombe((50, 400), (12, 240))
     assert value == pytest.approx(0.075)
@@ -123,7 +123,7 @@ def test_a_list_by_hand(spring: Company) -> None:
 
 
 def test_bands_are_measured_one_by_one_the_best_first(spring: Company) -> None:
-    goal = results(spring.settings, "spring").of_goal
+    goal = measure_campaign(spring.settings, "spring").goal_results
     assert goal is not None
     ten, nine = goal.bands
     assert (ten.band, nine.band) == (10, 9)
@@ -137,7 +137,7 @@ def test_bands_are_measured_one_by_one_the_best_first(spring: Company) -> None:
 
 
 def test_the_return_is_worth_caused_less_cost(spring: Company) -> None:
-    profit = results(spring.settings, "spring").profit
+    profit = measure_campaign(spring.settings, "spring").profit
     assert profit is not None
     # Welch: each user is worth 40 or nothing.
     spread = 40 * math.sqrt((0.125 * 0.875) / 399 + (0.05 * 0.95) / 239)
@@ -177,21 +177,21 @@ def test_who_was_texted_or_not_against_the_list_stays_in_its_arm_and_is_told(com
     texted_too = [("control-10-0", "exposure", SEND + timedelta(days=3)), ("control-9-0", "exposure", D)]
     planned = [event for event in as_planned() if event != ("target-9-199", "exposure", SEND)]
     land(company, SEND + timedelta(days=14), [*planned, *texted_too])
-    found = results(company.settings, "spring")
-    assert found.users["control"] == 240 and found.of_goal and found.of_goal.overall.control.outcomes == 12
+    found = measure_campaign(company.settings, "spring")
+    assert found.users["control"] == 240 and found.goal_results and found.goal_results.overall.control.outcomes == 12
     assert (found.texted_share("target"), found.texted_share("control")) == (399 / 400, 1 / 240)
-    assert "1 of 240 users of control (0.4%) were texted all the same" in found.warnings
+    assert "1 of 240 control users (0.4%) were texted anyway" in found.warnings
     assert "1 of 400 targets (0.2%) were never texted" in found.warnings
 
 
 def test_the_version_that_went_out_is_measured(company: Company) -> None:
     make_list(company, versions=(1, 2, 3))
     land(company, SEND + timedelta(days=14), as_planned())
-    assert results(company.settings, "spring").version == 3
+    assert measure_campaign(company.settings, "spring").version == 3
     publish(company, "exports", D, [{"campaign_id": "spring", "version": version} for version in (1, 2)])
-    assert results(company.settings, "spring").version == 2
-    assert results(company.settings, "spring", version=3).version == 3
-    assert [each.version for each in recent(company.settings, SEND + timedelta(days=14), 5)] == [2]
+    assert measure_campaign(company.settings, "spring").version == 2
+    assert measure_campaign(company.settings, "spring", version=3).version == 3
+    assert [each.version for each in measure_recent(company.settings, SEND + timedelta(days=14), 5)] == [2]
 
 
 def test_the_newest_mature_list_is_taken_unless_another_is_named(company: Company) -> None:
@@ -202,17 +202,17 @@ def test_the_newest_mature_list_is_taken_unless_another_is_named(company: Compan
         lists[day] = day
     land(company, SEND + timedelta(days=14 + 7), as_planned())
     first, second, third = lists
-    assert results(company.settings, "spring").ds == second
-    assert results(company.settings, "spring", first).of_goal is not None
-    early = results(company.settings, "spring", third)
+    assert measure_campaign(company.settings, "spring").ds == second
+    assert measure_campaign(company.settings, "spring", first).goal_results is not None
+    early = measure_campaign(company.settings, "spring", third)
     assert [stage.stage for stage in early.stages] == ["click", "register"]
-    assert early.of_goal is None and early.qini is None and early.profit is None
-    assert "complete is not mature yet: it will be on 2026-03-30" in early.warnings
-    assert [each.ds for each in recent(company.settings, date(2026, 3, 23), 5)] == [second, first]
-    assert [each.ds for each in recent(company.settings, date(2026, 3, 23), 1)] == [second]
+    assert early.goal_results is None and early.qini is None and early.profit is None
+    assert "complete is not mature until 2026-03-30" in early.warnings
+    assert [each.ds for each in measure_recent(company.settings, date(2026, 3, 23), 5)] == [second, first]
+    assert [each.ds for each in measure_recent(company.settings, date(2026, 3, 23), 1)] == [second]
     # A report of an earlier night tells of what had matured by then.
-    assert [each.ds for each in recent(company.settings, date(2026, 3, 22), 5)] == [first]
-    assert recent(company.settings, D, 5) == []
+    assert [each.ds for each in measure_recent(company.settings, date(2026, 3, 22), 5)] == [first]
+    assert measure_recent(company.settings, D, 5) == []
 
 
 def test_the_views_count_what_pandas_counts(spring: Company) -> None:
@@ -248,18 +248,18 @@ def test_the_command_prints_what_there_is_to_know(spring: Company, funnel: Calla
     assert ended.code == 0
     lines = [" ".join(line.split()) for line in ended.out.splitlines()]
     _, low, high = newcombe((50, 400), (12, 240))
-    assert "spring, the list of 2026-03-01, version 1: sent on 2026-03-02" in lines
+    assert "spring, list of 2026-03-01, version 1: sent on 2026-03-02" in lines
     assert "users: 400 target (100.0% texted), 240 control (0.0% texted), 40 holdout (0.0% texted); SMS cost 20.00" in (
         lines
     )
-    (overall,) = [line for line in lines[lines.index("complete (the goal)") :] if line.startswith("all ")]
+    (overall,) = [line for line in lines[lines.index("complete (goal)") :] if line.startswith("all ")]
     assert overall == (
         "all 50 of 400 12.50% (9.61 to 16.10) 12 of 240 5.00% (2.88 to 8.53) 1 of 40 2.50% (0.44 to 12.88) "
         f"+7.50 ({100 * low:+.2f} to {100 * high:+.2f}) 0.002"
     )
-    assert f"caused by the messages: 30.0 ({400 * low:,.1f} to {400 * high:,.1f}) of 50 outcomes of targets" in lines
-    assert any(line.startswith("cost: 0.40 an outcome, ") for line in lines)
-    assert any(line.startswith("return of all stages, less the SMS: 1,180.00 (") for line in lines)
+    assert f"caused by the messages: 30.0 ({400 * low:,.1f} to {400 * high:,.1f}) of the targets' 50 outcomes" in lines
+    assert any(line.startswith("cost: 0.40 per outcome, ") for line in lines)
+    assert any(line.startswith("return of all stages, net of the SMS cost: 1,180.00 (") for line in lines)
     assert any(line.startswith("100% 30.0 30.0 ") for line in lines)
 
 
@@ -287,14 +287,14 @@ def test_the_qini_curve_as_a_picture(spring: Company, funnel: Callable[..., Ende
 
 def complaint_of(company: Company, campaign: str = "spring", **options: object) -> str:
     with pytest.raises(FunnelError) as raised:
-        results(company.settings, campaign, **options)  # type: ignore[arg-type]
+        measure_campaign(company.settings, campaign, **options)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def test_an_unknown_campaign_is_told_those_with_lists(spring: Company, funnel: Callable[..., Ended]) -> None:
     assert funnel("results", "--campaign", "sprang", "-c", spring.config).complaint == (
-        "no list of campaign 'sprang': there are lists of spring; `funnel targets` makes one"
+        "no list of campaign 'sprang': lists exist for spring; `funnel targets` makes one"
     )
 
 
@@ -302,59 +302,63 @@ def test_no_campaign_has_a_list(company: Company) -> None:
     assert complaint_of(company) == (
         "no list of campaign 'spring': no campaign has one yet; `funnel targets` makes one"
     )
-    assert recent(company.settings, D, 3) == []
+    assert measure_recent(company.settings, D, 3) == []
 
 
 def test_no_list_of_that_night_or_version(spring: Company) -> None:
-    assert complaint_of(spring, ds=SEND) == ("no list of campaign 'spring' of 2026-03-02; the newest are of 2026-03-01")
-    assert complaint_of(spring, ds=D, version=4) == "no version 4 of campaign 'spring' of 2026-03-01; there are 1"
+    assert complaint_of(spring, ds=SEND) == (
+        "no list of campaign 'spring' for 2026-03-02; the newest are for 2026-03-01"
+    )
+    assert (
+        complaint_of(spring, ds=D, version=4) == "no version 4 of campaign 'spring' for 2026-03-01; its versions are 1"
+    )
 
 
 def test_a_list_that_is_not_mature_says_when_it_will_be(company: Company) -> None:
     make_list(company)
     land(company, SEND + timedelta(days=2), as_planned())
     assert complaint_of(company, ds=D) == (
-        "the list of 'spring' of 2026-03-01 is not mature yet: "
-        "click will be on 2026-03-05, register on 2026-03-09, complete on 2026-03-16"
+        "the list of 'spring' for 2026-03-01 is not mature yet: "
+        "it matures for click on 2026-03-05, register on 2026-03-09, complete on 2026-03-16"
     )
     land(company, SEND + timedelta(days=3), [("somebody", "exposure", SEND)])
     assert complaint_of(company) == (
-        "the list of 'spring' of 2026-03-01 is not mature yet: "
-        "register will be on 2026-03-09, complete on 2026-03-16; --ds 2026-03-01 shows what is"
+        "the list of 'spring' for 2026-03-01 is not mature yet: "
+        "it matures for register on 2026-03-09, complete on 2026-03-16; --ds 2026-03-01 shows the mature stages"
     )
-    assert [stage.stage for stage in results(company.settings, "spring", D).stages] == ["click"]
+    assert [stage.stage for stage in measure_campaign(company.settings, "spring", D).stages] == ["click"]
 
 
 def test_a_goal_that_is_no_stage_any_more(spring: Company, make_company: Callable[..., Company]) -> None:
     renamed = make_company(replace={'name = "complete"': 'name = "approved"'})
     spring.config.write_text(renamed.config.read_text(encoding="utf-8"), encoding="utf-8")
     assert complaint_of(spring) == (
-        "the list of 'spring' of 2026-03-01 was made for 'complete', which is no stage of the configuration any more; "
+        "the list of 'spring' for 2026-03-01 was made for 'complete', which is no longer a stage of the configuration; "
         "its stages are click, register, approved"
     )
-    assert recent(spring.settings, SEND + timedelta(days=14), 5) == []
+    assert measure_recent(spring.settings, SEND + timedelta(days=14), 5) == []
 
 
 def test_nothing_has_landed_at_all(company: Company) -> None:
     make_list(company)
-    assert "click will be on 2026-03-05" in complaint_of(company)
+    assert "it matures for click on 2026-03-05" in complaint_of(company)
 
 
 def results_of(company: Company, groups: Iterable[tuple[str, int, int, int]]) -> CampaignResults:
     groups = tuple(groups)
     make_list(company, groups)
     land(company, SEND + timedelta(days=14), as_planned(groups))
-    return results(company.settings, "spring")
+    return measure_campaign(company.settings, "spring")
 
 
 def test_without_control_response_is_shown_and_no_uplift(company: Company, funnel: Callable[..., Ended]) -> None:
     found = results_of(company, GROUPS[:2])
-    assert found.of_goal and found.of_goal.overall.target.outcomes == 50
-    assert found.of_goal.overall.uplift is None and found.of_goal.caused is None and found.qini is None
-    assert found.warnings == ("there is no control group: what the messages caused cannot be told",)
+    assert found.goal_results and found.goal_results.overall.target.outcomes == 50
+    assert found.goal_results.overall.uplift is None and found.goal_results.caused is None and found.qini is None
+    assert found.warnings == ("without a control group, what the messages caused is unknown",)
     ended = funnel("results", "--campaign", "spring", "-c", company.config)
     assert ended.code == 0
-    assert "warning: there is no control group: what the messages caused cannot be told" in ended.out
+    assert "warning: without a control group, what the messages caused is unknown" in ended.out
     complaint = funnel("results", "--campaign", "spring", "--plot", "x.svg", "-c", company.config).complaint
     assert complaint == "--plot x.svg: no Qini curve without a control group and mature outcomes of complete"
 
@@ -362,7 +366,7 @@ def test_without_control_response_is_shown_and_no_uplift(company: Company, funne
 def test_a_control_group_too_small_is_told_how_large_it_must_be(company: Company) -> None:
     (warning,) = results_of(company, [*GROUPS[:2], ("control", 10, 50, 5), ("control", 9, 14, 1)]).warnings
     assert warning == (
-        "the control group of 64 is too small to show that messages caused 50% of the outcomes: "
+        "the control group of 64 is too small to show that the messages caused 50% of the outcomes: "
         "at a rate of 12.50% it takes 305"
     )
 
@@ -370,14 +374,14 @@ def test_a_control_group_too_small_is_told_how_large_it_must_be(company: Company
 def test_too_few_outcomes_for_any_control_group(company: Company) -> None:
     (warning,) = results_of(company, [("target", 10, 100, 1), ("control", 10, 100, 1)]).warnings
     assert warning == (
-        "too few outcomes (1 of 100 targets): no control group, however large, could show that messages caused 50% "
+        "too few outcomes (1 of 100 targets): no control group, however large, could show that the messages caused 50% "
         "of them"
     )
 
 
 def test_where_nothing_may_have_been_caused_it_has_no_cost(company: Company) -> None:
     found = results_of(company, [("target", 10, 400, 20), ("control", 10, 400, 20)])
-    assert found.of_goal and found.of_goal.caused
-    assert found.of_goal.caused.value == 0 and not found.of_goal.caused.is_clear
-    assert found.of_goal.cost_per_caused is None
-    assert found.of_goal.cost_per_outcome == pytest.approx(1)
+    assert found.goal_results and found.goal_results.caused
+    assert found.goal_results.caused.value == 0 and not found.goal_results.caused.is_clear
+    assert found.goal_results.cost_per_caused is None
+    assert found.goal_results.cost_per_outcome == pytest.approx(1)

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.analyst.connection import connect
-from pipeline.campaigns.rules import Limit, Zone, limit_of, zones
-from pipeline.campaigns.targets import _create_known_users_and_zones, _create_list, make
+from pipeline.campaigns.decisions import create_decided, create_known_users_and_zones
+from pipeline.campaigns.rules import Quota, Zone, resolve_quota, resolve_zones
+from pipeline.campaigns.targets import make_list
 from pipeline.config.campaigns import Campaign, FrequencyCap, Targeting
 from tests.support.campaigns import CAP_AND_QUIET, WITH_ZONES, D, campaign, night, reasons
 from tests.support.company import Company
@@ -26,7 +27,7 @@ def in_paris(send_on: date, *, quiet: tuple[str, str] | None = None) -> Zone:
     """What a message sent in Shanghai at 15:00 means in Paris."""
     cap = FrequencyCap(messages=1, days=1)
     targeting = Targeting(send_at="15:00", quiet_hours=quiet, frequency_cap=cap)
-    (found,) = zones(["Europe/Paris"], targeting, send_on, ZoneInfo("Asia/Shanghai"))
+    (found,) = resolve_zones(["Europe/Paris"], targeting, send_on, ZoneInfo("Asia/Shanghai"))
     return found
 
 
@@ -53,12 +54,12 @@ def test_a_zone_that_is_none_is_the_funnel_s_and_is_told(make_company: Callable[
         {"user_id": "cat", "time_zone": None},
     ]
     company = night(make_company, dict.fromkeys(("ann", "bob", "cat"), 0.5), CAP_AND_QUIET + campaign(), users=users)
-    make(company.context(), D, "spring")
+    make_list(company.context(), D, "spring")
     assert [reasons(company)[user][1] for user in ("ann", "bob", "cat")] == ["selected", "quiet_hours", "selected"]
     warned = [line for line in company.lines if line.startswith("warning: ")]
     assert warned == [
-        "warning: targets 2026-03-01: 1 users have a time_zone that is no IANA name, such as 'Shanghai': "
-        "the funnel's, Asia/Shanghai, stands in for it"
+        "warning: targets 2026-03-01: 1 users have a time_zone that is not an IANA name, such as 'Shanghai'; "
+        "the funnel's zone, Asia/Shanghai, is used instead"
     ]
 
 
@@ -74,8 +75,8 @@ def test_holdout_and_control_are_drawn_by_hash_and_stay(make_company: Callable[.
     )
     some = {f"u{n}": 0.9 + n / 10_000 for n in range(300)}
     company = night(make_company, some, text)
-    make(company.context(), D, "spring")
-    make(company.context(), D, "summer")
+    make_list(company.context(), D, "spring")
+    make_list(company.context(), D, "summer")
     spring, summer = reasons(company), reasons(company, campaign="summer")
     for user in some:
         for name, found in (("spring", spring), ("summer", summer)):
@@ -90,7 +91,7 @@ def test_holdout_and_control_are_drawn_by_hash_and_stay(make_company: Callable[.
     }
     publish(company, "users", D2, [{"user_id": f"v{n}"} for n in range(100)])
     publish_scores(company, D2, some | {f"v{n}": 0.95 for n in range(100)})
-    make(company.context(), D2, "spring")
+    make_list(company.context(), D2, "spring")
     later = {row["user_id"]: row["arm"] for row in company.rows("targets") if row["ds"] == D2}
     assert {user: later[user] for user in some} == {user: arm for user, (arm, _) in spring.items()}
 
@@ -248,8 +249,8 @@ def test_a_list_is_what_its_rules_say(empty: tuple[Company, duckdb.DuckDBPyConne
     for name in ("known_users", "zones", "decided"):
         connection.execute(f"DROP TABLE IF EXISTS {name}")
     fill(connection, drawn)
-    _create_known_users_and_zones(connection, own, D)
-    _create_list(connection, own, D, "spring", options, Limit(drawn["texts"], "beyond_size"))
+    create_known_users_and_zones(connection, own, D)
+    create_decided(connection, own, D, "spring", options, Quota(drawn["texts"], "beyond_size"))
     found = connection.execute("SELECT user_id, arm, reason, rank FROM decided").fetchall()
     assert len(found) == len(USERS)
     assert {user: tuple(rest) for user, *rest in found} == by_plain_rules(drawn)
@@ -263,7 +264,7 @@ def test_a_budget_buys_as_many_messages_as_it_says(
     sms_cost: float, size: int | None, budget: float | None, texts: int | None
 ) -> None:
     options = Campaign(worth={"click": 1.0}, sms_cost=sms_cost)
-    assert limit_of(options, size=size, budget=budget).texts == texts
+    assert resolve_quota(options, size=size, budget=budget).texts == texts
     own = options.model_copy(update={"size": size, "budget": budget})
-    assert limit_of(own, size=None, budget=None).texts == texts
-    assert limit_of(own, size=1, budget=None) == Limit(1, "beyond_size")
+    assert resolve_quota(own, size=None, budget=None).texts == texts
+    assert resolve_quota(own, size=1, budget=None) == Quota(1, "beyond_size")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.campaigns.targets import make, show_list
+from pipeline.campaigns.targets import make_list
+from pipeline.campaigns.targets_table import print_list
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
@@ -70,7 +71,7 @@ def test_every_known_user_has_one_row_with_the_first_reason_that_applies(
             texted("once texted", "2026-03-01T12:00:00+08:00"),
         ],
     )
-    made = make(company.context(), D, "spring")
+    targets = make_list(company.context(), D, "spring")
     assert reasons(company) == {
         "withdrawn": ("suppressed", "consent_withdrawn"),
         "withdrawn, completed, capped, asleep": ("suppressed", "consent_withdrawn"),
@@ -94,10 +95,10 @@ def test_every_known_user_has_one_row_with_the_first_reason_that_applies(
     assert (best["sms_cost"], best["model_version"], best["version"]) == (0.5, "model-1", 1)
     assert [rows[user]["rank"] for user in ("once texted", "second", "third", "low band")] == [1, 3, 4, None]
     assert rows["without a score"]["expected_value"] is None
-    assert made.users["target", "selected"] == 3
-    assert made.expected_outcomes == pytest.approx((0.9 + 0.8 + 0.5) / 4)
-    assert (str(made.cost), made.expected_value) == ("1.5", pytest.approx((0.9 + 0.8 + 0.5) * 26 - 1.5))
-    show_list(made)
+    assert targets.users["target", "selected"] == 3
+    assert targets.expected_outcomes == pytest.approx((0.9 + 0.8 + 0.5) / 4)
+    assert (str(targets.cost), targets.expected_value) == ("1.5", pytest.approx((0.9 + 0.8 + 0.5) * 26 - 1.5))
+    print_list(targets)
     said = capsys.readouterr().out
     for piece in ("spring, to be sent on 2026-03-02: version 1", "3 messages: 0.6 complete expected, cost 1.50"):
         assert piece in said
@@ -123,7 +124,7 @@ def test_the_cap_counts_the_user_s_own_calendar_days(make_company: Callable[...,
     # The second of them lands two days late.
     for day, at in ((D - timedelta(days=2), "before"), (D - timedelta(days=1), "on"), (D, "in")):
         publish(company, "events", day, [texted(user, moments[user]) for user in moments if user.startswith(at)])
-    make(company.context(), D, "spring")
+    make_list(company.context(), D, "spring")
     assert {user: reason for user, (_, reason) in reasons(company).items()} == {
         "on the first day": "frequency_cap",
         "before it": "selected",
@@ -137,7 +138,7 @@ def test_what_lands_after_the_night_does_not_count(make_company: Callable[..., C
     company = night(make_company, {"ann": 0.5, "bob": 0.5}, text)
     publish(company, "events", D2, [texted("ann", "2026-03-01T12:00:00+08:00")])
     publish(company, "users", D2, [{"user_id": "ann", "consent": False}, {"user_id": "eve", "consent": True}])
-    make(company.context(), D, "spring")
+    make_list(company.context(), D, "spring")
     assert reasons(company) == dict.fromkeys(("ann", "bob"), ("target", "selected"))
 
 
@@ -148,27 +149,29 @@ def test_an_exported_list_of_another_campaign_for_the_same_day_counts(
         "[targeting]\nfrequency_cap = { messages = 1, days = 1 }\n" + campaign() + campaign("summer", more="size = 1")
     )
     company = night(make_company, {"ann": 0.5, "bob": 0.4}, text)
-    make(company.context(), D, "summer")
-    make(company.context(), D, "spring")
+    make_list(company.context(), D, "summer")
+    make_list(company.context(), D, "spring")
     assert set(reasons(company).values()) == {("target", "selected")}, "a list that did not go out texts nobody"
     assert funnel("export", "--ds", D, "--campaign", "summer", "-c", company.config).code == 0
-    assert make(company.context(), D, "spring").version == 2
+    assert make_list(company.context(), D, "spring").version == 2
     assert reasons(company, 2) == {"ann": ("suppressed", "frequency_cap"), "bob": ("target", "selected")}
     assert funnel("export", "--ds", D, "--campaign", "spring", "-c", company.config).code == 0
-    assert make(company.context(), D, "spring").version == 2, "a campaign's own list is the message that is planned"
+    assert make_list(company.context(), D, "spring").version == 2, (
+        "a campaign's own list is the message that is planned"
+    )
 
 
 def test_the_same_inputs_give_the_same_list_and_no_new_version(make_company: Callable[..., Company]) -> None:
     company = night(make_company, {f"u{n}": 0.5 for n in range(50)}, campaign(more="size = 20"))
-    assert make(company.context(), D, "spring").is_new
+    assert make_list(company.context(), D, "spring").is_new
     first = company.rows("targets")
-    again = make(company.context(), D, "spring")
+    again = make_list(company.context(), D, "spring")
     assert (again.version, again.is_new) == (1, False)
     assert company.rows("targets") == first
-    smaller = make(company.context(), D, "spring", size=10)
+    smaller = make_list(company.context(), D, "spring", size=10)
     assert (smaller.version, smaller.is_new) == (2, True)
     assert [row for row in company.rows("targets") if row["version"] == 1] == first
-    back = make(company.context(), D, "spring")
+    back = make_list(company.context(), D, "spring")
     assert (back.version, back.is_new) == (3, True), "the newest version is what counts"
     without = ("version", "run_id", "made_at")
     rows = company.rows("targets", without=without)
@@ -189,12 +192,12 @@ def test_two_runs_at_once_make_no_version_twice(
 
     def while_another_commits(self: Warehouse, *arguments: Any, **options: Any) -> bool:
         if others:
-            make(company.context(run_id="another"), D, "spring", size=others.pop())
+            make_list(company.context(run_id="another"), D, "spring", size=others.pop())
         return append(self, *arguments, **options)
 
     monkeypatch.setattr(Warehouse, "append_to", while_another_commits)
-    made = make(company.context(run_id="one"), D, "spring", size=sizes[0])
-    assert (made.version, made.is_new) == (versions, versions == 2)
+    targets = make_list(company.context(run_id="one"), D, "spring", size=sizes[0])
+    assert (targets.version, targets.is_new) == (versions, versions == 2)
     rows = company.rows("targets")
     assert len({(row["version"], row["user_id"]) for row in rows}) == len(rows) == 50 * versions
     assert len({(row["version"], row["run_id"]) for row in rows}) == versions
@@ -203,10 +206,10 @@ def test_two_runs_at_once_make_no_version_twice(
 def test_lists_of_two_campaigns_made_at_once_lose_nothing(make_company: Callable[..., Company]) -> None:
     names = ("spring", "summer")
     company = night(make_company, {f"u{n}": 0.5 for n in range(50)}, "".join(map(campaign, names)))
-    make(company.context(), D, "spring", size=3)
+    make_list(company.context(), D, "spring", size=3)
     contexts = [company.context() for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda n: make(contexts[n], D, names[n % 2], size=10 + n), range(4)))
+        done = list(pool.map(lambda n: make_list(contexts[n], D, names[n % 2], size=10 + n), range(4)))
     assert sorted((each.campaign, each.version) for each in done) == [
         ("spring", 2),
         ("spring", 3),
@@ -289,7 +292,7 @@ def test_a_company_without_campaigns_or_zones(make_company: Callable[..., Compan
     company = make_company()
     publish_scores(company, D, {"ann": 0.5})
     with pytest.raises(FunnelError, match=r"no campaign 'spring': the configuration has none"):
-        make(company.context(), D, "spring")
+        make_list(company.context(), D, "spring")
 
 
 @pytest.mark.parametrize(
