@@ -50,8 +50,9 @@ def report(context: Context, ds: date) -> str:
     """
     settings = context.settings
     try:
-        night = read_night(settings, connect(settings, TABLES), ds)
-        page = _render(night, [section for make in SECTIONS if (section := make(night))])
+        with connect(settings, TABLES) as connection:
+            night = read_night(settings, connection, ds)
+            page = _render(night, [section for build in SECTIONS if (section := build(night))])
     except duckdb.Error as error:
         raise FunnelError(f"report {ds}: {str(error).strip().splitlines()[0]}") from error
     path = f"{settings.resolve(settings.reports.path).rstrip('/')}/{ds}.html"

@@ -74,7 +74,7 @@ def test_a_list_of_last_night_says_when_it_can_be_told(
     plot = tmp_path / "qini.svg"
     ended = funnel("results", "--campaign", "spring", "--plot", plot, "-c", listed.config)
     assert ended.complaint == (
-        f"the list of 'spring' of {D} is not mature yet: register will be on {SEND + timedelta(days=7)}, "
-        f"complete on {SEND + timedelta(days=14)}; --ds {D} shows what is"
+        f"the list of 'spring' for {D} is not mature yet: it matures for register on {SEND + timedelta(days=7)}, "
+        f"complete on {SEND + timedelta(days=14)}; --ds {D} shows the mature stages"
     )
     assert not plot.exists()
