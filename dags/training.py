@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SETTINGS = load_settings()
 TRAINING = SETTINGS.training
 RUN = "{{ dag_run.run_id }}"
-AS_OF = "{{ params.as_of or last_ended_parse_day(dag_run.logical_date or dag_run.run_after) }}"
+AS_OF = "{{ params.as_of or last_ended_day(dag_run.logical_date or dag_run.run_after) }}"
 
 
 def _parse_day(as_of: str) -> "date":

@@ -208,6 +208,31 @@ def test_the_first_scheduled_run_is_last_night_not_all_nights_before(
     assert import_dag(config).night_of(run.data_interval.start, ZoneInfo(zone)) == yesterday.isoformat()
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "argument", "params", "value"),
+    [
+        ("funnel_nightly", "night", {}, "2026-03-01"),
+        ("funnel_nightly", "model", {"model": None}, ""),
+        ("funnel_nightly", "model", {"model": "20260415-1a2b3c4d"}, "20260415-1a2b3c4d"),
+        ("funnel_training", "as_of", {"as_of": None}, "2026-03-02"),
+        ("funnel_training", "as_of", {"as_of": "2026-02-10"}, "2026-02-10"),
+        ("funnel_maintenance", "run", {}, "run-1"),
+    ],
+)
+def test_tasks_get_their_arguments_from_the_run(
+    load_dags: LoadDags, company: Company, dag_id: str, argument: str, params: dict[str, Any], value: str
+) -> None:
+    dag = load_dags(company.config).dags[dag_id]
+    # In Shanghai: the first instant of 1 March, and four in the morning of 3 March.
+    start, after = datetime(2026, 2, 28, 16, tzinfo=UTC), datetime(2026, 3, 2, 20, tzinfo=UTC)
+    run = SimpleNamespace(run_id="run-1", data_interval_start=start, logical_date=None, run_after=after)
+    templates = [task.op_kwargs[argument] for task in dag.tasks if argument in task.op_kwargs]
+    environment = dag.get_template_env()
+    rendered = [environment.from_string(template).render(dag_run=run, params=params) for template in templates]
+    assert rendered
+    assert set(rendered) == {value}
+
+
 def test_a_manual_run_is_for_the_last_day_that_ended(
     load_dags: LoadDags, import_dag: ImportDag, company: Company
 ) -> None:
