@@ -34,6 +34,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from funnel_alerts import alert_failure, resolve_webhook
 from funnel_tasks import PUBLISH, SPARK, fail_in_one_line, load_settings, log, make_context, make_default_args, night_of
 
+from pipeline.config.features import longest_window
 from pipeline.dates import DateRange, parse_night
 
 SETTINGS = load_settings()
@@ -88,7 +89,7 @@ def _still_landing(context: Any, day: date) -> list[str]:
     """Return the active runs of earlier nights that this night looks back on and that have not landed their days."""
     scheduled = context["dag_run"].run_type == "scheduled"
     # A backfill of months does not hold up tonight, except on the days it deduplicates events against.
-    reach = SETTINGS.source.events.lookback_days if scheduled else SETTINGS.features.max_window
+    reach = SETTINGS.source.events.lookback_days if scheduled else longest_window(SETTINGS)
     earlier = [datetime.combine(day - timedelta(days=back), time(), SETTINGS.zone) for back in range(1, reach + 1)]
     if not earlier:
         return []

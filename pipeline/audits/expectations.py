@@ -9,10 +9,10 @@ import pyarrow as pa
 from great_expectations.expectations.expectation import Expectation
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from pipeline.config.features import declared_features
 from pipeline.config.sections import Audit
 from pipeline.config.settings import Settings
 from pipeline.warehouse.schema import Table
-from pipeline.warehouse.tables import event_kinds
 
 BASELINE_NIGHTS = 7
 """A night is measured against this many nights before it."""
@@ -23,7 +23,7 @@ def event_expectations(table: Table, settings: Settings) -> list[Expectation]:
     return [
         *_schema(table),
         *_not_null("event_id", "user_id", "event", "event_time", "landed_on"),
-        gxe.ExpectColumnValuesToBeInSet(column="event", value_set=list(event_kinds(settings))),
+        gxe.ExpectColumnValuesToBeInSet(column="event", value_set=list(settings.funnel.event_kinds)),
         gxe.ExpectCompoundColumnsToBeUnique(column_list=["event_id", "landed_on"]),
     ]
 
@@ -59,7 +59,7 @@ def night_expectations(stages: Sequence[str], limits: Audit) -> list[Expectation
 
 
 def example_expectations(table: Table, settings: Settings) -> list[Expectation]:
-    """Schema, nulls, one row an exposure, labels 0 or 1 exactly where mature and nested, counts not negative."""
+    """Schema, nulls, one row an exposure, labels 0 or 1 exactly where mature and nested, features in range."""
     stages = settings.funnel.stage_names
     return [
         *_schema(table),
@@ -85,9 +85,9 @@ def example_expectations(table: Table, settings: Settings) -> list[Expectation]:
         ),
         *(gxe.ExpectColumnMaxToBeBetween(column=f"label_{stage}", min_value=1, severity="warning") for stage in stages),
         *(
-            gxe.ExpectColumnValuesToBeBetween(column=f"{event}_n_{days}d", min_value=0)
-            for event in event_kinds(settings)
-            for days in settings.features.windows_days
+            gxe.ExpectColumnValuesToBeBetween(column=each.name, min_value=each.minimum)
+            for each in declared_features(settings)
+            if each.minimum is not None
         ),
     ]
 

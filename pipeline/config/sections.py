@@ -12,6 +12,9 @@ EXPOSURE = "exposure"
 BUILT_IN_CONTEXT = ("campaign", "hour")
 RESERVED_COLUMNS = {
     "user_id",
+    "consent",
+    "time_zone",
+    "landed_on",
     "as_of",
     "ds",
     "event_id",
@@ -91,6 +94,11 @@ class Funnel(ConfigSection):
         return tuple(stage.name for stage in self.stages)
 
     @property
+    def event_kinds(self) -> tuple[str, ...]:
+        """Our names of the events: the exposure, then the stages in order."""
+        return (EXPOSURE, *self.stage_names)
+
+    @property
     def event_names(self) -> dict[str, str]:
         """The source's event names, each with our name for it."""
         return {self.exposure: EXPOSURE} | {stage.event: stage.name for stage in self.stages}
@@ -162,13 +170,9 @@ class Features(ConfigSection):
     def _names_are_unique(self) -> "Features":
         names = [*self.categorical, *self.numeric]
         for name in names:
-            if names.count(name) > 1 or name in RESERVED_COLUMNS | {"consent", "time_zone", "landed_on"}:
+            if names.count(name) > 1 or name in RESERVED_COLUMNS:
                 raise ValueError(f"{name!r} is declared twice or is one of the pipeline's own columns")
         return self
-
-    @property
-    def max_window(self) -> int:
-        return self.windows_days[-1]
 
 
 class Warehouse(ConfigSection):

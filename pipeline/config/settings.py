@@ -15,10 +15,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.config.campaigns import Campaign, CampaignName, Targeting
+from pipeline.config.features import UserAttribute, declared_features
 from pipeline.config.figures import check_thresholds
 from pipeline.config.sections import (
     BUILT_IN_CONTEXT,
-    EXPOSURE,
     Audit,
     ConfigSection,
     Features,
@@ -107,21 +107,17 @@ class Settings(BaseSettings):
             check_names(self.source.users.columns, known_columns, "source.users.columns: ")
             if "user_id" not in self.source.users.columns:
                 raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
+        computed = self._computed_columns
         for name in attributes:
-            if name in self._computed_columns:
+            if name in computed:
                 raise ValueError(f"features: {name!r} is one of the pipeline's own columns; give it another name")
         return self
 
     @property
     def _computed_columns(self) -> set[str]:
         """Columns of `examples` that hold no attribute of a user."""
-        stages = self.funnel.stage_names
-        return {
-            *(f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in stages),
-            *(f"context_{name}" for name in self.features.context),
-            *(f"{event}_days_since" for event in (EXPOSURE, *stages)),
-            *(f"{event}_n_{days}d" for event in (EXPOSURE, *stages) for days in self.features.windows_days),
-        }
+        labels = {f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in self.funnel.stage_names}
+        return labels | {each.name for each in declared_features(self) if not isinstance(each.source, UserAttribute)}
 
     @property
     def zone(self) -> ZoneInfo:

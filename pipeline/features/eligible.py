@@ -8,7 +8,7 @@ from pipeline.engines.spark import run_sql
 from pipeline.features.known_users import known_users
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
-from pipeline.warehouse.tables import profile_columns
+from pipeline.warehouse.columns import profile_columns
 
 
 def eligible(context: Context, run: StageRun, ds: date) -> DataFrame:

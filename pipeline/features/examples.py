@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pipeline.audits.audit import audit
 from pipeline.audits.expectations import example_expectations
 from pipeline.audits.findings import Finding
-from pipeline.config.settings import Settings
+from pipeline.config.features import context_names, declared_features
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.spark import run_sql
 from pipeline.features.features import activity_reach, features
@@ -63,14 +63,9 @@ def exposures(context: Context, run: StageRun, as_of: date) -> DataFrame:
         history_days=settings.training.history_days,
         attribution=settings.funnel.attribution,
         stages=settings.funnel.stages,
-        context=settings.features.context,
+        context=context_names(declared_features(settings)),
         declared_context=settings.source.events.context,
     )
-
-
-def context_columns(settings: Settings) -> list[str]:
-    """The columns of `examples` that hold an exposure's declared context."""
-    return [f"context_{name}" for name in settings.features.context]
 
 
 def _audit(context: Context, written: DataFrame) -> list[Finding]:

@@ -4,11 +4,12 @@ from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
 
+from pipeline.config.features import aggregates, context_names, declared_features, longest_window, user_features
 from pipeline.config.settings import Settings
 from pipeline.engines.spark import run_sql
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
-from pipeline.warehouse.tables import event_kinds, profile_columns
+from pipeline.warehouse.columns import profile_columns
 
 
 def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
@@ -18,7 +19,7 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
         spine: distinct `user_id`, `as_of` with first <= as_of <= last. One that brings the users' attributes, as of
             `as_of`, spares reading every profile ever landed.
 
-    Returns: the spine with the columns of `tables.feature_columns`.
+    Returns: the spine with the columns of `user_features`.
     """
     settings = context.settings
     tiles = run.read("activity", first=first - activity_reach(settings), last=last)
@@ -31,8 +32,7 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
         context.spark,
         "features",
         views,
-        events=event_kinds(settings),
-        windows_days=settings.features.windows_days,
+        aggregates=aggregates(user_features(settings)),
         attributes=attributes,
         spine_has_attributes=spine_has_attributes,
     )
@@ -40,10 +40,11 @@ def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, 
 
 def planned_context(settings: Settings) -> dict[str, str | None]:
     """The context that a night scores users in, by column: what `[scoring] context` plans; null is unknown."""
-    return {f"context_{name}": settings.scoring.context.get(name) for name in settings.features.context}
+    planned = settings.scoring.context
+    return {column: planned.get(name) for column, name in context_names(declared_features(settings)).items()}
 
 
 def activity_reach(settings: Settings) -> timedelta:
     """How far before `as_of` a tile that still counts can have landed."""
     tolerance_days = -(-settings.source.events.future_tolerance_hours // 24)
-    return timedelta(days=settings.features.max_window + tolerance_days)
+    return timedelta(days=longest_window(settings) + tolerance_days)

@@ -17,7 +17,6 @@ from pipeline.ingest.landing import Landing, land_events, land_users
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
 from pipeline.runs.record import Counts, StageRun, recorded
-from pipeline.warehouse.tables import event_kinds
 from pipeline.warehouse.warehouse import Pinned
 
 MIN_RATE_EVENTS = 20
@@ -91,7 +90,7 @@ def _landing_days(context: Context, run: StageRun, written: DataFrame, landing: 
     dates = run.dates
     yesterday = dates.first - timedelta(days=1)
     earlier = run.read("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday)
-    kinds = event_kinds(context.settings)
+    kinds = context.settings.funnel.event_kinds
     counted = pd.DataFrame(
         written.select("landed_on", "event")
         .unionByName(earlier.select("landed_on", "event"))

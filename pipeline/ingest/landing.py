@@ -19,7 +19,7 @@ from pipeline.engines.spark import run_sql
 from pipeline.ingest.source import LANDED, expression_over, mapped, source_rows
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun
-from pipeline.warehouse.tables import profile_columns
+from pipeline.warehouse.columns import profile_columns
 
 
 @dataclass

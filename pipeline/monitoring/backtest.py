@@ -115,7 +115,7 @@ def _create_exposures(cursor: duckdb.DuckDBPyConnection, settings: Settings, *, 
         history_days=(ds - first).days + 1,
         attribution=settings.funnel.attribution,
         stages=settings.funnel.stages,
-        context=(),
+        context={},
         declared_context={},
     )
     labelled.query("labelled", "CREATE TEMP TABLE exposures AS FROM labelled")

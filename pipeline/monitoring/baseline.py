@@ -12,13 +12,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config.features import user_features
 from pipeline.config.settings import Settings
 from pipeline.measures.drift import Distribution, distribution
 from pipeline.runs.context import Context
-from pipeline.warehouse.tables import behaviour_columns, event_kinds, feature_columns
-
-WEEK = 7
-"""Days; what is counted over fewer differs from one day of the week to another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,23 +76,12 @@ def comparable_features(settings: Settings, history_days: int) -> list[str]:
 
     A count over a longer window grows by itself until history is as long, whatever the users do.
     """
-    windows = count_windows(settings)
-    return [name for name in feature_columns(settings) if windows.get(name, 0) <= history_days]
+    return [each.name for each in user_features(settings) if each.history_days <= history_days]
 
 
 def steady_features(settings: Settings) -> set[str]:
-    """The features that are alike from night to night where nothing has changed.
-
-    Counts over less than a week, and days since an event, follow the days on which a company sends its messages.
-    """
-    windows = count_windows(settings)
-    behaviour = behaviour_columns(settings)
-    return {name for name in feature_columns(settings) if name not in behaviour or windows.get(name, 0) >= WEEK}
-
-
-def count_windows(settings: Settings) -> dict[str, int]:
-    """The days that each count is over, by feature."""
-    return {f"{event}_n_{days}d": days for event in event_kinds(settings) for days in settings.features.windows_days}
+    """The features whose drift is judged: alike from night to night as long as nothing changes."""
+    return {each.name for each in user_features(settings) if each.is_steady}
 
 
 def _rows_of(found: Distribution) -> Iterator[dict[str, Any]]:

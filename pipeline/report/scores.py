@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.charts.svg import distribution, means_by_band, rates_by_day
+from pipeline.config.features import user_features
 from pipeline.config.figures import FIGURES
 from pipeline.config.sections import EXPOSURE
 from pipeline.dates import DateRange
@@ -25,7 +26,6 @@ from pipeline.report.parts import (
     percent,
     points,
 )
-from pipeline.warehouse.tables import behaviour_columns
 
 RATE_DAYS = 30
 MOST_MOVED = 6
@@ -144,7 +144,7 @@ def _score_changes(night: Night) -> Iterator[Table]:
 
 def _feature_changes(night: Night) -> Iterator[Part]:
     """The numeric features whose mean moved most, in standard deviations of the night before."""
-    names = [*behaviour_columns(night.settings), *night.settings.features.numeric]
+    names = [each.name for each in user_features(night.settings) if each.is_numeric]
     summaries = ", ".join(f'avg("{name}"), stddev_samp("{name}")' for name in names)
     found = {
         day: list(zip(*[iter(values)] * 2, strict=True))

@@ -27,7 +27,7 @@ from pipeline.runs.context import Context, code_version
 from pipeline.runs.publish import audit_staged, publish
 from pipeline.runs.record import Counts, StageRun, recorded
 from pipeline.scoring.predict import SAMPLED, predictor
-from pipeline.warehouse.tables import feature_columns
+from pipeline.warehouse.columns import feature_columns
 from pipeline.warehouse.warehouse import Pinned
 
 BANDS = 10
@@ -90,7 +90,7 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
     """Score rows of features into audited files of the run's one date, and publish a sample of the features.
 
     Args:
-        inputs: `user_id`, once each, and the columns of `tables.feature_columns`.
+        inputs: `user_id`, once each, and the columns of `columns.feature_columns`.
         bundle: the folder of the model `run.model_version`.
         users: how many rows there must be.
 

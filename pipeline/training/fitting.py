@@ -10,10 +10,7 @@ from pydantic import ValidationError
 
 from model import (
     Bundle,
-    Categorical,
-    Feature,
     ModelConfig,
-    Numeric,
     Progress,
     TrainConfig,
     TrainingError,
@@ -22,9 +19,8 @@ from model import (
 from pipeline.config.sections import Training
 from pipeline.config.settings import Settings, describe_mistake
 from pipeline.errors import ConfigError, FunnelError
-from pipeline.features.examples import context_columns
 from pipeline.training.evaluation import LabelledExposures
-from pipeline.warehouse.tables import behaviour_columns
+from pipeline.training.inputs import model_features
 
 OnProgress = Callable[[Progress], None]
 
@@ -96,17 +92,6 @@ def fit_bundle(
         )
     except (TrainingError, ValueError) as error:
         raise FunnelError(str(error)) from error
-
-
-def model_features(settings: Settings) -> list[Feature]:
-    """The model's inputs: counts on a log scale, recencies, attributes, and the exposure's context."""
-    behaviour = behaviour_columns(settings)
-    return [
-        *(Numeric(name, transform="log") for name in behaviour),
-        *(Numeric(name) for name in settings.features.numeric),
-        *(Categorical(name) for name in settings.features.categorical),
-        *(Categorical(name, context=True) for name in context_columns(settings)),
-    ]
 
 
 def model_config(settings: Settings) -> ModelConfig:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from pipeline.config.sections import EXPOSURE
+from pipeline.config.features import attribute_features, declared_features, user_features
 from pipeline.config.settings import Settings
+from pipeline.warehouse.columns import columns_of, contact_columns
 from pipeline.warehouse.record_tables import AUDITS, BASELINES, EXPORTS, METRICS, RUN_ID, RUNS, TARGETS
 from pipeline.warehouse.schema import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, Table
 
@@ -81,8 +82,8 @@ def _users(settings: Settings) -> Table:
         "One user's profile as it landed on one day.",
         (
             Column("user_id", STRING, "The user."),
-            *_contact(settings),
-            *_profile(settings),
+            *contact_columns(settings),
+            *columns_of(attribute_features(settings)),
             Column("landed_on", DATE, "The day the source delivered the profile."),
         ),
     )
@@ -95,8 +96,8 @@ def _known_users(settings: Settings) -> Table:
         (
             Column("user_id", STRING, "The user."),
             Column("profile_on", DATE, "When the newest profile landed; null: none has."),
-            *_contact(settings),
-            *_profile(settings),
+            *contact_columns(settings),
+            *columns_of(attribute_features(settings)),
             Column(
                 "seen_on",
                 DATE,
@@ -120,11 +121,7 @@ def _examples(settings: Settings) -> Table:
             Column("exposure_time", TIMESTAMP, "When the message went out."),
             Column("exposure_date", DATE, "Its date in the funnel's time zone."),
             Column("feature_as_of", DATE, "The evening that the features are as of: the day before exposure_date."),
-            *_features(settings),
-            *(
-                Column(f"context_{name}", STRING, f"The exposure's {name}; null: the source gives none.")
-                for name in settings.features.context
-            ),
+            *columns_of(declared_features(settings)),
             *(
                 Column(
                     f"observed_{stage.name}",
@@ -200,70 +197,7 @@ def _feature_samples(settings: Settings) -> Table:
         "The features of one sampled user on one night; the same users are sampled every night.",
         (
             Column("user_id", STRING, "The user."),
-            *_features(settings),
+            *columns_of(user_features(settings)),
             Column("ds", DATE, "The night, or the date that a model was trained as of."),
         ),
     )
-
-
-def _contact(settings: Settings) -> list[Column]:
-    docs = {
-        "consent": "Whether the user may be texted; false withdraws it. Null: the source says nothing.",
-        "time_zone": "The user's own time zone, an IANA name; null: the source says nothing.",
-    }
-    return [Column(name, kind, docs[name]) for name, kind in contact_columns(settings).items()]
-
-
-def _profile(settings: Settings) -> list[Column]:
-    return [
-        Column(
-            name,
-            kind,
-            f"The user's {name}, {'a category' if pa.types.is_string(kind) else 'a number'}; "
-            "null: the source says nothing.",
-        )
-        for name, kind in profile_columns(settings).items()
-    ]
-
-
-def _features(settings: Settings) -> list[Column]:
-    docs: dict[str, str] = {}
-    for event in event_kinds(settings):
-        for days in settings.features.windows_days:
-            docs[f"{event}_n_{days}d"] = f"Events of kind {event} in the {days} days up to the features' date."
-        docs[f"{event}_days_since"] = (
-            f"Days from the last {event} to the features' date; null: none in {settings.features.max_window} days."
-        )
-    behaviour = [Column(name, kind, docs[name]) for name, kind in behaviour_columns(settings).items()]
-    return [*behaviour, *_profile(settings)]
-
-
-def contact_columns(settings: Settings) -> dict[str, pa.DataType]:
-    """Whether and when a user may be texted: consent, and the time zone where the source maps one."""
-    zone = {"time_zone": pa.string()} if settings.source.has_time_zones else {}
-    return {"consent": pa.bool_()} | zone
-
-
-def profile_columns(settings: Settings) -> dict[str, pa.DataType]:
-    """A user's declared attributes: strings for the categorical, floats for the numeric ones."""
-    features = settings.features
-    return dict.fromkeys(features.categorical, pa.string()) | dict.fromkeys(features.numeric, pa.float64())
-
-
-def behaviour_columns(settings: Settings) -> dict[str, pa.DataType]:
-    """Counts of each event by window and days since the last one (null: none within the longest window)."""
-    columns: dict[str, pa.DataType] = {}
-    for event in event_kinds(settings):
-        columns |= {f"{event}_n_{days}d": pa.int64() for days in settings.features.windows_days}
-        columns[f"{event}_days_since"] = pa.int32()
-    return columns
-
-
-def feature_columns(settings: Settings) -> dict[str, pa.DataType]:
-    """Everything `sql/spark/features.sql` computes for a row of the spine, in its order."""
-    return behaviour_columns(settings) | profile_columns(settings)
-
-
-def event_kinds(settings: Settings) -> tuple[str, ...]:
-    """Our names of the events: the exposure, then the stages in order."""
-    return (EXPOSURE, *settings.funnel.stage_names)

@@ -73,13 +73,13 @@ SELECT
   event_time AS exposure_time,
   to_date(event_time) AS exposure_date,
   date_sub(to_date(event_time), 1) AS feature_as_of,
-  {% for name in context %}
+  {% for column, name in context.items() %}
   {% if name == "campaign" %}
-  campaign_id AS context_campaign,
+  campaign_id AS {{ column }},
   {% elif name == "hour" and name not in declared_context %}
-  date_format(event_time, 'HH') AS context_hour,
+  date_format(event_time, 'HH') AS {{ column }},
   {% else %}
-  context[{{ name | literal }}] AS context_{{ name }},
+  context[{{ name | literal }}] AS {{ column }},
   {% endif %}
   {% endfor %}
   {% for stage in stages %}

@@ -5,7 +5,22 @@
 --      users(landed_on, user_id, attributes), unless the spine has them
 -- out  the spine with counts by event and window, days since each event, and the user's attributes
 --
+-- The aggregates are declared in pipeline/config/features.py; each function has a macro here.
+--
 -- Both clocks hold: a tile or a profile counts only if it landed, and its events happened, at or before as_of.
+{% set longest_window = aggregates.values() | map(attribute="window_days") | max %}
+{# The join below keeps to the longest window. #}
+{% macro is_counted(each) -%}
+  a.event = '{{ each.event }}'
+  {%- if each.window_days < longest_window %} AND a.event_date > date_sub(s.as_of, {{ each.window_days }}){% endif %}
+{%- endmacro %}
+{% macro count(each) -%}
+  coalesce(sum(CASE WHEN {{ is_counted(each) }} THEN a.n END), 0)
+{%- endmacro %}
+{% macro days_since(each) -%}
+  datediff(s.as_of, max(CASE WHEN {{ is_counted(each) }} THEN a.event_date END))
+{%- endmacro %}
+{% set expressions = {"count": count, "days_since": days_since} %}
 WITH
 {% if attributes and not spine_has_attributes %}
 latest AS (
@@ -28,13 +43,8 @@ profiled AS (
 SELECT
   s.user_id,
   s.as_of,
-  {% for event in events %}
-  {% for days in windows_days %}
-  coalesce(sum(CASE WHEN a.event = '{{ event }}' AND a.event_date > date_sub(s.as_of, {{ days }}) THEN a.n END), 0)
-    AS {{ event }}_n_{{ days }}d,
-  {% endfor %}
-  datediff(s.as_of, max(CASE WHEN a.event = '{{ event }}' THEN a.event_date END)) AS {{ event }}_days_since
-  {{- "," if not loop.last }}
+  {% for name, each in aggregates.items() %}
+  {{ expressions[each.function](each) }} AS {{ name }}{{ "," if not loop.last }}
   {% endfor %}
   {% for name in attributes %}
   , s.{{ name }}
@@ -44,6 +54,6 @@ LEFT JOIN activity AS a
   ON a.user_id = s.user_id
   AND a.landed_on <= s.as_of
   AND a.event_date <= s.as_of
-  AND a.event_date > date_sub(s.as_of, {{ windows_days | max }})
+  AND a.event_date > date_sub(s.as_of, {{ longest_window }})
 GROUP BY s.user_id, s.as_of{% for name in attributes %}, s.{{ name }}{% endfor %}
 

@@ -227,8 +227,8 @@ def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
 
 def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funnel:
     """The examples with ``part_<stage>``, labels as known within their part, and no row that is in none."""
+    from pipeline.config.features import context_names, declared_features
     from pipeline.dates import end_of_day, epoch_micros
-    from pipeline.features.examples import context_columns
 
     stages, windows = settings.funnel.stage_names, tuple(stage.window_days for stage in settings.funnel.stages)
     borders = Borders.before(as_of, longest_window=max(windows))
@@ -253,7 +253,7 @@ def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funn
         name=name,
         table=made.filter(pa.array((parts != "").any(axis=1))),
         features=_plain_features(settings),
-        context=tuple(context_columns(settings)),
+        context=tuple(context_names(declared_features(settings))),
         stages=stages,
         windows_days=windows,
         borders=borders,
@@ -262,6 +262,6 @@ def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funn
 
 def _plain_features(settings: Settings) -> tuple[Feature, ...]:
     """The pipeline's features, none of them marked as context: all models see all columns, always."""
-    from pipeline.training.fitting import model_features
+    from pipeline.training.inputs import model_features
 
     return tuple(Categorical(each.name) if isinstance(each, Categorical) else each for each in model_features(settings))

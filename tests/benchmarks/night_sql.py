@@ -28,6 +28,7 @@ import duckdb
 import psutil
 from pyspark.sql import DataFrame, SparkSession
 
+from pipeline.config.features import aggregates, context_names, declared_features, user_features
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.templates import render
@@ -35,7 +36,7 @@ from pipeline.features.features import activity_reach
 from pipeline.ingest.landing import mapped_events
 from pipeline.ingest.source import source_rows
 from pipeline.runs.context import Context
-from pipeline.warehouse.tables import event_kinds, profile_columns
+from pipeline.warehouse.columns import profile_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.night import Prepared, prepare
 from tests.benchmarks.tuning import markdown
@@ -215,8 +216,7 @@ class Bench:
         self, name: str, spine: tuple[str, ...], first: date, last: date, *, spine_has_attributes: bool
     ) -> Query:
         parameters = {
-            "events": event_kinds(self.settings),
-            "windows_days": self.settings.features.windows_days,
+            "aggregates": aggregates(user_features(self.settings)),
             "attributes": list(profile_columns(self.settings)),
             "spine_has_attributes": spine_has_attributes,
         }
@@ -231,7 +231,7 @@ class Bench:
             "history_days": settings.training.history_days,
             "attribution": settings.funnel.attribution,
             "stages": settings.funnel.stages,
-            "context": settings.features.context,
+            "context": context_names(declared_features(settings)),
             "declared_context": settings.source.events.context,
         }
         return Query(

@@ -40,10 +40,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model import Bundle, ModelConfig, fit
+from pipeline.config.features import context_names, declared_features
 from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.runs.context import Context
-from pipeline.warehouse.tables import feature_columns
+from pipeline.warehouse.columns import feature_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.tuning import markdown
 
@@ -69,7 +70,7 @@ def models(settings: Settings) -> dict[str, ModelConfig]:
 
 
 def draw_features(settings: Settings, rows: int, *, seed: int) -> pa.Table:
-    """`user_id` and the columns of `tables.feature_columns`, no user twice."""
+    """`user_id` and the columns of `columns.feature_columns`, no user twice."""
     rng = np.random.default_rng(seed)
     columns: dict[str, pa.Array] = {"user_id": pa.array([f"u{number:09d}" for number in rng.permutation(rows)])}
     for name, kind in feature_columns(settings).items():
@@ -86,11 +87,12 @@ def draw_features(settings: Settings, rows: int, *, seed: int) -> pa.Table:
 
 def fit_model(settings: Settings, config: ModelConfig) -> Bundle:
     """One epoch over rows whose labels are drawn, and hang on nothing."""
-    from pipeline.training.fitting import model_features, train_config
+    from pipeline.training.fitting import train_config
+    from pipeline.training.inputs import model_features
 
     table, rng = draw_features(settings, FITTED_ROWS, seed=1), np.random.default_rng(2)
-    for name in settings.features.context:
-        table = table.append_column(f"context_{name}", pa.array(np.array(["x", "y"])[rng.integers(0, 2, FITTED_ROWS)]))
+    for name in context_names(declared_features(settings)):
+        table = table.append_column(name, pa.array(np.array(["x", "y"])[rng.integers(0, 2, FITTED_ROWS)]))
     reached = np.ones(FITTED_ROWS, dtype=bool)
     for stage in settings.funnel.stage_names:
         reached &= rng.random(FITTED_ROWS) < 0.4
@@ -148,7 +150,7 @@ class InProcess:
 
     def __init__(self, features: Path, model: Path, settings: Settings, *, processes: int, threads: int) -> None:
         self._pools = [ProcessPoolExecutor(1, mp_context=get_context("spawn")) for _ in range(processes)]
-        context = tuple(f"context_{name}" for name in settings.features.context)
+        context = tuple(context_names(declared_features(settings)))
         self._all(partial(_prepare, features, model, context, processes, threads))
 
     def predict(self) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
+from pipeline.config.features import aggregates, behaviour_features, context_names, exposure_features
 from pipeline.config.sections import Stage
 from pipeline.dates import end_of_day, epoch_micros
 from pipeline.engines.spark import run_sql
@@ -89,8 +90,7 @@ def features(
         spark,
         "features",
         views,
-        events=kinds,
-        windows_days=windows_days,
+        aggregates=aggregates(behaviour_features(kinds, windows_days)),
         attributes=attributes,
         spine_has_attributes=set(attributes) <= set(spine.columns),
     )
@@ -142,7 +142,7 @@ def exposures(
         history_days=history_days,
         attribution=attribution,
         stages=[Stage(name=name, event=name, window_days=days) for name, days in world.windows.items()],
-        context=("campaign", "offer", "hour"),
+        context=context_names(exposure_features(("campaign", "offer", "hour"))),
         declared_context={"offer": "offer"},
     )
 
