@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ def run_sql(spark: SparkSession, name: str, views: Mapping[str, DataFrame], **pa
     for view, frame in views.items():
         frame.createOrReplaceTempView(view)
     return spark.sql(render(f"spark/{name}", **parameters))
+
+
+@contextmanager
+def cached(frame: DataFrame) -> Iterator[DataFrame]:
+    """Keep a frame's rows from when they are first computed to the end of the block; no other frame is released."""
+    kept = frame.persist()
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
 
 
 def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[str] = ("user_id",)) -> Pinned:

@@ -5,19 +5,17 @@ from datetime import date
 from pyspark.sql import DataFrame
 
 from pipeline.engines.spark import run_sql
-from pipeline.features.known_users import known_users
 from pipeline.runs.context import Context
-from pipeline.runs.record import StageRun
 from pipeline.warehouse.columns import profile_columns
 
 
-def eligible(context: Context, run: StageRun, ds: date) -> DataFrame:
-    """`user_id` of everyone known by `ds`, not completed, consent not withdrawn; with the attributes as of `ds`."""
+def select_eligible(context: Context, known_users: DataFrame, ds: date) -> DataFrame:
+    """`user_id` and attributes of the users known by `ds` who have not completed nor withdrawn consent."""
     settings = context.settings
     return run_sql(
         context.spark,
         "eligible",
-        {"known_users": known_users(context, run, ds)},
+        {"known_users": known_users},
         ds=ds,
         has_users=settings.source.users is not None,
         attributes=list(profile_columns(settings)),

@@ -1,5 +1,7 @@
 """Training examples: every exposure known at `as_of` with its features, labels and label masks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
 
@@ -10,8 +12,10 @@ from pipeline.audits.expectations import example_expectations
 from pipeline.audits.findings import Finding
 from pipeline.config.features import context_names, declared_features
 from pipeline.dates import DateRange, end_of_day, epoch_micros
-from pipeline.engines.spark import run_sql
+from pipeline.engines.spark import cached, run_sql
+from pipeline.features.eligible import select_eligible
 from pipeline.features.features import activity_reach, features
+from pipeline.features.known_users import publish_state_if_due, read_known_users
 from pipeline.features.samples import sample_features
 from pipeline.runs.context import Context
 from pipeline.runs.publish import stage_audit_publish
@@ -29,8 +33,7 @@ def examples(context: Context, as_of: date) -> None:
     """
     settings, dates = context.settings, DateRange(as_of, as_of)
     with recorded(context, "examples", dates) as run:
-        exposed = exposures(context, run, as_of).persist()
-        try:
+        with cached_exposures(context, run, as_of) as exposed:
             # Features are those of the evening before: what a night that sent this message would have known.
             spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
             first = as_of - timedelta(days=settings.training.history_days)
@@ -39,33 +42,39 @@ def examples(context: Context, as_of: date) -> None:
             check = partial(_audit, context)
             stage_audit_publish(context, run, "examples", rows, check)
             count = _record_implied(context, exposed, as_of)
-            sample_features(context, run, as_of)
-            run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
-        finally:
-            context.spark.catalog.clearCache()
+        state = publish_state_if_due(context, run, as_of)
+        known_users = read_known_users(context, run, state, as_of)
+        sample_features(context, run, select_eligible(context, known_users, as_of), as_of)
+        run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
 
 
-def exposures(context: Context, run: StageRun, as_of: date) -> DataFrame:
-    """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/spark/exposures.sql`."""
+@contextmanager
+def cached_exposures(context: Context, run: StageRun, as_of: date) -> Iterator[DataFrame]:
+    """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/spark/exposures.sql`.
+
+    They are cached in the block.
+    """
     settings = context.settings
     first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
     events = run.read("events", first=first, last=as_of)
     end_of_as_of = epoch_micros(end_of_day(as_of, settings.zone))
     seen = {"as_of": as_of, "end_of_as_of": end_of_as_of}
-    # Cached and counted, so that Spark knows its size: broadcast while it is small, as it is, nothing need be sorted.
-    landed_again = run_sql(context.spark, "landed_again", {"events": events}, **seen).persist()
-    landed_again.count()
-    return run_sql(
-        context.spark,
-        "exposures",
-        {"events": events, "landed_again": landed_again},
-        **seen,
-        history_days=settings.training.history_days,
-        attribution=settings.funnel.attribution,
-        stages=settings.funnel.stages,
-        context=context_names(declared_features(settings)),
-        declared_context=settings.source.events.context,
-    )
+    with cached(run_sql(context.spark, "landed_again", {"events": events}, **seen)) as landed_again:
+        # Spark knows the size of a frame that is cached and counted: a small one, as this is, is broadcast, not sorted.
+        landed_again.count()
+        exposures = run_sql(
+            context.spark,
+            "exposures",
+            {"events": events, "landed_again": landed_again},
+            **seen,
+            history_days=settings.training.history_days,
+            attribution=settings.funnel.attribution,
+            stages=settings.funnel.stages,
+            context=context_names(declared_features(settings)),
+            declared_context=settings.source.events.context,
+        )
+        with cached(exposures) as rows:
+            yield rows
 
 
 def _audit(context: Context, written: DataFrame) -> list[Finding]:

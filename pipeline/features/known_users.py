@@ -36,12 +36,30 @@ class State:
     pinned: Pinned
 
 
-def known_users(context: Context, run: StageRun, ds: date) -> DataFrame:
-    """One row a user: the columns of `sql/spark/known_users.sql` as of `ds`; writes a new state where one is due."""
+def publish_state_if_due(context: Context, run: StageRun, ds: date) -> State:
+    """Publish the partition `ds` of `known_users`, unless a newer state than `STATE_NIGHTS` nights old still holds.
+
+    Returns: the state for `read_known_users` to start from.
+    """
     state = _newest_state(context, ds)
     if state is None or state.as_of <= ds - timedelta(days=STATE_NIGHTS):
-        state = _write_state(context, run, state, ds)
-    return _known_since(context, run, state, ds)
+        state = _publish_state(context, run, state, ds)
+    return state
+
+
+def read_known_users(context: Context, run: StageRun, state: State | None, ds: date) -> DataFrame:
+    """Everyone known by `ds`, one row a user with the columns of `sql/spark/known_users.sql`.
+
+    Args:
+        state: what to start from; only what has landed since is read. None reads all that ever landed.
+    """
+    first = state.as_of + timedelta(days=1) if state else date.min
+    names = ("activity", "users") if context.settings.source.users else ("activity",)
+    views = {name: run.read(name, first=first, last=ds) for name in names}
+    if state:
+        views["earlier"] = frame_of(context.spark, run.record_input(state.pinned))
+    sql = parameters(context.settings, ds) | {"has_earlier": state is not None}
+    return run_sql(context.spark, "known_users", views, **sql)
 
 
 def _newest_state(context: Context, ds: date) -> State | None:
@@ -55,25 +73,14 @@ def _newest_state(context: Context, ds: date) -> State | None:
     return None
 
 
-def _write_state(context: Context, run: StageRun, earlier: State | None, as_of: date) -> State:
+def _publish_state(context: Context, run: StageRun, earlier: State | None, as_of: date) -> State:
     # Before the tables are read: a day that changes meanwhile makes a state that is passed over, never a wrong one.
     made_from = _made_from(context, as_of)
-    rows = _known_since(context, run, earlier, as_of)
+    rows = read_known_users(context, run, earlier, as_of)
     rows = rows.withColumns({"made_from": F.lit(made_from), "as_of": F.lit(as_of)})
     staged = stage(rows, context.warehouse, "known_users")
     publish(context, staged, DateRange(as_of, as_of), run.stage)
     return State(as_of, staged)
-
-
-def _known_since(context: Context, run: StageRun, state: State | None, ds: date) -> DataFrame:
-    """Everyone known by `ds`: a state and what landed after it."""
-    first = state.as_of + timedelta(days=1) if state else date.min
-    names = ("activity", "users") if context.settings.source.users else ("activity",)
-    views = {name: run.read(name, first=first, last=ds) for name in names}
-    if state:
-        views["earlier"] = frame_of(context.spark, run.record_input(state.pinned))
-    sql = parameters(context.settings, ds) | {"has_earlier": state is not None}
-    return run_sql(context.spark, "known_users", views, **sql)
 
 
 def parameters(settings: Settings, ds: date) -> dict[str, object]:

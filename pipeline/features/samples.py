@@ -6,8 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.dates import DateRange
-from pipeline.engines.spark import stage_one_partition
-from pipeline.features.eligible import eligible
+from pipeline.engines.spark import cached, stage_one_partition
 from pipeline.features.features import features
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
@@ -23,13 +22,13 @@ def is_sampled(users: int, wanted: int) -> Column:
     return F.expr(f"pmod(xxhash64(user_id), {PARTS}) < {parts}")
 
 
-def sample_features(context: Context, run: StageRun, as_of: date) -> None:
-    """Publish the partition `as_of` of `feature_samples`, of users whom a night of that date would score."""
-    everyone = eligible(context, run, as_of).withColumn("as_of", F.lit(as_of)).persist()
-    if not (users := everyone.count()):
-        return
-    sampled = everyone.where(is_sampled(users, context.settings.monitoring.sample_users))
-    publish_sample(context, run, features(context, run, sampled, first=as_of, last=as_of), as_of)
+def sample_features(context: Context, run: StageRun, eligible: DataFrame, as_of: date) -> None:
+    """Publish the partition `as_of` of `feature_samples`, for a sample of the users eligible on that date."""
+    with cached(eligible.withColumn("as_of", F.lit(as_of))) as everyone:
+        if not (users := everyone.count()):
+            return
+        sampled = everyone.where(is_sampled(users, context.settings.monitoring.sample_users))
+        publish_sample(context, run, features(context, run, sampled, first=as_of, last=as_of), as_of)
 
 
 def publish_sample(context: Context, run: StageRun, rows: DataFrame, ds: date) -> None:

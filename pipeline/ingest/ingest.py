@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pipeline.audits.audit import audit
 from pipeline.audits.expectations import BASELINE_NIGHTS, event_expectations, history_expectations, night_expectations
 from pipeline.dates import DateRange
-from pipeline.engines.spark import read_as_written, stage
+from pipeline.engines.spark import cached, read_as_written, stage
 from pipeline.ingest.landing import Landing, land_events, land_users
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
@@ -30,9 +30,11 @@ def ingest(context: Context, dates: DateRange) -> None:
         FunnelError: the source is not there or does not fit its mapping.
         AuditError: a critical expectation failed; no table changed.
     """
-    with recorded(context, "ingest", dates) as run:
-        events = land_events(context, dates, run)
-        users = land_users(context, dates)
+    with (
+        recorded(context, "ingest", dates) as run,
+        land_events(context, dates, run) as events,
+        land_users(context, dates) as users,
+    ):
         landings = [events, users] if users else [events]
         staged: dict[str, Pinned] = {}
         try:
@@ -45,9 +47,6 @@ def ingest(context: Context, dates: DateRange) -> None:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
             raise
-        finally:
-            for landing in landings:
-                landing.rows.unpersist()
         # Events come last: once they are there, their quarantine and users are there too.
         for name in staged:
             run.output_snapshot = publish(context, staged[name], dates, run.stage)
@@ -63,8 +62,7 @@ def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
 
 def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) -> None:
     settings, dates = context.settings, run.dates
-    written = read_as_written(context.spark, staged).persist()
-    try:
+    with cached(read_as_written(context.spark, staged)) as written:
         days = _landing_days(context, run, written, landing)
         limits = (
             night_expectations(settings.funnel.stage_names, settings.audit)
@@ -81,8 +79,6 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
                 keys=("event_id", "user_id", "event", "event_time"),
             )
         )
-    finally:
-        written.unpersist()
 
 
 def _landing_days(context: Context, run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:

@@ -4,6 +4,8 @@ A row is kept, a duplicate of one that is kept, or quarantined with a reason and
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -15,7 +17,7 @@ from pyspark.sql.window import Window
 from pipeline.config.sections import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
-from pipeline.engines.spark import run_sql
+from pipeline.engines.spark import cached, run_sql
 from pipeline.ingest.source import LANDED, expression_over, mapped, source_rows
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun
@@ -24,7 +26,7 @@ from pipeline.warehouse.columns import profile_columns
 
 @dataclass
 class Landing:
-    """Rows with their `fate` (and `reason`, `raw`), cached, and what was counted of them by landing day."""
+    """Rows with their `fate` (and `reason`, `raw`), cached, and their counts by landing day."""
 
     rows: DataFrame
     counts: dict[date, Counts] = field(default_factory=lambda: defaultdict(Counts))
@@ -39,8 +41,9 @@ class Landing:
         return self.rows.where("fate = 'quarantined'").select("reason", "raw", "landed_on")
 
 
-def land_events(context: Context, dates: DateRange, run: StageRun) -> Landing:
-    """The events of a range: unknown, unreadable and future ones quarantined, each key once.
+@contextmanager
+def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[Landing]:
+    """The events of a range, cached in the block: unknown, unreadable and future ones quarantined, each key once.
 
     Raises:
         FunnelError: the source is not there or does not fit its mapping.
@@ -61,11 +64,13 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Landing:
         tolerance_hours=source.future_tolerance_hours,
         lookback_days=source.lookback_days,
     )
-    return _counted(classified)
+    with cached(classified) as fates:
+        yield _counted(fates)
 
 
-def land_users(context: Context, dates: DateRange) -> Landing | None:
-    """The profiles of a range, one a user and landing day; None where the configuration has no `[source.users]`.
+@contextmanager
+def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
+    """The profiles of a range, cached in the block, one a user and landing day; None without a `[source.users]`.
 
     Raises:
         FunnelError: the source is not there or does not fit its mapping.
@@ -74,7 +79,8 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
     source = settings.source.users
     rows = source_rows(context.spark, settings, "users", dates) if source else None
     if source is None or rows is None:
-        return None
+        yield None
+        return
     profile = profile_columns(settings)
     strings = [name for name, kind in profile.items() if pa.types.is_string(kind)]
     numbers = [name for name in profile if name not in strings]
@@ -100,7 +106,8 @@ def land_users(context: Context, dates: DateRange) -> Landing | None:
     # The raw content is kept only where it is needed, as of events.
     users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
-    return _counted(users.withColumn("fate", fate))
+    with cached(users.withColumn("fate", fate)) as fates:
+        yield _counted(fates)
 
 
 def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
@@ -157,8 +164,8 @@ def _no_events(context: Context) -> DataFrame:
     )
 
 
-def _counted(classified: DataFrame) -> Landing:
-    landing = Landing(classified.persist())
+def _counted(fates: DataFrame) -> Landing:
+    landing = Landing(fates)
     for landed_on, fate, reason, number in landing.rows.groupBy("landed_on", "fate", "reason").count().collect():
         day = landing.counts[landed_on]
         day.rows_in += number

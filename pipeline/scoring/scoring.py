@@ -18,10 +18,11 @@ from pipeline.audits.expectations import BASELINE_NIGHTS, score_expectations
 from pipeline.audits.findings import Finding
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
-from pipeline.engines.spark import stage_one_partition
+from pipeline.engines.spark import cached, stage_one_partition
 from pipeline.errors import FunnelError
-from pipeline.features.eligible import eligible
+from pipeline.features.eligible import select_eligible
 from pipeline.features.features import features, planned_context
+from pipeline.features.known_users import publish_state_if_due, read_known_users
 from pipeline.features.samples import is_sampled, publish_sample
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.publish import audit_staged, publish
@@ -59,16 +60,15 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
         run.model_version = model or _champion(context, ds)
         path = context.registry.bundle_path(run.model_version)
         _require_same_stages(path, settings)
-        spine = eligible(context, run, ds).withColumn("as_of", F.lit(ds)).persist()
-        try:
+        state = publish_state_if_due(context, run, ds)
+        eligible = select_eligible(context, read_known_users(context, run, state, ds), ds)
+        with cached(eligible.withColumn("as_of", F.lit(ds))) as spine:
             count = spine.count()
             if not count:
                 raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
             inputs = features(context, run, spine, first=ds, last=ds)
             staged = stage_predictions(context, run, inputs, path, users=count)
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
-        finally:
-            context.spark.catalog.clearCache()
     return staged.files
 
 
@@ -100,8 +100,7 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
     ds = run.dates.first
     partitions = -(-users // PARTITION_USERS)
     chosen = inputs.withColumn(SAMPLED, is_sampled(users, context.settings.monitoring.sample_users))
-    scored = _scored(context, chosen, bundle, partitions).persist()
-    try:
+    with cached(_scored(context, chosen, bundle, partitions)) as scored:
         rows = with_bands(scored.drop("sample"), context.settings.funnel.stage_names).select(
             "*",
             F.lit(ds).alias("ds"),
@@ -118,8 +117,6 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
         audit_staged(context, run, staged, partial(_audit, context, ds, users))
         publish_sample(context, run, scored.where("sample IS NOT NULL").select("user_id", "sample.*"), ds)
         return staged
-    finally:
-        scored.unpersist()
 
 
 def _scored(context: Context, inputs: DataFrame, bundle: Path, partitions: int) -> DataFrame:

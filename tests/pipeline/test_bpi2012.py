@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.dates import DateRange
-from pipeline.features.examples import exposures
+from pipeline.features.examples import cached_exposures
 from pipeline.nights import backfill
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
@@ -105,8 +105,8 @@ def test_last_touch_credits_the_latest_call_only(lender: Company, raw: pd.DataFr
     settings = lender.settings
     funnel = settings.funnel.model_copy(update={"attribution": "last_touch"})
     context = Context(settings.model_copy(update={"funnel": funnel}), notify=lender.lines.append)
-    rows = exposures(context, StageRun(context, "examples", DateRange(AS_OF, AS_OF)), AS_OF)
-    labelled = rows.select("exposure_id", *(f"observed_{stage}" for stage in STAGES)).toPandas()
+    with cached_exposures(context, StageRun(context, "examples", DateRange(AS_OF, AS_OF)), AS_OF) as exposed:
+        labelled = exposed.select("exposure_id", *(f"observed_{stage}" for stage in STAGES)).toPandas()
     actual = labelled.set_index("exposure_id").sort_index()
     calls = _calls(raw)
     for stage, (event, days) in STAGES.items():

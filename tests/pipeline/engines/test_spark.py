@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from pipeline.engines import spark
-from pipeline.engines.spark import properties
+from pipeline.engines.spark import cached, properties
 from pipeline.runs import context as contexts
 from tests.support.company import Company
 from tests.support.nights import publish
@@ -44,3 +44,14 @@ def test_a_night_of_many_users_optimises_as_a_load_does(
         publish(company, "known_users", day, [{"user_id": f"user-{each}"} for each in range(known)])
     _ = company.context(is_bulk=is_bulk).spark
     assert asked == [optimises]
+
+
+def test_a_cached_frame_is_released_whatever_happens_and_no_other_is(company: Company) -> None:
+    spark = company.context().spark
+    other = spark.range(3).cache()
+    with pytest.raises(ZeroDivisionError), cached(spark.range(5)) as frame:
+        assert frame.storageLevel.useMemory
+        frame.selectExpr("sum(id)").collect()[0][0] // 0
+    assert not frame.storageLevel.useMemory
+    assert other.storageLevel.useMemory
+    other.unpersist()

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.engines.duckdb import run_locally
-from pipeline.features.known_users import STATE_NIGHTS, _known_since, known_users, parameters
+from pipeline.features.known_users import STATE_NIGHTS, parameters, publish_state_if_due, read_known_users
 from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
@@ -39,8 +39,11 @@ def known(company: Company, ds: date) -> dict[str, Row]:
     """Everyone known by a night, by user, as the night finds it; that is what reading everything gives."""
     context: Context = company.context()
     run = StageRun(context, "score", DateRange(ds, ds))
-    found = rows(known_users(context, run, ds))
-    assert found == rows(_known_since(context, run, None, ds))
+    state = publish_state_if_due(context, run, ds)
+    before = states(company)
+    found = rows(read_known_users(context, run, state, ds))
+    assert found == rows(read_known_users(context, run, None, ds))
+    assert states(company) == before, "reading who is known publishes nothing"
     return {row["user_id"]: row for row in found}
 
 

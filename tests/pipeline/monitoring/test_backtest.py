@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from model.metrics import expected_calibration_error
 from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
-from pipeline.features.examples import exposures
+from pipeline.features.examples import cached_exposures
 from pipeline.monitoring.backtest import (
     MaturedExposures,
     calibration_error,
@@ -150,7 +150,8 @@ def test_outcomes_are_the_labels_that_training_learns_from(
     for day in scored:
         publish_scores(company, day, dict(zip((f"u{n}" for n in range(30)), random.random(30), strict=True)))
     context = company.context()
-    learnt = exposures(context, StageRun(context, "examples", DateRange(last, last)), last).toPandas()
+    with cached_exposures(context, StageRun(context, "examples", DateRange(last, last)), last) as exposed:
+        learnt = exposed.toPandas()
     scores = company.context().warehouse.arrow("user_scores", first=first, last=last).to_pandas()
     scores = scores.drop(columns="feature_as_of")
     joined = learnt.merge(scores, left_on=["user_id", "feature_as_of"], right_on=["user_id", "ds"])

@@ -13,6 +13,7 @@ import pytest
 from model import Bundle
 from pipeline.config.settings import load
 from pipeline.dates import DateRange
+from pipeline.features.examples import examples
 from pipeline.features.samples import is_sampled
 from pipeline.models.registry import Registry
 from pipeline.monitoring.monitor import monitor
@@ -177,6 +178,18 @@ class TestLender:
         pd.testing.assert_frame_equal(
             again.drop(columns=list(OF_A_RUN)), lender.scores[NIGHT].drop(columns=list(OF_A_RUN)), check_exact=True
         )
+
+    def test_stages_release_the_frames_they_cached_and_no_other(self, lender: Lender) -> None:
+        spark = lender.company.context().spark
+        caches = spark._jsparkSession.sharedState().cacheManager()
+        spark.catalog.clearCache()
+        other = spark.range(3).cache()
+        load_history(lender.company.context(), DateRange(NEXT_NIGHT, NEXT_NIGHT))
+        examples(lender.company.context(), TRAINED)
+        lender.score(NIGHT)
+        assert other.storageLevel.useMemory
+        other.unpersist()
+        assert caches.isEmpty()
 
     def test_a_row_says_what_it_came_from(self, lender: Lender) -> None:
         scores = lender.scores[NEXT_NIGHT]
