@@ -1,20 +1,20 @@
--- One campaign's list: every user known as of $ds, once, with an arm and the reason for it. DuckDB's dialect.
+-- One campaign's list: each user known as of $ds once, with an arm and the reason for it. DuckDB's dialect.
 --
--- in   known_users, as of $ds, by sql/spark/known_users.sql
+-- in   known_users, as of $ds
 --      user_scores(ds, user_id, p_, raw_, band_<stage>, model_version)
---      zones(time_zone, is_quiet, capped_from, capped_until): of each value of known_users.time_zone, null among them,
---        whether the message comes in quiet hours, and the instants between which messages count for the cap
+--      zones(time_zone, is_quiet, capped_from, capped_until): for each value of known_users.time_zone, null included,
+--        whether the message would arrive in quiet hours, and between which instants messages count for the cap
 --      events(landed_on, event_id, user_id, event, event_time), targets and exports, if there is a frequency cap
 -- $    ds, campaign, salt, holdout_share, control_share, sms_cost, worth_<stage>; messages, landed_from with a cap;
---      texts and beyond with a limit: how many targets there may be, and the reason of those who come after them
--- out  the columns of `targets` that say who is on the list and why, the best first; and drawn: of those who may be
---      texted, the number from 0 to 1 that is below control_share for the control group
+--      texts and beyond with a limit: the largest number of targets, and the reason given to users past it
+-- out  the columns of targets that say who is on the list and why, best first; and drawn, the number from 0 to 1 that
+--      is below control_share for the control group (null outside the target and control groups)
 WITH known AS (
   SELECT users.*, is_quiet, capped_from, capped_until
   FROM known_users AS users
   JOIN zones ON {% if has_time_zones %}users.time_zone IS NOT DISTINCT FROM zones.time_zone{% else %}true{% endif %}
 
-  -- A completion alone makes nobody known to a source that has users.
+  -- Where the source has users, a completion alone does not make a user known.
   WHERE {% if has_users %}profile_on IS NOT NULL{% else %}seen_on <= $ds{% endif %}
 
 ),
@@ -28,7 +28,7 @@ messages AS (
       AND event_time >= capped_from AND event_time < capped_until
     GROUP BY user_id
     UNION ALL
-    -- Other campaigns' lists for the same day, by the newest version that went out.
+    -- Other campaigns' lists for the same day, in the newest exported version.
     SELECT user_id, count(*)
     FROM targets
     JOIN (SELECT campaign_id, max(version) AS version FROM exports WHERE ds = $ds GROUP BY campaign_id) AS sent
@@ -46,7 +46,7 @@ scored AS (
   FROM user_scores
   WHERE ds = $ds
 ),
-judged AS (
+checked AS (
   SELECT
     user_id,
     expected_value,
@@ -55,7 +55,7 @@ judged AS (
     raw_{{ goal }} AS raw_goal,
     model_version,
     CASE
-      -- Only a false withdraws: no word on consent is not a withdrawal.
+      -- Only false withdraws consent; null does not.
       WHEN consent = false THEN 'consent_withdrawn'
       WHEN completed_on <= $ds THEN 'already_completed'
       WHEN expected_value IS NULL THEN 'not_scored'
@@ -68,8 +68,8 @@ judged AS (
       {% endfor %}
       WHEN expected_value <= 0 THEN 'not_worth_it'
     END AS ruled_out,
-    -- 52 bits of the hash, which a double holds exactly.
-    CAST('0x' || substr(sha256($salt || '|' || user_id), 1, 13) AS BIGINT) / pow(2, 52) AS of_user,
+    -- 52 bits of the hash: a double holds them exactly.
+    CAST('0x' || substr(sha256($salt || '|' || user_id), 1, 13) AS BIGINT) / pow(2, 52) AS holdout_draw,
     CAST('0x' || substr(sha256($salt || '|' || $campaign || '|' || user_id), 1, 13) AS BIGINT) / pow(2, 52) AS drawn
   FROM known
   LEFT JOIN scored USING (user_id)
@@ -82,17 +82,17 @@ ranked AS (
     *,
     CASE
       WHEN ruled_out IS NOT NULL THEN 'suppressed'
-      WHEN of_user < $holdout_share THEN 'holdout'
+      WHEN holdout_draw < $holdout_share THEN 'holdout'
       WHEN drawn < $control_share THEN 'control'
       ELSE 'target'
     END AS group_,
     CASE WHEN ruled_out IS NULL THEN
       row_number() OVER (PARTITION BY ruled_out IS NULL ORDER BY expected_value DESC, raw_goal DESC, user_id)
     END AS rank
-  FROM judged
+  FROM checked
 ),
 {% if has_limit %}
--- Whoever is drawn aside stays on the list as far as the last target: those after them would not have been texted.
+-- Control and holdout users stay on the list up to the last target: those past it would not have been texted anyway.
 last_target AS (
   SELECT rank AS last_rank FROM ranked WHERE group_ = 'target' ORDER BY rank LIMIT 1 OFFSET $texts - 1
 ),

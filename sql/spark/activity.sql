@@ -1,7 +1,7 @@
--- A day's events as a small aggregate: what nights read instead of the events themselves.
+-- A day's events, aggregated: nights read this small table instead of the events.
 --
 -- in   events(landed_on, user_id, event, event_time)
--- out  one row a user, event, local event date and landing day
+-- out  one row per user, event, local event date and landing day: the columns of activity
 SELECT
   user_id,
   event,

@@ -1,11 +1,11 @@
--- Gives every source row one fate: kept, duplicate, or quarantined with a reason.
+-- Decides each source row's fate: kept, duplicate, or quarantined with a reason.
 --
 -- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw)
---      known(event_id, landed_on): what landed in the look-back before the first day read
--- out  the source's rows with our event name, an event_id, fate and reason; `raw` of the quarantined alone
+--      known(event_id, landed_on): the events that landed in the look-back before the first day read
+-- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined
 --
--- A key that lands on several days is kept on the first of them, and again only when more than the look-back has
--- passed since it was last kept: what a night-by-night ingest, which sees only that many days, would have done.
+-- An event that lands on several days is kept on the first of them, and again only when more than the look-back has
+-- passed since it was last kept. A night-by-night ingest, which sees only the look-back, gives the same result.
 WITH checked AS (
   SELECT
     *,
@@ -27,7 +27,7 @@ WITH checked AS (
 keyed AS (
   SELECT
     landed_on, user_id, event, event_time, campaign_id, context, reason,
-    -- Only a rejected row keeps its raw content: the others' is neither made nor sorted.
+    -- Only a rejected row keeps its raw content, so that the others' is neither built nor sorted.
     CASE WHEN reason IS NOT NULL THEN raw END AS raw,
     coalesce(
       nullif(trim(event_id), ''),
@@ -39,7 +39,7 @@ keyed AS (
   SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false
   FROM known
 ),
--- Quarantined rows share no key with those that are not. One order serves both columns, so that Spark sorts once.
+-- Quarantined rows never share a partition with others. One window serves both columns, so Spark sorts once.
 ordered AS (
   SELECT
     *,

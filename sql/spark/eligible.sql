@@ -1,13 +1,13 @@
--- The users a night may score: known to the source, not yet completed, consent not withdrawn, all as of ds.
+-- The users whom a night scores: known to the source, not yet completed, consent not withdrawn, all as of ds.
 --
--- in   known_users(user_id, profile_on, consent, attributes, seen_on, completed_on) as of ds, by sql/spark/known_users.sql
--- out  user_id, once each, with the attributes
+-- in   known_users(user_id, profile_on, consent, attributes, seen_on, completed_on) as of ds
+-- out  user_id, unique, and the attributes
 SELECT user_id{% for name in attributes %}, {{ name }}{% endfor %}
 
 FROM known_users
--- A completion alone makes nobody known to a source that has users.
+-- Where the source has users, a completion alone does not make a user known.
 WHERE {% if has_users %}profile_on IS NOT NULL{% else %}seen_on <= DATE'{{ ds }}'{% endif %}
 
   AND (completed_on IS NULL OR completed_on > DATE'{{ ds }}')
-  -- Only a false withdraws: no word on consent is not a withdrawal.
+  -- Only false withdraws consent; null does not.
   AND consent IS DISTINCT FROM false

@@ -1,23 +1,23 @@
--- Every exposure known at as_of with its labels, as far as their windows have passed.
+-- Every exposure known as of as_of, with a label for each stage whose window has passed.
 --
 -- in   events(landed_on, event_id, user_id, event, event_time, campaign_id, context)
 --      landed_again(event_id, first_landed_on), by sql/spark/landed_again.sql
 -- out  exposure_id, user_id, exposure_time, exposure_date, feature_as_of, context_*, and for each stage
 --      observed_<stage>  1 if the stage's own event follows within its window (null while immature)
 --      mature_<stage>    whether the whole window has passed by the end of as_of
---      label_<stage>     observed, or implied by a later mature stage (null while immature)
+--      label_<stage>     1 if observed or implied by a later mature stage (null while immature)
 --
--- Delays are counted in microseconds of absolute time: a day of 24 h stays 24 h when clocks change.
-WITH seen AS (
+-- Delays are counted in microseconds of absolute time: a day stays 24 h when clocks change.
+WITH known_events AS (
   SELECT e.*, unix_micros(e.event_time) AS at
   FROM events AS e
-  -- An event that landed again after the look-back had passed still counts once.
+  -- An event that landed again after the look-back counts once.
   LEFT ANTI JOIN landed_again AS again ON again.event_id = e.event_id AND again.first_landed_on < e.landed_on
   WHERE e.landed_on <= DATE'{{ as_of }}' AND unix_micros(e.event_time) < {{ end_of_as_of }}
 ),
 exposure AS (
   SELECT *
-  FROM seen
+  FROM known_events
   WHERE event = 'exposure' AND to_date(event_time) > date_sub(DATE'{{ as_of }}', {{ history_days }})
 ),
 {% set day = 86400000000 %}
@@ -26,11 +26,11 @@ outcome AS (
     x.event_id AS exposure_id,
     s.event AS stage
     {% if attribution == "last_touch" %}
-    -- One stage event counts once: for the latest exposure before it, of its own campaign where it names one.
+    -- A stage event counts for one exposure: the latest before it, of its own campaign if it names one.
     , row_number() OVER (PARTITION BY s.event_id ORDER BY x.at DESC, x.event_id DESC) AS recency
     {% endif %}
   FROM exposure AS x
-  JOIN seen AS s
+  JOIN known_events AS s
     ON s.user_id = x.user_id
     AND s.at > x.at
     AND s.at - x.at <= CASE s.event
@@ -85,7 +85,7 @@ SELECT
   {% for stage in stages %}
   observed_{{ stage.name }},
   mature_{{ stage.name }},
-  -- greatest() passes over nulls, so a stage that is not mature implies nothing.
+  -- greatest() ignores nulls, so an immature stage implies nothing.
   CASE WHEN mature_{{ stage.name }} THEN greatest(observed_{{ stage.name }}
     {%- for later in stages[loop.index:] %}, observed_{{ later.name }}{% endfor %}
     {%- if loop.last %}, 0{% endif %}) END AS label_{{ stage.name }},

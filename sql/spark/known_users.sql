@@ -1,17 +1,17 @@
--- Everyone the source has told of by ds, one row a user: all that a night needs of history but the last windows' tiles.
+-- Every user known by ds, one row each: all the history a night needs besides the activity of the longest window.
 --
 -- in   users(landed_on, user_id, consent, time_zone, attributes), if the source has users; time_zone if it maps one
 --      activity(landed_on, user_id, event, event_date)
---      earlier: what this file gave as of an earlier date, if it did; users and activity then hold what landed since
--- out  user_id, once each
+--      earlier: this query's result as of an earlier date, if any; users and activity then hold what landed since
+-- out  user_id, unique
 --      profile_on   when the newest profile landed; null: none has
---      consent      the last word on it: a later profile that says nothing takes no withdrawal back
---      time_zone    the last word on it, if the source maps one
+--      consent      the latest one given: a later profile without consent does not undo a withdrawal
+--      time_zone    the latest one given, if the source maps it
 --      attributes   the newest profile's
---      seen_on      the first local date of an event that has landed; where the source has users, of one that completes
---      completed_on the first local date of an event of the last stage that has landed
+--      seen_on      the first local date of a landed event; where the source has users, of one of the last stage
+--      completed_on the first local date of a landed event of the last stage
 --
--- Both dates may lie after ds, where the source is ahead of its landing day: the night of that date will need them.
+-- Both dates may lie after ds if the source runs ahead of its landing day; the night of that date will need them.
 WITH told AS (
   {% if has_users %}
   SELECT
@@ -46,7 +46,7 @@ WITH told AS (
   WHERE landed_on <= DATE'{{ ds }}'{% if has_users %} AND event = '{{ last_stage }}'{% endif %}
 
   {% if has_earlier %}
-  -- All of it is older than what landed since, so that its profile reads like any other.
+  -- Older than everything that landed since, so its profiles need no special treatment.
   UNION ALL
   SELECT
     user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}

@@ -21,7 +21,7 @@ landed AS (
 checked AS (
   SELECT *, max(checked_at) OVER (PARTITION BY ds, audited) AS last_checked_at FROM audits
 ),
-told AS (
+warned AS (
   SELECT
     ds,
     sum(CASE WHEN warnings = '' THEN 0 ELSE 1 + length(warnings) - length(replace(warnings, chr(10), '')) END)
@@ -41,7 +41,7 @@ counted AS (
   GROUP BY ds
 )
 SELECT
-  told.ds,
+  warned.ds,
   landed.rows_in,
   landed.rows_out,
   landed.duplicates,
@@ -50,7 +50,7 @@ SELECT
   CAST(coalesce(counted.checks, 0) AS BIGINT) AS checks,
   CAST(coalesce(counted.checks_warned, 0) AS BIGINT) AS checks_warned,
   CAST(coalesce(counted.checks_failed, 0) AS BIGINT) AS checks_failed,
-  CAST(told.warnings AS BIGINT) AS warnings
-FROM told
-LEFT JOIN landed ON landed.ds = told.ds AND landed.recency = 1
-LEFT JOIN counted ON counted.ds = told.ds
+  CAST(warned.warnings AS BIGINT) AS warnings
+FROM warned
+LEFT JOIN landed ON landed.ds = warned.ds AND landed.recency = 1
+LEFT JOIN counted ON counted.ds = warned.ds

@@ -32,7 +32,7 @@ SELECT
   rows_out,
   duplicates,
   quarantined,
-  -- One a line.
+  -- One warning per line.
   CASE
     WHEN coalesce(warnings, '') = '' THEN 0
     ELSE length(warnings) - length(replace(warnings, chr(10), '')) + 1
