@@ -56,7 +56,7 @@ def _parse_day(night: str) -> date:
 def wait(night: str, run: str) -> bool:
     """Wait for the source's partition of the day, and for earlier nights that are still landing theirs."""
     from pipeline.errors import FunnelError
-    from pipeline.ingest.arrivals import days_delivered, missing
+    from pipeline.ingest.arrivals import days_delivered, find_missing
     from pipeline.runs.record import recorded
 
     context = get_current_context()
@@ -67,7 +67,7 @@ def wait(night: str, run: str) -> bool:
         try:
             if OPERATIONS.webhook_connection:
                 resolve_webhook(OPERATIONS.webhook_connection)
-            absent = missing(SETTINGS, day)
+            absent = find_missing(SETTINGS, day)
             if absent and datetime.now(SETTINGS.zone) > until:
                 delivered = days_delivered(SETTINGS)
                 first = f"; the first day delivered is {delivered[0]}" if delivered and day < delivered[0] else ""
@@ -113,11 +113,11 @@ def ingest(night: str, run: str) -> None:
 @task(pool=SPARK, execution_timeout=timedelta(hours=1))
 def activity(night: str, run: str) -> None:
     """Rebuild the day's tiles in `activity` from its events."""
-    from pipeline.ingest.activity import activity
+    from pipeline.ingest.activity import build_activity
 
     with fail_in_one_line(f"activity {night}"):
         day = _parse_day(night)
-        activity(make_context(SETTINGS, run), DateRange(day, day))
+        build_activity(make_context(SETTINGS, run), DateRange(day, day))
 
 
 @task(pool=SPARK, execution_timeout=timedelta(hours=3))

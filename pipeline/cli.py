@@ -52,11 +52,11 @@ def ingest(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
 @app.command()
 def activity(ds: Ds, config: Config = DEFAULT_CONFIG) -> None:
     """Rebuild one day's activity tiles from its events."""
-    from pipeline.ingest.activity import activity
+    from pipeline.ingest.activity import build_activity
 
     settings = _load(config)
     night = _parse_night(ds, "--ds", settings)
-    activity(Context(settings), DateRange(night, night))
+    build_activity(Context(settings), DateRange(night, night))
 
 
 @app.command()

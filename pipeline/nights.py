@@ -6,7 +6,7 @@ from datetime import date
 
 from pipeline.dates import DateRange
 from pipeline.errors import describe_error
-from pipeline.ingest.activity import activity
+from pipeline.ingest.activity import build_activity
 from pipeline.ingest.ingest import ingest
 from pipeline.monitoring.monitor import monitor
 from pipeline.report.report import report
@@ -23,7 +23,7 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
     night = DateRange(ds, ds)
     with _report_afterwards(context, ds):
         ingest(context, night)
-        activity(context, night)
+        build_activity(context, night)
         score(context, ds, model=model)
         monitor(context, ds)
 
@@ -31,7 +31,7 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
 def load_history(context: Context, dates: DateRange) -> None:
     """Land a range of dates and build its activity tiles: one Spark job and one commit for each of the two stages."""
     ingest(context, dates)
-    activity(context, dates)
+    build_activity(context, dates)
 
 
 def backfill(context: Context, dates: DateRange, *, model: str | None = None) -> None:

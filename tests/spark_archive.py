@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from pyspark import SparkContext
 
 from pipeline.dates import DateRange
-from pipeline.ingest.activity import activity
+from pipeline.ingest.activity import build_activity
 from pipeline.ingest.ingest import ingest
 from tests.support.company import USE_ARCHIVE, Company
 from tests.support.funnels import sms
@@ -26,7 +26,7 @@ def write(archive: Path) -> None:
         company = Company.make(Path(folder), replace={USE_ARCHIVE: f"-XX:ArchiveClassesAtExit={archive}"})
         company.land(DAY, [sms("1", "ann", f"{DAY} 10:00:00")], [{"uid": "ann"}])
         ingest(company.context(), DateRange(DAY, DAY))
-        activity(company.context(), DateRange(DAY, DAY))
+        build_activity(company.context(), DateRange(DAY, DAY))
         company.context().spark.stop()
         # The archive is written when the JVM ends, which it does once it cannot hear from this process.
         gateway = SparkContext._gateway

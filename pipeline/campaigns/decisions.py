@@ -15,7 +15,7 @@ from pipeline.config.settings import Settings
 from pipeline.engines.duckdb import run_locally
 from pipeline.engines.templates import render
 from pipeline.errors import FunnelError
-from pipeline.features.known_users import parameters as known_users_parameters
+from pipeline.features.known_users import known_users_parameters
 from pipeline.measures.control_group import POWER, controls_needed, power, smallest_share, smallest_uplift
 from pipeline.runs.context import Context
 from pipeline.warehouse.warehouse import Pinned

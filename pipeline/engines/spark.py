@@ -25,7 +25,7 @@ from pipeline.warehouse.warehouse import Pinned, Warehouse
 PARTITION = "_partition"
 
 
-def session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
+def open_session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
     """The process's Spark session, made on first use with `properties`.
 
     Raises:

@@ -14,7 +14,7 @@ from pipeline.config.features import context_names, declared_features
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.spark import cached, run_sql
 from pipeline.features.eligible import select_eligible
-from pipeline.features.features import activity_reach, features
+from pipeline.features.features import activity_reach, compute_features
 from pipeline.features.known_users import publish_state_if_due, read_known_users
 from pipeline.features.samples import sample_features
 from pipeline.runs.context import Context
@@ -22,7 +22,7 @@ from pipeline.runs.publish import stage_audit_publish
 from pipeline.runs.record import Counts, StageRun, recorded
 
 
-def examples(context: Context, as_of: date) -> None:
+def build_examples(context: Context, as_of: date) -> None:
     """Publish the partition `as_of` of `examples`; how many labels were implied goes into `metrics`.
 
     The features of a sample of the users there are on `as_of` go into `feature_samples`: a model of these examples
@@ -37,7 +37,7 @@ def examples(context: Context, as_of: date) -> None:
             # Features are those of the evening before: what a night that sent this message would have known.
             spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
             first = as_of - timedelta(days=settings.training.history_days)
-            known = features(context, run, spine, first=first, last=as_of)
+            known = compute_features(context, run, spine, first=first, last=as_of)
             rows = exposed.join(known.withColumnRenamed("as_of", "feature_as_of"), ["user_id", "feature_as_of"])
             check = partial(_audit, context)
             stage_audit_publish(context, run, "examples", rows, check)

@@ -12,7 +12,7 @@ from pipeline.runs.record import StageRun
 from pipeline.warehouse.columns import profile_columns
 
 
-def features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
+def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
     """The features of each (user_id, as_of), by `sql/spark/features.sql`.
 
     Args:

@@ -58,7 +58,7 @@ def read_known_users(context: Context, run: StageRun, state: State | None, ds: d
     views = {name: run.read(name, first=first, last=ds) for name in names}
     if state:
         views["earlier"] = frame_of(context.spark, run.record_input(state.pinned))
-    sql = parameters(context.settings, ds) | {"has_earlier": state is not None}
+    sql = known_users_parameters(context.settings, ds) | {"has_earlier": state is not None}
     return run_sql(context.spark, "known_users", views, **sql)
 
 
@@ -83,7 +83,7 @@ def _publish_state(context: Context, run: StageRun, earlier: State | None, as_of
     return State(as_of, staged)
 
 
-def parameters(settings: Settings, ds: date) -> dict[str, object]:
+def known_users_parameters(settings: Settings, ds: date) -> dict[str, object]:
     """What `sql/spark/known_users.sql` takes, but for `has_earlier`."""
     return {
         "ds": ds,
@@ -96,7 +96,9 @@ def parameters(settings: Settings, ds: date) -> dict[str, object]:
 
 def _made_from(context: Context, as_of: date) -> str:
     """A digest of all that a state depends on: the SQL with its parameters, and every file landed by its date."""
-    parts: list[object] = [render("spark/known_users", **parameters(context.settings, as_of), has_earlier=False)]
+    parts: list[object] = [
+        render("spark/known_users", **known_users_parameters(context.settings, as_of), has_earlier=False)
+    ]
     parts += [str(kind) for kind in profile_columns(context.settings).values()]
     parts += [context.warehouse.pin(name, last=as_of).files for name in ("activity", "users")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, stage_one_partition
-from pipeline.features.features import features
+from pipeline.features.features import compute_features
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
 from pipeline.runs.record import StageRun
@@ -28,7 +28,7 @@ def sample_features(context: Context, run: StageRun, eligible: DataFrame, as_of:
         if not (users := everyone.count()):
             return
         sampled = everyone.where(is_sampled(users, context.settings.monitoring.sample_users))
-        publish_sample(context, run, features(context, run, sampled, first=as_of, last=as_of), as_of)
+        publish_sample(context, run, compute_features(context, run, sampled, first=as_of, last=as_of), as_of)
 
 
 def publish_sample(context: Context, run: StageRun, rows: DataFrame, ds: date) -> None:

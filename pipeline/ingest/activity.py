@@ -9,7 +9,7 @@ from pipeline.runs.record import Counts, recorded
 TABLES = ("events", "activity")
 
 
-def activity(context: Context, dates: DateRange) -> None:
+def build_activity(context: Context, dates: DateRange) -> None:
     """Rebuild the `activity` partitions of a range of landing days from `events`, in one job and one commit."""
     with recorded(context, "activity", dates) as run:
         events = run.read("events", first=dates.first, last=dates.last)

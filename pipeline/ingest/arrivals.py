@@ -14,7 +14,7 @@ IN_PROGRESS = "_temporary"
 """The folder that Hadoop's committers, Spark's among them, keep until a write is whole."""
 
 
-def missing(settings: Settings, ds: date) -> str | None:
+def find_missing(settings: Settings, ds: date) -> str | None:
     """The first key of the configuration whose partition of `ds` has not come, with its path; None once all have.
 
     A reader's `ready` is looked for where there is one, else its `path`. What is not cut by day (no `{ds}`, or a

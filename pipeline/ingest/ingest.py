@@ -50,7 +50,7 @@ def ingest(context: Context, dates: DateRange) -> None:
         # Events come last: once they are there, their quarantine and users are there too.
         for name in staged:
             run.output_snapshot = publish(context, staged[name], dates, run.stage)
-        run.by_day = _together(landings)
+        run.by_day = _sum_by_day(landings)
 
 
 def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
@@ -63,15 +63,15 @@ def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
 def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) -> None:
     settings, dates = context.settings, run.dates
     with cached(read_as_written(context.spark, staged)) as written:
-        days = _landing_days(context, run, written, landing)
+        days = _measure_days(context, run, written, landing)
         limits = (
             night_expectations(settings.funnel.stage_names, settings.audit)
             if len(dates) == 1
             else history_expectations(settings.audit)
         )
         keys = ("landed_on", "duplicates", "reasons")
-        run.judge(audit(days, limits, what="the landing days of events", keys=keys))
-        run.judge(
+        run.record_findings(audit(days, limits, what="the landing days of events", keys=keys))
+        run.record_findings(
             audit(
                 written,
                 event_expectations(context.warehouse.tables["events"], settings),
@@ -81,7 +81,7 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
         )
 
 
-def _landing_days(context: Context, run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:
+def _measure_days(context: Context, run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:
     """One row a landing day: rows, quarantine share with its reasons, and rates against the last 7 nights."""
     dates = run.dates
     yesterday = dates.first - timedelta(days=1)
@@ -123,7 +123,7 @@ def _reasons(reasons: dict[str, int] | None) -> str:
     return ", ".join(f"{reason}: {number}" for reason, number in sorted((reasons or {}).items()))
 
 
-def _together(landings: list[Landing]) -> dict[date, Counts]:
+def _sum_by_day(landings: list[Landing]) -> dict[date, Counts]:
     """Events' and users' counts of a day as one: the night's record accounts for every row it read."""
     together: dict[date, Counts] = defaultdict(Counts)
     for landing in landings:

@@ -18,7 +18,7 @@ from pipeline.config.sections import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql
-from pipeline.ingest.source import LANDED, expression_over, mapped, source_rows
+from pipeline.ingest.source import LANDED, map_column, map_columns, read_source
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun
 from pipeline.warehouse.columns import profile_columns
@@ -50,14 +50,14 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[L
     """
     settings, spark = context.settings, context.spark
     source = settings.source.events
-    rows = source_rows(spark, settings, "events", dates)
+    rows = read_source(spark, settings, "events", dates)
     before = dates.first - timedelta(days=1)
     known = run.read("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
     classified = run_sql(
         spark,
         "classify",
         {
-            "source": _no_events(context) if rows is None else mapped_events(rows, settings, dates),
+            "source": _no_events(context) if rows is None else map_events(rows, settings, dates),
             "known": known.select("event_id", "landed_on"),
         },
         event_names=settings.funnel.event_names,
@@ -65,7 +65,7 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[L
         lookback_days=source.lookback_days,
     )
     with cached(classified) as fates:
-        yield _counted(fates)
+        yield _count_fates(fates)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     """
     settings = context.settings
     source = settings.source.users
-    rows = source_rows(context.spark, settings, "users", dates) if source else None
+    rows = read_source(context.spark, settings, "users", dates) if source else None
     if source is None or rows is None:
         yield None
         return
@@ -87,18 +87,18 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     # An attribute that is not mapped is the source's column of the same name.
     mapping = {name: name for name in profile} | source.columns
     key = "source.users.columns"
-    columns = mapped(rows, mapping, ("user_id", *strings), "string", key=key)
-    columns |= mapped(rows, mapping, numbers, "double", key=key)
+    columns = map_columns(rows, mapping, ("user_id", *strings), "string", key=key)
+    columns |= map_columns(rows, mapping, numbers, "double", key=key)
     columns["consent"] = _consent(rows, mapping, key)
     if settings.source.has_time_zones:
-        (zone,) = mapped(rows, mapping, ("time_zone",), "string", key=key).values()
+        (zone,) = map_columns(rows, mapping, ("time_zone",), "string", key=key).values()
         columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
     # A source of users without dates tells what is known when it is read.
     columns["landed_on"] = _landed_on(rows, source, F.lit(dates.first), key)
     # Without a landing day that can be read, a row is accounted to the last day read, never dropped.
     columns["is_dated"] = columns["landed_on"].isNotNull()
     columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
-    users = _with_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
+    users = _add_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
     without_user = F.coalesce(F.trim("user_id"), F.lit("")) == ""
     reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
     one_a_day = Window.partitionBy("user_id", "landed_on", "reason").orderBy(F.to_json(F.struct(*columns)))
@@ -107,30 +107,30 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
-        yield _counted(fates)
+        yield _count_fates(fates)
 
 
 def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
     """True, false, or null where the source says nothing. A word that is neither counts as a withdrawal: nobody is
     texted on a consent that cannot be read."""
-    (given,) = mapped(rows, mapping, ("consent",), "boolean", key=key).values()
-    (said,) = mapped(rows, mapping, ("consent",), "string", key=key).values()
+    (given,) = map_columns(rows, mapping, ("consent",), "boolean", key=key).values()
+    (said,) = map_columns(rows, mapping, ("consent",), "string", key=key).values()
     return F.coalesce(given, F.when(F.trim(said) != "", F.lit(False)))
 
 
-def mapped_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
+def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
     source = settings.source.events
     key = "source.events.columns"
-    columns = mapped(rows, source.columns, ("event_id", "user_id", "campaign_id"), "string", key=key)
-    columns["source_event"] = mapped(rows, source.columns, ("event",), "string", key=key)["event"]
-    columns |= mapped(rows, source.columns, ("event_time",), "timestamp", key=key)
+    columns = map_columns(rows, source.columns, ("event_id", "user_id", "campaign_id"), "string", key=key)
+    columns["source_event"] = map_columns(rows, source.columns, ("event",), "string", key=key)["event"]
+    columns |= map_columns(rows, source.columns, ("event_time",), "timestamp", key=key)
     columns["landed_on"] = _landed_on(rows, source, F.to_date(columns["event_time"]), key)
     columns["context"] = _context(rows, source.context)
     # A row without a landing day that can be read is accounted to the last day read, never dropped. Its time is
     # taken away, so that it is quarantined for that.
     columns["event_time"] = F.when(columns["landed_on"].isNotNull(), columns["event_time"])
     columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
-    return _with_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
+    return _add_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
 
 
 def _context(rows: DataFrame, declared: dict[str, str]) -> Column:
@@ -138,7 +138,7 @@ def _context(rows: DataFrame, declared: dict[str, str]) -> Column:
         return F.lit(None).cast("map<string,string>")
     pairs: list[Column] = []
     for name, expression in declared.items():
-        pairs += [F.lit(name), expression_over(rows, expression, "string", f"source.events.context.{name}")]
+        pairs += [F.lit(name), map_column(rows, expression, "string", f"source.events.context.{name}")]
     return F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull())
 
 
@@ -147,10 +147,10 @@ def _landed_on(rows: DataFrame, source: Reader, otherwise: Column, key: str) -> 
         return F.col(LANDED)
     if "landed_on" not in source.columns:
         return otherwise
-    return expression_over(rows, source.columns["landed_on"], "date", f"{key}.landed_on")
+    return map_column(rows, source.columns["landed_on"], "date", f"{key}.landed_on")
 
 
-def _with_raw(rows: DataFrame, columns: dict[str, Column]) -> DataFrame:
+def _add_raw(rows: DataFrame, columns: dict[str, Column]) -> DataFrame:
     own = F.struct(*(F.col(f"`{name}`") for name in rows.columns if name != LANDED))
     raw = F.to_json(own, {"ignoreNullFields": "false"}).alias("raw")
     return rows.select(*(column.alias(name) for name, column in columns.items()), raw)
@@ -164,7 +164,7 @@ def _no_events(context: Context) -> DataFrame:
     )
 
 
-def _counted(fates: DataFrame) -> Landing:
+def _count_fates(fates: DataFrame) -> Landing:
     landing = Landing(fates)
     for landed_on, fate, reason, number in landing.rows.groupBy("landed_on", "fate", "reason").count().collect():
         day = landing.counts[landed_on]

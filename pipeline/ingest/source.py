@@ -17,7 +17,7 @@ from pipeline.errors import FunnelError, describe_error
 LANDED = "_landed_on"
 
 
-def source_rows(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> DataFrame | None:
+def read_source(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> DataFrame | None:
     """The source's own rows of a date range, with `_landed_on` where its path or options are cut by date.
 
     Args:
@@ -37,10 +37,10 @@ def source_rows(spark: SparkSession, settings: Settings, name: str, dates: DateR
     rows = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), present)
     if reader.where is None:
         return rows
-    return checked(lambda: rows.where(reader.where or ""), f"{where}.where", reader.where, rows)
+    return analyze(lambda: rows.where(reader.where or ""), f"{where}.where", reader.where, rows)
 
 
-def mapped(
+def map_columns(
     rows: DataFrame, mapping: Mapping[str, str], columns: Iterable[str], kind: str, *, key: str
 ) -> dict[str, Column]:
     """Our columns as expressions over the source's, cast to `kind`; a column that is not mapped is null.
@@ -53,22 +53,22 @@ def mapped(
         FunnelError: an expression names a column that the source does not have.
     """
     return {
-        column: expression_over(rows, mapping[column], kind, f"{key}.{column}")
+        column: map_column(rows, mapping[column], kind, f"{key}.{column}")
         if column in mapping
         else F.lit(None).cast(kind)
         for column in columns
     }
 
 
-def expression_over(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
+def map_column(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
     """A column name or a Spark SQL expression as a column of `rows`, checked now rather than inside a job."""
     name = next((column for column in rows.columns if column == expression), None)
     column = (F.col(f"`{name}`") if name else F.expr(expression)).try_cast(kind)
-    checked(lambda: rows.select(column), key, expression, rows)
+    analyze(lambda: rows.select(column), key, expression, rows)
     return column
 
 
-def checked(make: Callable[[], DataFrame], key: str, expression: str, rows: DataFrame) -> DataFrame:
+def analyze(make: Callable[[], DataFrame], key: str, expression: str, rows: DataFrame) -> DataFrame:
     """Build a frame; what Spark's analyser rejects becomes one line that names the key."""
     try:
         return make()

@@ -51,9 +51,9 @@ class Context:
 
     @cached_property
     def spark(self) -> "SparkSession":
-        from pipeline.engines.spark import session
+        from pipeline.engines.spark import open_session
 
-        return session(self.settings, is_bulk=self.is_bulk or self._has_many_users())
+        return open_session(self.settings, is_bulk=self.is_bulk or self._has_many_users())
 
     def _has_many_users(self) -> bool:
         """By the states of `known_users` at hand; a company's first night has none."""

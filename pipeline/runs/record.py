@@ -61,7 +61,7 @@ class StageRun:
             self.inputs[pinned.table] = pinned.snapshot_id
         return pinned
 
-    def judge(self, findings: Sequence[Finding]) -> None:
+    def record_findings(self, findings: Sequence[Finding]) -> None:
         """Note what an audit found, and what of it warns.
 
         Raises:

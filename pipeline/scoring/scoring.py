@@ -21,7 +21,7 @@ from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, stage_one_partition
 from pipeline.errors import FunnelError
 from pipeline.features.eligible import select_eligible
-from pipeline.features.features import features, planned_context
+from pipeline.features.features import compute_features, planned_context
 from pipeline.features.known_users import publish_state_if_due, read_known_users
 from pipeline.features.samples import is_sampled, publish_sample
 from pipeline.runs.context import Context, code_version
@@ -66,7 +66,7 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
             count = spine.count()
             if not count:
                 raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
-            inputs = features(context, run, spine, first=ds, last=ds)
+            inputs = compute_features(context, run, spine, first=ds, last=ds)
             staged = stage_predictions(context, run, inputs, path, users=count)
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
     return staged.files

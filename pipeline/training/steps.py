@@ -12,7 +12,7 @@ import numpy as np
 from model import Bundle
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
-from pipeline.features.examples import examples
+from pipeline.features.examples import build_examples
 from pipeline.models.promotion import Verdict
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.record import Counts, StageRun, recorded
@@ -37,7 +37,7 @@ def train(context: Context, as_of: date, *, on_progress: OnProgress | None = Non
     Raises:
         FunnelError: a step failed; nothing is registered unless all steps before succeeded.
     """
-    examples(context, as_of)
+    build_examples(context, as_of)
     version = fit_candidate(context, as_of, on_progress=on_progress)
     evaluate(context, version)
     register(context, version)

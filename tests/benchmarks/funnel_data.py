@@ -212,7 +212,7 @@ def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
     """Load a range of dates, build the examples as of its last, and split them."""
     from pipeline.config.settings import load
     from pipeline.dates import DateRange
-    from pipeline.features.examples import examples
+    from pipeline.features.examples import build_examples
     from pipeline.nights import load_history
     from pipeline.runs.context import Context
 
@@ -220,7 +220,7 @@ def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
     config.write_text(text, encoding="utf-8")
     settings = load(config)
     load_history(Context(settings), DateRange(first, last))
-    examples(Context(settings), last)
+    build_examples(Context(settings), last)
     table = Context(settings).warehouse.arrow("examples", first=last, last=last)
     return _parted(company.name, table, settings, last)
 

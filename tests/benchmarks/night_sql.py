@@ -33,7 +33,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.templates import render
 from pipeline.features.features import activity_reach
-from pipeline.ingest.landing import mapped_events
+from pipeline.ingest.landing import map_events
 from pipeline.ingest.source import source_rows
 from pipeline.runs.context import Context
 from pipeline.warehouse.columns import profile_columns
@@ -186,7 +186,7 @@ class Bench:
                 }
             },
             {
-                "source": self._written(name, mapped_events(rows, self.settings, dates)),
+                "source": self._written(name, map_events(rows, self.settings, dates)),
                 "known": known
                 or self._written("none", self.spark.sql("SELECT '' AS event_id, current_date() AS landed_on LIMIT 0")),
             },

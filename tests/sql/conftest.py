@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.engines.spark import session
+from pipeline.engines.spark import open_session
 
 ZONE = "spark.sql.session.timeZone"
 
@@ -16,6 +16,6 @@ def spark_in(make_company: Callable) -> Iterator[Callable[[ZoneInfo], SparkSessi
     """The shared session as a funnel of a zone starts it; the zone it had before is put back."""
     active = SparkSession.getActiveSession()
     before = active.conf.get(ZONE) if active else None
-    yield lambda zone: session(make_company(timezone=zone.key).settings)
+    yield lambda zone: open_session(make_company(timezone=zone.key).settings)
     if active and before:
         active.conf.set(ZONE, before)

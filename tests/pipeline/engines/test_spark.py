@@ -39,7 +39,7 @@ def test_a_night_of_many_users_optimises_as_a_load_does(
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(contexts, "MANY_USERS", 3)
-    monkeypatch.setattr(spark, "session", lambda settings, *, is_bulk: asked.append(is_bulk))
+    monkeypatch.setattr(spark, "open_session", lambda settings, *, is_bulk: asked.append(is_bulk))
     for day, known in zip((date(2026, 1, 1), date(2026, 1, 8)), users, strict=False):
         publish(company, "known_users", day, [{"user_id": f"user-{each}"} for each in range(known)])
     _ = company.context(is_bulk=is_bulk).spark

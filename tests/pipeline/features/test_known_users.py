@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.engines.duckdb import run_locally
-from pipeline.features.known_users import STATE_NIGHTS, parameters, publish_state_if_due, read_known_users
+from pipeline.features.known_users import STATE_NIGHTS, known_users_parameters, publish_state_if_due, read_known_users
 from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
@@ -117,7 +117,7 @@ def test_a_user_s_time_zone_is_the_last_word_on_it_and_no_feature(make_company: 
     assert {name: row["time_zone"] for name, row in found.items()} == later
     assert states(company) == {D1}
     connection = connect(company.settings, "users, activity")
-    local = run_locally(connection, "known_users", **parameters(company.settings, D2), has_earlier=False)
+    local = run_locally(connection, "known_users", **known_users_parameters(company.settings, D2), has_earlier=False)
     assert {row[local.columns.index("user_id")]: row for row in local.fetchall()} == {
         name: tuple(row[column] for column in local.columns) for name, row in found.items()
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import FunnelError
-from pipeline.ingest.arrivals import days_delivered, missing
+from pipeline.ingest.arrivals import days_delivered, find_missing
 from tests.support.company import Company
 
 DAY = date(2026, 3, 1)
@@ -15,24 +15,24 @@ DAY = date(2026, 3, 1)
 
 def test_a_day_has_come_once_events_and_users_are_there(company: Company) -> None:
     events, users = (company.folder / "source" / kind / DAY.isoformat() for kind in ("events", "users"))
-    assert missing(company.settings, DAY) == f"source.events.path: nothing at {events}"
+    assert find_missing(company.settings, DAY) == f"source.events.path: nothing at {events}"
     company.land(DAY)
-    assert missing(company.settings, DAY) is None
+    assert find_missing(company.settings, DAY) is None
     (users / "part-0.parquet").unlink()
-    assert missing(company.settings, DAY) == f"source.users.path: nothing at {users}"
-    assert "2026-03-02" in (missing(company.settings, DAY + timedelta(days=1)) or "")
+    assert find_missing(company.settings, DAY) == f"source.users.path: nothing at {users}"
+    assert "2026-03-02" in (find_missing(company.settings, DAY + timedelta(days=1)) or "")
 
 
 def test_a_folder_that_is_being_written_has_not_come(company: Company) -> None:
     company.land(DAY)
     folder = company.folder / "source" / "events" / DAY.isoformat()
     (folder / "_temporary").mkdir()
-    assert missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
+    assert find_missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
     (folder / "_temporary").rmdir()
-    assert missing(company.settings, DAY) is None
+    assert find_missing(company.settings, DAY) is None
     (folder / "part-0.parquet").rename(folder / ".part-0.parquet.crc")
     (folder / "_SUCCESS").touch()
-    assert missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
+    assert find_missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
 
 
 def test_a_marker_is_waited_for_where_one_is_named(make_company: Callable[..., Company]) -> None:
@@ -40,41 +40,41 @@ def test_a_marker_is_waited_for_where_one_is_named(make_company: Callable[..., C
     company = make_company(replace={'path = "source/events/{ds}"': marked})
     company.land(DAY)
     marker = company.folder / "source" / "events" / DAY.isoformat() / "_SUCCESS"
-    assert missing(company.settings, DAY) == f"source.events.ready: nothing at {marker}"
+    assert find_missing(company.settings, DAY) == f"source.events.ready: nothing at {marker}"
     marker.touch()
-    assert missing(company.settings, DAY) is None
+    assert find_missing(company.settings, DAY) is None
 
 
 def test_a_pattern_is_there_once_something_fits_it(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'path = "source/events/{ds}"': 'path = "source/events/{ds}/*.csv"'})
     company.land(DAY)
     folder = company.folder / "source" / "events" / DAY.isoformat()
-    assert missing(company.settings, DAY) == f"source.events.path: nothing at {folder}/*.csv"
+    assert find_missing(company.settings, DAY) == f"source.events.path: nothing at {folder}/*.csv"
     (folder / "a.csv").touch()
-    assert missing(company.settings, DAY) is None
+    assert find_missing(company.settings, DAY) is None
 
 
 def test_what_is_not_cut_by_day_is_there_at_any_time(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={"events/{ds}": "events.parquet", "users/{ds}": "users.parquet"})
-    assert missing(company.settings, DAY) is None
+    assert find_missing(company.settings, DAY) is None
     assert days_delivered(company.settings) == []
 
 
 def test_an_address_is_looked_at_through_its_file_system(tmp_path: Path, make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'"source/events/{ds}"': f'"file://{tmp_path}/far/{{ds}}"'})
-    assert missing(company.settings, DAY) == f"source.events.path: nothing at file://{tmp_path}/far/{DAY}"
+    assert find_missing(company.settings, DAY) == f"source.events.path: nothing at file://{tmp_path}/far/{DAY}"
     folder = tmp_path / "far" / DAY.isoformat()
     folder.mkdir(parents=True)
-    assert "source.events.path: nothing at" in (missing(company.settings, DAY) or "")
+    assert "source.events.path: nothing at" in (find_missing(company.settings, DAY) or "")
     (folder / "part-0.parquet").touch()
     company.land(DAY)
-    assert missing(company.settings, DAY) is None
+    assert find_missing(company.settings, DAY) is None
 
 
 def test_an_address_that_cannot_be_looked_at_is_one_line(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'"source/events/{ds}"': '"ftp://host/{ds}"'})
     with pytest.raises(FunnelError, match=rf"source.events.path: ftp://host/{DAY} cannot be looked at: .*ftp"):
-        missing(company.settings, DAY)
+        find_missing(company.settings, DAY)
 
 
 @pytest.mark.parametrize("path", ["source/events/{ds}", "source/events/day={ds}/*.parquet", "source/{ds}.csv"])

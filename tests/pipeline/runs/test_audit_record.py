@@ -26,7 +26,7 @@ class TestTheRecord:
 
     def test_of_a_run_that_went_well(self, company: Company) -> None:
         with recorded(company.context(run_id="night"), "score", DateRange(DAY - timedelta(days=2), DAY)) as run:
-            run.judge([WARNS, HOLDS])
+            run.record_findings([WARNS, HOLDS])
         rows = company.rows("audits", without=["checked_at"])
         assert [(row["ds"], row["run_id"]) for row in rows] == [(DAY, "night")] * 2
         assert {(row["columns"], row["severity"], row["status"], row["observed"]) for row in rows} == {
@@ -41,7 +41,7 @@ class TestTheRecord:
             pytest.raises(AuditError, match=told),
             recorded(company.context(), "score", DateRange(DAY, DAY)) as run,
         ):
-            run.judge([HOLDS, STOPS, WARNS])
+            run.record_findings([HOLDS, STOPS, WARNS])
         assert sorted(row["status"] for row in company.rows("audits")) == ["failed", "ok", "warning"]
         assert [row["status"] for row in company.rows("runs")] == ["failed"]
 
@@ -59,7 +59,7 @@ class TestTheRecord:
             pytest.raises(AuditError, match="audit of people failed"),
             recorded(context, "score", DateRange(DAY, DAY)) as run,
         ):
-            run.judge([STOPS])
+            run.record_findings([STOPS])
         assert written == ["runs"]
 
 

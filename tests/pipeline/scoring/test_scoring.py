@@ -13,7 +13,7 @@ import pytest
 from model import Bundle
 from pipeline.config.settings import load
 from pipeline.dates import DateRange
-from pipeline.features.examples import examples
+from pipeline.features.examples import build_examples
 from pipeline.features.samples import is_sampled
 from pipeline.models.registry import Registry
 from pipeline.monitoring.monitor import monitor
@@ -185,7 +185,7 @@ class TestLender:
         spark.catalog.clearCache()
         other = spark.range(3).cache()
         load_history(lender.company.context(), DateRange(NEXT_NIGHT, NEXT_NIGHT))
-        examples(lender.company.context(), TRAINED)
+        build_examples(lender.company.context(), TRAINED)
         lender.score(NIGHT)
         assert other.storageLevel.useMemory
         other.unpersist()
