@@ -34,7 +34,7 @@ from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.templates import render
 from pipeline.features.features import activity_reach
 from pipeline.ingest.landing import map_events
-from pipeline.ingest.source import source_rows
+from pipeline.ingest.source import read_source
 from pipeline.runs.context import Context
 from pipeline.warehouse.columns import profile_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
@@ -172,7 +172,7 @@ class Bench:
 
     def _classify(self, name: str, dates: DateRange) -> Query:
         source = self.settings.source.events
-        rows = source_rows(self.spark, self.settings, "events", dates)
+        rows = read_source(self.spark, self.settings, "events", dates)
         assert rows is not None
         before = dates.first - timedelta(days=1)
         known = self._files("events", dates.first - timedelta(days=source.lookback_days), before)
