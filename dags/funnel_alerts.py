@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
-from funnel_tasks import load_settings, night_of
+from funnel_tasks import StageFailed, StageFailedTransiently, load_settings, night_of
 
 from pipeline.errors import FunnelError, describe_error
 
@@ -23,17 +23,15 @@ def alert_failure(context: Mapping[str, Any]) -> None:
     """Send one line with the task, its night, the cause, and links to report and log. An `on_failure_callback`."""
     configuration = load_settings()
     task, run = context["ti"], context["dag_run"]
-    cause = describe_error(context.get("exception") or RuntimeError("unknown cause; see the log"))
-    parts = [f"{run.dag_id} failed: {cause}"]
-    if run.dag_id == "funnel_nightly":
-        night = night_of(run.data_interval_start, configuration.zone)
-        # A stage's own error names stage and night; any other exception does not.
-        if night not in cause:
-            parts = [f"{run.dag_id} failed: {task.task_id} {night}: {cause}"]
-        parts.append(f"report: {report_url(night)}")
-    elif not cause.startswith(task.task_id):
-        parts = [f"{run.dag_id} failed: {task.task_id}: {cause}"]
-    send_alert(" | ".join([*parts, f"log: {task.log_url}"]), configuration.operations.webhook_connection)
+    night = night_of(run.data_interval_start, configuration.zone) if run.dag_id == "funnel_nightly" else ""
+    error = context.get("exception") or RuntimeError("unknown cause; see the log")
+    cause = describe_error(error)
+    if not isinstance(error, StageFailed | StageFailedTransiently):
+        cause = f"{f'{task.task_id} {night}'.strip()}: {cause}"
+    parts = [f"{run.dag_id} failed: {cause}", f"log: {task.log_url}"]
+    if night:
+        parts.insert(1, f"report: {report_url(night)}")
+    send_alert(" | ".join(parts), configuration.operations.webhook_connection)
 
 
 def alert_late(context: Mapping[str, Any]) -> None:

@@ -66,24 +66,29 @@ def make_default_args(configuration: Settings, *, on_failure: Callable[[Mapping[
     }
 
 
-@contextmanager
-def fail_in_one_line(where: str) -> Iterator[None]:
-    """Fail the task with the one line of a FunnelError, without a traceback.
+class StageFailed(AirflowFailException):
+    """A failure that no retry would fix; the message begins with the stage and its date."""
 
-    Args:
-        where: stage and date, put before a line that does not name them.
+
+class StageFailedTransiently(AirflowException):
+    """A failure that Airflow retries; the message begins with the stage and its date."""
+
+
+@contextmanager
+def fail_in_one_line(stage: str, day: str = "") -> Iterator[None]:
+    """Fail the task with the one line of a FunnelError, without a traceback; stage and day are put before it.
 
     Raises:
-        AirflowFailException: for a FunnelError, which no retry would fix.
-        AirflowException: for a TransientError, which Airflow retries.
+        StageFailed: for a FunnelError.
+        StageFailedTransiently: for a TransientError.
     """
     try:
         yield
     except FunnelError as error:
-        line = str(error) if str(error).startswith(where.split()[0]) else f"{where}: {error}"
+        line = str(error) if error.stage == stage else f"{f'{stage} {day}'.strip()}: {error}"
         # Logged too: the log page folds an exception's message away under its traceback.
         log.error(line)
-        kind = AirflowException if isinstance(error, TransientError) else AirflowFailException
+        kind = StageFailedTransiently if isinstance(error, TransientError) else StageFailed
         raise kind(line) from None
 
 

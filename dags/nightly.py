@@ -60,7 +60,7 @@ def wait(night: str, run: str) -> bool:
     from pipeline.runs.record import recorded
 
     context = get_current_context()
-    with fail_in_one_line(f"wait {night}"):
+    with fail_in_one_line("wait", night):
         day = _parse_day(night)
         until = datetime.combine(day + timedelta(days=1), time(), SETTINGS.zone)
         until += timedelta(hours=OPERATIONS.source_wait_hours)
@@ -105,7 +105,7 @@ def ingest(night: str, run: str) -> None:
     """Land the day's source: `events`, `users` and `quarantine`."""
     from pipeline.ingest.ingest import ingest
 
-    with fail_in_one_line(f"ingest {night}"):
+    with fail_in_one_line("ingest", night):
         day = _parse_day(night)
         ingest(make_context(SETTINGS, run), DateRange(day, day))
 
@@ -115,7 +115,7 @@ def activity(night: str, run: str) -> None:
     """Rebuild the day's tiles in `activity` from its events."""
     from pipeline.ingest.activity import build_activity
 
-    with fail_in_one_line(f"activity {night}"):
+    with fail_in_one_line("activity", night):
         day = _parse_day(night)
         build_activity(make_context(SETTINGS, run), DateRange(day, day))
 
@@ -125,7 +125,7 @@ def score(night: str, run: str, model: str) -> list[str]:
     """Score every eligible user with `model`, else the champion as of the night, into audited but unpublished files."""
     from pipeline.scoring.scoring import stage_scores
 
-    with fail_in_one_line(f"score {night}"):
+    with fail_in_one_line("score", night):
         return list(stage_scores(make_context(SETTINGS, run), _parse_day(night), model=model or None))
 
 
@@ -134,7 +134,7 @@ def publish(night: str, run: str, files: list[str]) -> None:
     """Publish the audited files as the night's partition of `user_scores`, in one commit."""
     from pipeline.scoring.scoring import publish_scores
 
-    with fail_in_one_line(f"publish {night}"):
+    with fail_in_one_line("publish", night):
         publish_scores(make_context(SETTINGS, run), _parse_day(night), files)
 
 
@@ -143,7 +143,7 @@ def monitor(night: str, run: str) -> None:
     """Write the night's figures to `metrics`; fail if one is past a stop of `[monitoring.thresholds]`."""
     from pipeline.monitoring.monitor import monitor
 
-    with fail_in_one_line(f"monitor {night}"):
+    with fail_in_one_line("monitor", night):
         monitor(make_context(SETTINGS, run), _parse_day(night))
 
 
@@ -160,7 +160,7 @@ def report(night: str, run: str) -> None:
     """Write the night's report, even if the night failed."""
     from pipeline.report.report import report
 
-    with fail_in_one_line(f"report {night}"):
+    with fail_in_one_line("report", night):
         log.info("report: %s", report(make_context(SETTINGS, run), _parse_day(night)))
 
 

@@ -72,7 +72,7 @@ def train(as_of: str, run: str) -> str:
     """Fit a model and log its parameters, figures, plots and bundle to MLflow; return its version."""
     from pipeline.training.steps import fit_candidate
 
-    with fail_in_one_line(f"train {as_of}"):
+    with fail_in_one_line("train", as_of):
         return fit_candidate(make_context(_apply_parameters(), run), _parse_day(as_of))
 
 
@@ -81,7 +81,7 @@ def evaluate(as_of: str, run: str, version: str) -> str:
     """Evaluate the candidate and the champion on the same later days; return the candidate's version."""
     from pipeline.training.steps import evaluate
 
-    with fail_in_one_line(f"evaluate {as_of}"):
+    with fail_in_one_line("evaluate", as_of):
         verdict = evaluate(make_context(SETTINGS, run), version)
         log.info("%s: %s", version, verdict.reason)
         return version
@@ -92,7 +92,7 @@ def register(as_of: str, run: str, version: str) -> str:
     """Add the candidate to the registry; return its version."""
     from pipeline.training.steps import register
 
-    with fail_in_one_line(f"register {as_of}"):
+    with fail_in_one_line("register", as_of):
         register(make_context(SETTINGS, run), version)
         return version
 
@@ -102,7 +102,7 @@ def promote(as_of: str, run: str, version: str) -> None:
     """Make the candidate champion, or skip the task with the reason for refusal."""
     from pipeline.training.steps import promote
 
-    with fail_in_one_line(f"promote {as_of}"):
+    with fail_in_one_line("promote", as_of):
         verdict = promote(make_context(SETTINGS, run), version)
         if not verdict.promoted:
             raise AirflowSkipException(f"{version} is not promoted: {verdict.reason}")

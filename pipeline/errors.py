@@ -2,7 +2,15 @@
 
 
 class FunnelError(Exception):
-    """Bad input, configuration or environment. The message is one line: what, where, what to do."""
+    """Bad input, configuration or environment. The message is one line: what, where, what to do.
+
+    Args:
+        stage: the stage that failed, if the message begins with it and its dates.
+    """
+
+    def __init__(self, message: str, *, stage: str | None = None) -> None:
+        super().__init__(message)
+        self.stage = stage
 
 
 class ConfigError(FunnelError):

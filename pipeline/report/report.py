@@ -54,7 +54,7 @@ def report(context: Context, ds: date) -> str:
             night = read_night(settings, connection, ds)
             page = _render(night, [section for build in SECTIONS if (section := build(night))])
     except duckdb.Error as error:
-        raise FunnelError(f"report {ds}: {str(error).strip().splitlines()[0]}") from error
+        raise FunnelError(f"report {ds}: {str(error).strip().splitlines()[0]}", stage="report") from error
     path = f"{settings.resolve(settings.reports.path).rstrip('/')}/{ds}.html"
     write_atomically(path, page.encode(), what=f"the report {path}", see="[reports] path")
     context.notify(f"report    {ds}  {path}")

@@ -94,9 +94,9 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
         with suppress(Exception):
             _write_audits(context, run)
         if isinstance(error, FunnelError):
-            raise type(error)(f"{stage} {dates}: {error}") from error
+            raise type(error)(f"{stage} {dates}: {error}", stage=stage) from error
         if kind := _spark_failure(error):
-            raise kind(f"{stage} {dates}: Spark: {message}") from error
+            raise kind(f"{stage} {dates}: Spark: {message}", stage=stage) from error
         raise
     seconds = time.monotonic() - clock
     _write_audits(context, run)

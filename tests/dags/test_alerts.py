@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, TransientError
 from tests.dags.server import Webhook
 from tests.support.company import Company
 
@@ -45,7 +45,7 @@ def failed(task_id: str, error: Exception | None, *, dag_id: str = "funnel_night
 
 @pytest.mark.parametrize(
     ("error", "cause"),
-    [(FunnelError("score 2026-03-01: no model"), "no model"), (KeyError("age"), "'age'"), (None, "see the log")],
+    [(KeyError("age"), "'age'"), (None, "see the log")],
 )
 def test_a_failed_night_is_one_line_with_dag_stage_date_cause_report_and_log(
     alerts: ModuleType, hook: Webhook, error: Exception | None, cause: str
@@ -57,6 +57,17 @@ def test_a_failed_night_is_one_line_with_dag_stage_date_cause_report_and_log(
     assert failure.count("score 2026-03-01") == 1
     assert report == "report: https://airflow.example.com/funnelcast/reports/2026-03-01"
     assert log == "log: https://airflow.example.com/log"
+
+
+@pytest.mark.parametrize("error", [FunnelError("no model"), TransientError("no model")])
+def test_a_line_that_names_its_stage_is_sent_as_it_is(alerts: ModuleType, hook: Webhook, error: FunnelError) -> None:
+    from airflow.sdk.exceptions import AirflowException
+    from funnel_tasks import fail_in_one_line
+
+    with pytest.raises(AirflowException) as raised, fail_in_one_line("score", "2026-03-01"):
+        raise error
+    alerts.alert_failure(failed("score", raised.value))
+    assert hook.told[0].split(" | ")[0] == "funnel_nightly failed: score 2026-03-01: no model"
 
 
 def test_a_failed_training_is_one_line_without_a_report(alerts: ModuleType, hook: Webhook) -> None:

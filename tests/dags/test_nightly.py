@@ -256,15 +256,15 @@ def test_only_transient_errors_are_retried(import_dag: ImportDag, company: Compa
 
     fail_in_one_line = import_dag(company.config).fail_in_one_line
     line = r"^score 2026-03-01: no such column$"
-    with pytest.raises(AirflowFailException, match=line) as failure, fail_in_one_line("score 2026-03-01"):
+    with pytest.raises(AirflowFailException, match=line) as failure, fail_in_one_line("score", "2026-03-01"):
         raise FunnelError("no such column")
     assert failure.value.__suppress_context__
-    with pytest.raises(AirflowFailException, match=line), fail_in_one_line("score 2026-03-01"):
-        raise FunnelError("score 2026-03-01: no such column")
-    with pytest.raises(AirflowException, match="lost the race") as lost, fail_in_one_line("publish 2026-03-01"):
+    with pytest.raises(AirflowFailException, match=line), fail_in_one_line("score", "2026-03-01"):
+        raise FunnelError("score 2026-03-01: no such column", stage="score")
+    with pytest.raises(AirflowException, match="lost the race") as lost, fail_in_one_line("publish", "2026-03-01"):
         raise TransientError("lost the race")
     assert not isinstance(lost.value, AirflowFailException)
-    with pytest.raises(ConnectionError), fail_in_one_line("score 2026-03-01"):
+    with pytest.raises(ConnectionError), fail_in_one_line("score", "2026-03-01"):
         raise ConnectionError("the object store is busy")
 
 
