@@ -30,7 +30,8 @@ def airflow_environment(home: Path) -> dict[str, str]:
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
     """The minimal environment of a process that runs Airflow, free of the user's settings."""
     kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
-    return kept | {"HOME": str(home), "PYTHONWARNINGS": "ignore"} | airflow_environment(home) | more
+    ours = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    return kept | ours | airflow_environment(home) | more
 
 
 @pytest.fixture(scope="session")
