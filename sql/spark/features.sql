@@ -1,15 +1,15 @@
--- The features of every (user_id, as_of) of a spine; the one text for training and for scoring.
+-- The features of each (user_id, as_of) of a spine, for training and scoring alike.
 --
--- in   spine(user_id, as_of), distinct; a night's brings the attributes along, as of its one date
+-- in   spine(user_id, as_of), distinct; a night's spine includes the attributes, as of its one date
 --      activity(landed_on, user_id, event, event_date, n)
 --      users(landed_on, user_id, attributes), unless the spine has them
--- out  the spine with counts by event and window, days since each event, and the user's attributes
+-- out  user_id, as_of, the aggregates of the user's events, and the user's attributes
 --
--- The aggregates are declared in pipeline/config/features.py; each function has a macro here.
+-- The aggregates are declared in pipeline/config/features.py; a macro here computes each of their functions.
 --
--- Both clocks hold: a tile or a profile counts only if it landed, and its events happened, at or before as_of.
+-- Both clocks hold: activity counts only if it happened and landed by as_of, a profile only if it landed by then.
 {% set longest_window = aggregates.values() | map(attribute="window_days") | max %}
-{# The join below keeps to the longest window. #}
+{# The join below is limited to the longest window, so its aggregates need no condition on the date. #}
 {% macro is_counted(each) -%}
   a.event = '{{ each.event }}'
   {%- if each.window_days < longest_window %} AND a.event_date > date_sub(s.as_of, {{ each.window_days }}){% endif %}
@@ -27,7 +27,8 @@ latest AS (
   SELECT
     s.user_id,
     s.as_of,
-    max_by(struct({% for name in attributes %}u.{{ name }}{{ ", " if not loop.last }}{% endfor %}), u.landed_on) AS profile
+    max_by(struct({% for name in attributes %}u.{{ name }}{{ ", " if not loop.last }}{% endfor %}), u.landed_on)
+      AS profile
   FROM spine AS s
   LEFT JOIN users AS u ON u.user_id = s.user_id AND u.landed_on <= s.as_of
   GROUP BY s.user_id, s.as_of

@@ -37,8 +37,9 @@ reached AS (
     t.user_id,
     max(CASE WHEN a.event = 'exposure' THEN 1 ELSE 0 END) AS texted
     {% for stage in stages %}
-    , max(CASE WHEN a.event = '{{ stage.name }}' AND a.event_date <= t.send_on + {{ stage.window_days }} THEN 1 ELSE 0 END)
-      AS reached_{{ stage.name }}
+    , max(
+        CASE WHEN a.event = '{{ stage.name }}' AND a.event_date <= t.send_on + {{ stage.window_days }} THEN 1 ELSE 0 END
+      ) AS reached_{{ stage.name }}
     {% endfor %}
   FROM listed AS t
   JOIN activity AS a

@@ -1,13 +1,14 @@
 """`sql/README.md`: its columns are those of the code, and its code runs as printed."""
 
 import re
+from datetime import date
+from typing import Any
 
 import pytest
 
 from pipeline.analyst.connection import connect
 from pipeline.engines.views import all_views
 from pipeline.warehouse.tables import all_tables
-from tests.support.busy_warehouse import LAST
 from tests.support.company import Company
 from tests.support.nights import publish_scores
 from tests.support.places import ROOT
@@ -36,13 +37,20 @@ def test_a_view_describes_its_columns_and_no_others(name: str, company: Company)
     assert all(doc.endswith(".") for doc in docs.values())
 
 
-def test_its_code_runs_as_printed(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish_scores(company, LAST, {"ann": 0.25, "bob": 0.5})
+def test_its_code_runs_as_printed(
+    company: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_scores(company, date(2026, 4, 29), {"ann": 0.25, "bob": 0.5})
     monkeypatch.chdir(company.folder)
-    (python,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    names: dict[str, object] = {}
-    exec(python, names)
-    assert not names["bands"].empty  # type: ignore[attr-defined]
+    notebook, pyiceberg = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(notebook, names)
+    assert not names["bands"].empty
+    exec(pyiceberg, names)
+    assert sorted(names["newest"]["user_id"]) == ["ann", "bob"]
+    table = all_tables(company.settings)["user_scores"]
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in (table.about, *(column.doc for column in table.columns)))
     (sql,) = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
     with connect(company.settings, sql) as connection:
         assert [row[0] for row in connection.sql(sql).fetchall()] == ["bob", "ann"]
