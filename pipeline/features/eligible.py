@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 
 from pipeline.engines.spark import run_sql
 from pipeline.runs.context import Context
-from pipeline.warehouse.columns import profile_columns
+from pipeline.warehouse.tables import profile_columns
 
 
 def select_eligible(context: Context, known_users: DataFrame, ds: date) -> DataFrame:

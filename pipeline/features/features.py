@@ -9,7 +9,7 @@ from pipeline.config.settings import Settings
 from pipeline.engines.spark import run_sql
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
-from pipeline.warehouse.columns import profile_columns
+from pipeline.warehouse.tables import profile_columns
 
 
 def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:

@@ -21,7 +21,7 @@ from pipeline.engines.templates import render
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
 from pipeline.runs.record import StageRun
-from pipeline.warehouse.columns import profile_columns
+from pipeline.warehouse.tables import profile_columns
 from pipeline.warehouse.warehouse import Pinned
 
 STATE_NIGHTS = 7

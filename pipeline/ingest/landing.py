@@ -21,7 +21,7 @@ from pipeline.engines.spark import cached, run_sql
 from pipeline.ingest.source import LANDED, map_column, map_columns, read_source
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun
-from pipeline.warehouse.columns import profile_columns
+from pipeline.warehouse.tables import profile_columns
 
 
 @dataclass

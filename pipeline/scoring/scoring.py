@@ -28,7 +28,7 @@ from pipeline.runs.context import Context, code_version
 from pipeline.runs.publish import audit_staged, publish
 from pipeline.runs.record import Counts, StageRun, recorded
 from pipeline.scoring.predict import SAMPLED, predictor
-from pipeline.warehouse.columns import feature_columns
+from pipeline.warehouse.tables import feature_columns
 from pipeline.warehouse.warehouse import Pinned
 
 BANDS = 10

@@ -36,7 +36,7 @@ from pipeline.features.features import activity_reach
 from pipeline.ingest.landing import map_events
 from pipeline.ingest.source import read_source
 from pipeline.runs.context import Context
-from pipeline.warehouse.columns import profile_columns
+from pipeline.warehouse.tables import profile_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.night import Prepared, prepare
 from tests.benchmarks.tuning import markdown

@@ -44,7 +44,7 @@ from pipeline.config.features import context_names, declared_features
 from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.runs.context import Context
-from pipeline.warehouse.columns import feature_columns
+from pipeline.warehouse.tables import feature_columns
 from tests.benchmarks.harness import Timing, in_turns, write_report
 from tests.benchmarks.tuning import markdown
 

@@ -29,9 +29,8 @@ from pipeline.errors import ConfigError
 from pipeline.features.features import activity_reach, planned_context
 from pipeline.monitoring.baseline import comparable_features, steady_features
 from pipeline.training.inputs import model_features
-from pipeline.warehouse.columns import ARROW_TYPES, profile_columns
 from pipeline.warehouse.schema import Column
-from pipeline.warehouse.tables import all_tables
+from pipeline.warehouse.tables import ARROW_TYPES, all_tables, profile_columns
 from tests.support.company import Company
 
 EVENTS = ("exposure", "click", "register", "complete")

@@ -15,7 +15,7 @@ from pipeline.features.known_users import STATE_NIGHTS, known_users_parameters, 
 from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
-from pipeline.warehouse.columns import feature_columns
+from pipeline.warehouse.tables import feature_columns
 from tests.support.company import Company
 from tests.support.funnels import sms
 
