@@ -1,6 +1,6 @@
-"""The transformations in `sql/spark` on DuckDB, for what runs without Spark: the same text, in the other dialect.
+"""Runs the files of `sql/spark` on DuckDB, for what runs without Spark.
 
-sqlglot translates, so that what an exposure, a label or a known user is stays defined once.
+sqlglot translates them, so that an exposure, a label and a known user are each defined once.
 """
 
 from functools import cache
@@ -12,19 +12,19 @@ from pipeline.engines.templates import render
 
 
 def run_locally(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
-    """Run `sql/spark/<name>.sql` over the connection's tables and views, in its time zone; lazily, once read.
+    """Run `sql/spark/<name>.sql` lazily over the connection's tables and views, in its time zone.
 
     Args:
-        connection: has tables or views of the names that the file reads.
+        connection: has the tables or views that the file reads.
 
     Raises:
-        jinja2.UndefinedError: the file uses a parameter that was not given.
+        jinja2.UndefinedError: the file uses a parameter that is not given.
     """
-    return connection.sql(_for_duckdb(render(f"spark/{name}", **parameters)))
+    return connection.sql(_translate(render(f"spark/{name}", **parameters)))
 
 
 @cache
-def _for_duckdb(text: str) -> str:
+def _translate(text: str) -> str:
     import sqlglot
 
     (translated,) = sqlglot.transpile(text, read="spark", write="duckdb")

@@ -1,4 +1,4 @@
-"""One Spark session a process, reading pinned snapshots and staging files for a publish."""
+"""The process's one Spark session: reads pinned snapshots, runs the SQL files, stages files for a publish."""
 
 import os
 import shutil
@@ -26,30 +26,30 @@ PARTITION = "_partition"
 
 
 def open_session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
-    """The process's Spark session, made on first use with `properties`.
+    """The process's Spark session, started on first use with `properties`.
 
     Raises:
-        FunnelError: no Java, or Spark did not start.
+        FunnelError: there is no Java.
     """
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise FunnelError("Spark needs Java 17 or newer: no `java` on the PATH and JAVA_HOME is not set")
-    # Workers would otherwise take whatever `python3` the PATH has; a session made in Python reads the variable,
+    # Workers would otherwise run whatever `python3` is on the PATH. A session made in Python reads the variable,
     # spark-submit the property.
     os.environ.setdefault("PYSPARK_PYTHON", settings.spark.conf.get("spark.pyspark.python", sys.executable))
     builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
     for key, value in properties(settings, is_bulk=is_bulk).items():
         builder = builder.config(key, value)
-    # PySpark logs the Java trace of every analysis error beside raising it; the one line that we make of it is enough.
+    # PySpark logs the Java trace of every analysis error that it raises; our one line is enough.
     PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
     return builder.getOrCreate()
 
 
 def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
-    """Spark's properties: ours, then those of the configuration, which win.
+    """Spark's properties: ours, overridden by those of the configuration.
 
     Args:
-        is_bulk: let the driver's JVM optimise its code in full. Most of what a night of few users runs, it runs a few
-            times only, see `context.MANY_USERS`. To load 1.3 million events took the same with and without.
+        is_bulk: let the driver's JVM optimise its code fully. A night of few users runs most code only a few times,
+            see `context.MANY_USERS`.
     """
     log_config = (Path(__file__).parent / "log4j2.properties").as_uri()
     java_options = [
@@ -63,7 +63,7 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": settings.funnel.timezone,
-        # A value that does not parse becomes null and is quarantined with its row; ANSI mode would stop the night.
+        # An unparsable value becomes null, and its row is quarantined; in ANSI mode it would stop the night.
         "spark.sql.ansi.enabled": "false",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -75,17 +75,17 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
     }
 
 
-def frame_of(spark: SparkSession, pinned: Pinned) -> DataFrame:
-    """The rows of a pinned snapshot, with the table's columns even where old files lack some."""
+def read_pinned(spark: SparkSession, pinned: Pinned) -> DataFrame:
+    """The rows of a pinned snapshot, with all of the table's columns; those that old files lack are null."""
     schema = from_arrow_schema(pinned.schema)
     if not pinned.files:
         return spark.createDataFrame([], schema)
-    # Staged files lie in `_partition=…` folders; the recursive look-up keeps Spark from making a column of them.
+    # Staged files lie in `_partition=…` folders; a recursive look-up keeps Spark from turning these into a column.
     return spark.read.schema(schema).option("recursiveFileLookup", "true").parquet(*pinned.files)
 
 
 def run_sql(spark: SparkSession, name: str, views: Mapping[str, DataFrame], **parameters: Any) -> DataFrame:
-    """Run `sql/spark/<name>.sql` over named data frames."""
+    """Run `sql/spark/<name>.sql` over data frames, by the names that the file reads."""
     for view, frame in views.items():
         frame.createOrReplaceTempView(view)
     return spark.sql(render(f"spark/{name}", **parameters))
@@ -102,45 +102,44 @@ def cached(frame: DataFrame) -> Iterator[DataFrame]:
 
 
 def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[str] = ("user_id",)) -> Pinned:
-    """Write a frame as Parquet files of one partition each, in a fresh directory, invisible to readers.
+    """Write a frame as Parquet files in a fresh directory, each of one partition; readers do not see them yet.
 
-    The frame's columns are put in the table's order and types. The partition's column stays inside the files:
-    Iceberg reads a file's partition from it.
+    Columns take the table's order and types. The partition column stays in the files, where Iceberg reads it.
     """
     table = warehouse.tables[name]
     directory = warehouse.staging(name)
-    rows = _as_in(table, frame).withColumn(PARTITION, F.col(table.partition))
-    # Rebalancing keeps a small day in one file and cuts a large one into several.
+    rows = _conform(table, frame).withColumn(PARTITION, F.col(table.partition))
+    # Rebalancing keeps a small day in one file and splits a large one.
     spread = rows.hint("rebalance", PARTITION).sortWithinPartitions(PARTITION, *sort)
     spread.write.partitionBy(PARTITION).parquet(directory)
-    return Pinned(name, None, _staged_files(frame.sparkSession, directory), table.schema)
+    return Pinned(name, None, _list_staged(frame.sparkSession, directory), table.schema)
 
 
 def stage_one_partition(frame: DataFrame, warehouse: Warehouse, name: str, day: date, *, files: int) -> Pinned:
-    """Write a frame of one date as at most `files` files, its rows in the order they have: nothing is shuffled."""
+    """Write a frame of one date as at most `files` files; rows keep their order, nothing is shuffled."""
     table = warehouse.tables[name]
     directory = warehouse.staging(name)
-    _as_in(table, frame).coalesce(files).write.parquet(f"{directory}/{PARTITION}={day}")
-    return Pinned(name, None, _staged_files(frame.sparkSession, directory), table.schema)
+    _conform(table, frame).coalesce(files).write.parquet(f"{directory}/{PARTITION}={day}")
+    return Pinned(name, None, _list_staged(frame.sparkSession, directory), table.schema)
 
 
-def _as_in(table: Table, frame: DataFrame) -> DataFrame:
-    """The frame's columns in the table's order and types."""
+def _conform(table: Table, frame: DataFrame) -> DataFrame:
+    """Put the frame's columns in the table's order and types."""
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in from_arrow_schema(table.schema).fields))
 
 
 def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:
-    """Staged files with the columns and types they really have, for the audit."""
+    """Read staged files for the audit, with the columns and types that they really have."""
     if not staged.files:
-        return frame_of(spark, staged)
+        return read_pinned(spark, staged)
     return spark.read.option("recursiveFileLookup", "true").parquet(*staged.files)
 
 
-def _staged_files(spark: SparkSession, directory: str) -> tuple[str, ...]:
-    # Spark lists the files, since only it is sure to know the file system; an empty frame leaves no folder.
+def _list_staged(spark: SparkSession, directory: str) -> tuple[str, ...]:
+    # Listed by Spark, which surely knows the file system. An empty frame leaves no folder.
     try:
         found = spark.read.schema("_ string").option("recursiveFileLookup", "true").parquet(directory).inputFiles()
     except AnalysisException:
         return ()
-    # Spark lists escaped URIs, and nobody reads by them.
+    # Spark lists escaped URIs; readers take plain paths.
     return tuple(sorted(unquote(path) for path in found))

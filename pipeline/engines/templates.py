@@ -1,4 +1,4 @@
-"""Renders the SQL files: Jinja fills in stages, windows and dates; an unknown name is an error."""
+"""Renders the SQL files with Jinja: stages, windows, dates. An unknown name is an error."""
 
 from functools import cache
 from importlib.resources import files
@@ -11,14 +11,14 @@ def render(name: str, **parameters: Any) -> str:
     """The text of `sql/<name>.sql` with its parameters filled in.
 
     Raises:
-        jinja2.UndefinedError: the file uses a parameter that was not given.
+        jinja2.UndefinedError: the file uses a parameter that is not given.
     """
     text = files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
     return _environment().from_string(text).render(**parameters)
 
 
 def literal(value: str) -> str:
-    """A SQL string literal, for names that come from the configuration.
+    """Quote a name from the configuration as a SQL string.
 
     >>> literal("it's")
     "'it\\\\'s'"

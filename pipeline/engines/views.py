@@ -1,4 +1,4 @@
-"""The analysts' views, `sql/views/*.sql`: each one text that runs on DuckDB and on Spark SQL, over tables and views."""
+"""The analysts' views, `sql/views/*.sql`: each runs on DuckDB and on Spark SQL, over tables and other views."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,18 +18,17 @@ FOLDER = "views"
 
 @dataclass(frozen=True)
 class View:
-    """A view of one funnel. Columns follow `funnel.stages`."""
+    """A view of one funnel; its columns follow `funnel.stages`."""
 
     name: str
     settings: Settings
 
     @cached_property
     def sql(self) -> str:
-        """Its text, filled in once it is asked for: a query names few.
+        """Its text, rendered on first use with `stages`, the configuration's, and `event_names`, ours by the source's.
 
         Raises:
-            jinja2.UndefinedError: it uses what is neither `stages`, the configuration's in their order, nor
-                `event_names`, ours by the source's.
+            jinja2.UndefinedError: the file uses another parameter.
         """
         from pipeline.engines.templates import render
 
@@ -59,7 +58,7 @@ class View:
         return docs
 
     @property
-    def reads(self) -> frozenset[str]:
+    def sources(self) -> frozenset[str]:
         """The tables, views and common table expressions that it selects from."""
         code = re.sub(r"--.*", "", self.sql)
         return frozenset(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", code, re.IGNORECASE))
@@ -75,20 +74,20 @@ def _described_columns(sql: str) -> Iterator[tuple[str, str]]:
 
 
 def all_views(settings: Settings) -> Mapping[str, View]:
-    """Every view by name."""
+    """All views by name."""
     names = sorted(path.name.removesuffix(".sql") for path in files("sql").joinpath(FOLDER).iterdir())
     return {name: View(name, settings) for name in names}
 
 
 def with_dependencies(names: Iterable[str], views: Mapping[str, View]) -> Iterator[str]:
-    """The named tables and views and all that they read, each once and after what it reads."""
+    """The named tables and views and all that they read, each once and after its sources."""
     given: set[str] = set()
 
     def in_order(name: str) -> Iterator[str]:
         if name in given:
             return
         given.add(name)
-        for each in sorted(views[name].reads) if name in views else ():
+        for each in sorted(views[name].sources) if name in views else ():
             yield from in_order(each)
         yield name
 
@@ -97,13 +96,13 @@ def with_dependencies(names: Iterable[str], views: Mapping[str, View]) -> Iterat
 
 
 def create_views(spark: "SparkSession", settings: Settings) -> None:
-    """Temporary views in a Spark session: each table as it is now, pinned, and every view over them."""
-    from pipeline.engines.spark import frame_of
+    """Create temporary views in a Spark session: each table, pinned as it is now, and every analysts' view."""
+    from pipeline.engines.spark import read_pinned
     from pipeline.warehouse.warehouse import Warehouse
 
     warehouse = Warehouse.of(settings)
     for name in warehouse.tables:
-        frame_of(spark, warehouse.pin(name)).createOrReplaceTempView(name)
+        read_pinned(spark, warehouse.pin(name)).createOrReplaceTempView(name)
     views = all_views(settings)
     for name in with_dependencies(views, views):
         if name in views:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
-from pipeline.engines.spark import frame_of, run_sql, stage
+from pipeline.engines.spark import read_pinned, run_sql, stage
 from pipeline.engines.templates import render
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
@@ -57,7 +57,7 @@ def read_known_users(context: Context, run: StageRun, state: State | None, ds: d
     names = ("activity", "users") if context.settings.source.users else ("activity",)
     views = {name: run.read(name, first=first, last=ds) for name in names}
     if state:
-        views["earlier"] = frame_of(context.spark, run.record_input(state.pinned))
+        views["earlier"] = read_pinned(context.spark, run.record_input(state.pinned))
     sql = known_users_parameters(context.settings, ds) | {"has_earlier": state is not None}
     return run_sql(context.spark, "known_users", views, **sql)
 
@@ -67,7 +67,7 @@ def _newest_state(context: Context, ds: date) -> State | None:
     warehouse = context.warehouse
     for as_of in sorted(warehouse.row_counts("known_users", first=date.min, last=ds), reverse=True):
         pinned = warehouse.pin("known_users", first=as_of, last=as_of)
-        made_from = frame_of(context.spark, pinned).select("made_from").first()
+        made_from = read_pinned(context.spark, pinned).select("made_from").first()
         if made_from is not None and made_from[0] == _made_from(context, as_of):
             return State(as_of, pinned)
     return None

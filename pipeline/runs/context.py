@@ -1,4 +1,4 @@
-"""What every stage needs: configuration, warehouse, model registry and Spark, each opened once and only when used."""
+"""What every stage needs: configuration, warehouse, model registry and Spark, each opened once, on first use."""
 
 import uuid
 from collections.abc import Callable
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from pipeline.warehouse.warehouse import Warehouse
 
 MANY_USERS = 500_000
-"""Of a company with more, a night is worth optimising, too. Without and with it, 100,000 users took 60 and 92 s of the
-processors' time, a million 194 and 190 s, and 128 and 116 s from start to end."""
+"""A night of more users lets Spark's JVM optimise its code; a smaller one ends before that pays.
+
+`tests/benchmarks/results/night.md` has nights of both sizes.
+"""
 
 
 @dataclass
@@ -26,10 +28,10 @@ class Context:
 
     Args:
         settings: the configuration.
-        run_id: what all records of this run carry.
-        notify: takes one line at a time for the person or log that watches.
-        is_bulk: whether months of history are to be read, which pays for the time that Spark's JVM takes to optimise
-            its code, as the night of a company of `MANY_USERS` does; see `spark.properties`.
+        run_id: carried by all records of this run.
+        notify: takes one line at a time, for a person or a log.
+        is_bulk: whether months of history are read, which makes it worth letting Spark's JVM optimise its code, as it
+            is for a night of more than `MANY_USERS`; see `spark.properties`.
     """
 
     settings: "Settings"
@@ -56,14 +58,14 @@ class Context:
         return open_session(self.settings, is_bulk=self.is_bulk or self._has_many_users())
 
     def _has_many_users(self) -> bool:
-        """By the states of `known_users` at hand; a company's first night has none."""
-        known = self.warehouse.row_counts("known_users", first=date.min, last=date.max)
-        return max(known.values(), default=0) > MANY_USERS
+        """Whether any state in `known_users` has more than `MANY_USERS`; before the first night, none has."""
+        states = self.warehouse.row_counts("known_users", first=date.min, last=date.max)
+        return max(states.values(), default=0) > MANY_USERS
 
 
 @cache
 def code_version() -> str:
-    """The package's version, with the commit when it runs from a checkout."""
+    """The package's version, and the commit when run from a checkout."""
     import subprocess
     from importlib.metadata import version
 

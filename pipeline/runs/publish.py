@@ -12,18 +12,18 @@ from pipeline.runs.record import StageRun
 from pipeline.warehouse.warehouse import Pinned
 
 Check = Callable[[DataFrame], list[Finding]]
-"""Audits a frame."""
+"""Audits a frame and returns what it found."""
 
 
 def stage_audit_publish(
     context: Context, run: StageRun, name: str, frame: DataFrame, check: Check | None = None
 ) -> Pinned:
-    """Replace the run's dates of a table by a frame's rows, once they have been staged and have passed the audit.
+    """Stage a frame, audit the files, and make them the table's partitions of the run's dates.
 
     Returns: the published files.
 
     Raises:
-        AuditError: a critical expectation failed; the staged files are removed and the table is as it was.
+        AuditError: a critical expectation failed; the staged files are removed and the table is unchanged.
     """
     staged = stage(frame, context.warehouse, name)
     if check:
@@ -33,12 +33,12 @@ def stage_audit_publish(
 
 
 def audit_staged(context: Context, run: StageRun, staged: Pinned, check: Check) -> None:
-    """Check exactly the files that are staged; what is found goes into the run's record.
+    """Audit the staged files themselves, and record the findings with the run.
 
     Raises:
         AuditError: a critical expectation failed; the staged files are removed.
     """
-    # Cached: the checks of a million scores took 3.5 s of the cores' time then, and 6.1 s from the files.
+    # The audit reads the rows several times; the `audit` step in tests/benchmarks/results/scoring.md is the cached one.
     with cached(read_as_written(context.spark, staged)) as written:
         try:
             run.record_findings(check(written))
@@ -48,7 +48,7 @@ def audit_staged(context: Context, run: StageRun, staged: Pinned, check: Check) 
 
 
 def publish(context: Context, staged: Pinned, dates: DateRange, stage_name: str) -> int | None:
-    """Commit staged files as the table's partitions of `dates`; returns the snapshot readers now see."""
+    """Commit staged files as the table's partitions of `dates`; returns the snapshot that readers now see."""
     return context.warehouse.publish(
         staged.table,
         staged.files,

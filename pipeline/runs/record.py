@@ -1,4 +1,4 @@
-"""The record of every stage of every run: status, rows in and out, seconds, input snapshots, versions, audits."""
+"""The record of a stage's run: status, rows in and out, seconds, input snapshots, versions, audits."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Counts:
-    """Rows of one date: `rows_in` = `rows_out` + `duplicates` + `quarantined` where a stage rejects rows."""
+    """Rows of one date. In a stage that rejects rows, `rows_in` = `rows_out` + `duplicates` + `quarantined`."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -32,7 +32,7 @@ class Counts:
 
 @dataclass
 class StageRun:
-    """What a stage reads and reports while it runs; written to `runs` when it ends, one row a date, and to `audits`."""
+    """What a stage reads and reports. At its end it becomes one row a date in `runs`, and one a finding in `audits`."""
 
     context: Context
     stage: str
@@ -45,27 +45,27 @@ class StageRun:
     findings: list[Finding] = field(default_factory=list)
 
     def read(self, name: str, *, first: date | None = None, last: date | None = None) -> "DataFrame":
-        """A table's rows in [first, last] as a Spark frame, its snapshot recorded as an input."""
-        # Most stages run without Spark.
-        from pipeline.engines.spark import frame_of
+        """Read a table's rows in [first, last] as a Spark frame, and record the snapshot as an input."""
+        # Imported late, since most stages run without Spark.
+        from pipeline.engines.spark import read_pinned
 
-        return frame_of(self.context.spark, self.pin(name, first=first, last=last))
+        return read_pinned(self.context.spark, self.pin(name, first=first, last=last))
 
     def pin(self, name: str, *, first: date | None = None, last: date | None = None) -> Pinned:
-        """Pin a table's current files in [first, last], to be read by other means, and record the snapshot."""
+        """Pin a table's files in [first, last] for another reader, and record the snapshot as an input."""
         return self.record_input(self.context.warehouse.pin(name, first=first, last=last))
 
     def record_input(self, pinned: Pinned) -> Pinned:
-        """Record a snapshot that was pinned before; returns it."""
+        """Record a snapshot pinned earlier as an input; returns it."""
         if pinned.snapshot_id is not None:
             self.inputs[pinned.table] = pinned.snapshot_id
         return pinned
 
     def record_findings(self, findings: Sequence[Finding]) -> None:
-        """Note what an audit found, and what of it warns.
+        """Record an audit's findings, and their warnings.
 
         Raises:
-            AuditError: an expectation failed that may not.
+            AuditError: a critical expectation failed.
         """
         self.findings += findings
         self.warnings += require(findings)
@@ -77,10 +77,10 @@ class StageRun:
 
 @contextmanager
 def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRun]:
-    """Run a stage under record.
+    """Run a stage and record how it ended.
 
     Raises:
-        FunnelError: whatever the stage or Spark raised, with the stage and its dates in front.
+        FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates.
     """
     run = StageRun(context, stage, dates)
     started, clock = datetime.now(UTC), time.monotonic()
@@ -88,14 +88,14 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
         yield run
     except Exception as error:
         message = describe_error(error)
-        # The stage's own failure is the news, even when the record of it cannot be written either.
+        # The stage's own error is the one to report, even if recording it fails too.
         with suppress(Exception):
             _write(context, run, started, time.monotonic() - clock, status="failed", message=message)
         with suppress(Exception):
             _write_audits(context, run)
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}", stage=stage) from error
-        if kind := _spark_failure(error):
+        if kind := _classify_spark_error(error):
             raise kind(f"{stage} {dates}: Spark: {message}", stage=stage) from error
         raise
     seconds = time.monotonic() - clock
@@ -103,22 +103,22 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     _write(context, run, started, seconds, status="ok", message="")
     for warning in run.warnings:
         context.notify(f"warning: {stage} {dates}: {warning}")
-    context.notify(f"{stage:<9} {dates}  {_describe(run.total)}  {seconds:.1f} s")
+    context.notify(f"{stage:<9} {dates}  {_describe_rows(run.total)}  {seconds:.1f} s")
 
 
-def _spark_failure(error: Exception) -> type[FunnelError] | None:
-    """What Spark's complaint is to us; None for what is none, or is the trace of our own Python code in a worker."""
-    # Most stages run without Spark, and what it raises has it imported already.
+def _classify_spark_error(error: Exception) -> type[FunnelError] | None:
+    """The kind of FunnelError that an error of Spark's is; None for other errors and for our own code in a worker."""
+    # Imported late, since most stages run without Spark.
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import AnalysisException, PySparkException, PythonException
 
     if not isinstance(error, PySparkException | Py4JJavaError) or isinstance(error, PythonException):
         return None
-    # A query that does not fit will not fit later. A file that cannot be read or a full disk may pass.
+    # A wrong query stays wrong; an unreadable file or a full disk may pass.
     return FunnelError if isinstance(error, AnalysisException) else TransientError
 
 
-def _describe(total: Counts) -> str:
+def _describe_rows(total: Counts) -> str:
     text = f"{total.rows_out:,} rows"
     if total.duplicates or total.quarantined:
         text += f" of {total.rows_in:,} ({total.duplicates:,} duplicate, {total.quarantined:,} quarantined)"
@@ -147,7 +147,7 @@ def _write(context: Context, run: StageRun, started: datetime, seconds: float, *
 
 
 def _write_audits(context: Context, run: StageRun) -> None:
-    """One row an expectation; those of a range that was checked as one stand at its last date."""
+    """Write one row a finding; those of a range audited as a whole go to its last date."""
     shared = {"ds": run.dates.last, "checked_at": datetime.now(UTC), "run_id": context.run_id}
     if run.findings:
         context.warehouse.append("audits", [vars(finding) | shared for finding in run.findings])

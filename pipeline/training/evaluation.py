@@ -55,7 +55,7 @@ class LabelledExposures:
 def read_examples(context: Context, run: StageRun, as_of: date) -> LabelledExposures:
     """The exposures of `examples` as of a date, which the run then names as its input."""
     pinned = run.pin("examples", first=as_of, last=as_of)
-    table = context.warehouse.arrow_of(pinned)
+    table = context.warehouse.read_pinned(pinned)
     table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])
     columns = [table.column(f"label_{stage}") for stage in context.settings.funnel.stage_names]
     labels = np.column_stack([column.cast(pa.float32()).to_numpy(zero_copy_only=False) for column in columns])

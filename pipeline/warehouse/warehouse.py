@@ -138,9 +138,9 @@ class Warehouse:
 
     def arrow(self, name: str, *, first: date, last: date) -> pa.Table:
         """The current rows of [first, last] as an Arrow table, for what fits into memory."""
-        return self.arrow_of(self.pin(name, first=first, last=last))
+        return self.read_pinned(self.pin(name, first=first, last=last))
 
-    def arrow_of(self, pinned: Pinned) -> pa.Table:
+    def read_pinned(self, pinned: Pinned) -> pa.Table:
         """The rows of a pinned snapshot's files as an Arrow table, with the columns that the table has now.
 
         Raises:

@@ -99,7 +99,7 @@ def test_a_view_comes_after_all_that_it_reads(busy: Company) -> None:
     assert set(views) == set(VIEWS)
     order = list(with_dependencies(views, views))
     assert len(order) == len(set(order))
-    assert all(order.index(read) < order.index(name) for name in views for read in views[name].reads)
+    assert all(order.index(read) < order.index(name) for name in views for read in views[name].sources)
     assert list(with_dependencies(["latest_scores"], views)) == ["user_scores", "latest_scores"]
 
 
