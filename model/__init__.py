@@ -1,6 +1,6 @@
 """Multi-task models of a funnel: declare features, fit a table, score another.
 
-Needs torch, numpy, pyarrow, scikit-learn and safetensors; knows nothing of Spark, Airflow or the pipeline.
+Needs torch, numpy, pyarrow, scikit-learn and safetensors; does not depend on Spark, Airflow or the pipeline.
 """
 
 from model.bundle import Bundle, BundleError, FitMetrics, Predictions

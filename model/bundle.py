@@ -1,4 +1,4 @@
-"""A trained model as one folder: weights, features, calibration, figures, and what it was trained on."""
+"""A trained model as one folder: weights, features, calibration, metrics, and what it was trained on."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ WEIGHTS = "weights.safetensors"
 
 
 class BundleError(ValueError):
-    """A folder is not a bundle that this code can read or write; the message is one line with the reason."""
+    """A folder that this code cannot read or write as a bundle; the message gives the reason in one line."""
 
 
 class Predictions(NamedTuple):
-    """Probabilities, float64 (n, T): as the network gives them, and calibrated; values of a regression.
+    """Probabilities, raw and calibrated; of a regression, predicted values.
 
-    With the chain head neither ever rises from one stage to the next.
+    With the chain head, neither ever rises from one stage to the next.
+
+    **Shape**: ``raw`` and ``calibrated``, float64 (n, T).
     """
 
     raw: np.ndarray
@@ -48,12 +50,12 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class FitMetrics:
-    """One task's figures at training.
+    """One task's metrics on the held-out rows of its training.
 
-    The held-out rows are scored without their context; ``auc_in_context`` is of the same rows with it.
-    ``log_loss`` and ``ece`` (expected calibration error) are after calibration, cross-fitted; ``raw_``
-    before. ``calibration`` is identity, platt or isotonic. A figure is None where the held-out rows cannot
-    tell. A regression has ``rmse`` and ``r2`` instead, and no positives.
+    Held-out rows are scored without their context; ``auc_in_context`` is the AUC of the same rows with it.
+    ``log_loss`` and ``ece`` (expected calibration error) are of the calibrated scores, cross-fitted; ``raw_log_loss``
+    and ``raw_ece`` of the scores before calibration. ``calibration`` is identity, platt or isotonic. A metric is None
+    if the held-out rows do not determine it. A regression has ``rmse`` and ``r2`` instead, and no positives.
     """
 
     train_rows: int
@@ -73,7 +75,7 @@ class FitMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained model with all that is needed to score a table and to know where it came from."""
+    """A trained model, with everything needed to score a table and to tell where the model came from."""
 
     spec: FeatureSpec
     config: ModelConfig
@@ -90,24 +92,29 @@ class Bundle:
         return tuple(task.name for task in self.tasks)
 
     def predict(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Predictions:
-        """Score each row, with its context as the table gives it (null: unknown) or with all context hidden.
+        """Score each row, with its context as given in the table (null if unknown) or with all context hidden.
 
-        A calibrator keeps the order of a task's rows. Those of a chain are ordered among themselves too: of no
-        row is a stage's calibrated score above that of the stage before. Only a row that is surer to go on
-        than any held-out row was may have to be held down to it, out of its order.
+        Calibration preserves the order of a task's rows. With the chain head, a stage's calibrated score also never
+        exceeds that of the stage before. The one exception to the order: a row more certain to go on than any held-out
+        row may have to be capped at the score of the stage before.
 
-        Raises ValueError that names a missing or mistyped column.
+        Raises:
+            ValueError: A column is missing or has the wrong type; the message names it.
         """
         outputs = score(self.network, self.encode(table, hide_context=hide_context))
         return self.finish(outputs.numpy().astype(np.float64))
 
     def encode(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Encoded:
-        """The rows as tensors. Raises ValueError that names a missing or mistyped column."""
+        """Encode rows as tensors.
+
+        Raises:
+            ValueError: A column is missing or has the wrong type; the message names it.
+        """
         inputs = self.spec.encode(table)
         return self.spec.hide_context(inputs) if hide_context else inputs
 
     def finish(self, outputs: np.ndarray) -> Predictions:
-        """What the network's outputs, float64 (n, T), say."""
+        """Turn the network's outputs, float64 (n, T), into predictions."""
         binary = np.array([task.kind == "binary" for task in self.tasks])
         raw, calibrated = outputs.copy(), outputs.copy()
         for column in np.flatnonzero(binary).tolist():
@@ -123,17 +130,17 @@ class Bundle:
         return Predictions(raw, calibrated)
 
     def evaluate(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, TaskMetrics]:
-        """Each task's figures on the rows of a table whose ``label_<task>`` is not null."""
-        figures = {}
+        """Measure each task on the rows whose ``label_<task>`` is not null."""
+        metrics = {}
         for task, labels, raw, calibrated in self._iterate_labelled(table, hide_context):
             if task.kind == "binary":
-                figures[task.name] = TaskMetrics.measure(labels, raw=raw, calibrated=calibrated)
+                metrics[task.name] = TaskMetrics.measure(labels, raw=raw, calibrated=calibrated)
             else:
-                figures[task.name] = TaskMetrics.measure_values(labels, raw)
-        return figures
+                metrics[task.name] = TaskMetrics.measure_values(labels, raw)
+        return metrics
 
     def reliability(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, Reliability]:
-        """The reliability diagram of each binary task's calibrated scores on a table with labels."""
+        """Compute the reliability diagram of each binary task's calibrated scores on a labelled table."""
         return {
             task.name: reliability(labels, calibrated)
             for task, labels, _, calibrated in self._iterate_labelled(table, hide_context)
@@ -143,7 +150,7 @@ class Bundle:
     def _iterate_labelled(
         self, table: pa.Table, hide_context: bool
     ) -> Iterator[tuple[Task, np.ndarray, np.ndarray, np.ndarray]]:
-        """Per task: its known labels, and the raw and calibrated predictions of these rows."""
+        """Yield each task with its known labels and with the raw and calibrated predictions of those rows."""
         labels = Labels.read(table, [replace(task, sample_weight=None) for task in self.tasks])
         predictions = self.predict(table, hide_context=hide_context)
         for column, task in enumerate(self.tasks):
@@ -156,19 +163,19 @@ class Bundle:
             )
 
     def log_loss(self, table: pa.Table, *, hide_context: bool = False) -> dict[str, float | None]:
-        """Each task's calibrated log loss on a table with labels; None without a labelled row."""
+        """Measure each task's calibrated log loss on a labelled table; None without a labelled row."""
         evaluated = self.evaluate(table, hide_context=hide_context)
         return {task: metrics.log_loss for task, metrics in evaluated.items()}
 
     def save(self, directory: str | Path) -> None:
-        """Write the bundle. It is written beside its place and moved there whole: half a bundle is never
-        seen.
+        """Write the bundle to a temporary folder, then move it into place, so that no partial bundle is ever visible.
 
-        Raises BundleError if something is there already: a published model is not overwritten.
+        Raises:
+            BundleError: The folder exists; a published model is never overwritten.
         """
         directory = Path(directory)
         if directory.exists():
-            raise BundleError(f"{directory} exists already; a bundle is never overwritten")
+            raise BundleError(f"{directory} already exists; a bundle is never overwritten")
         unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.unfinished")
         unfinished.mkdir(parents=True)
         try:
@@ -201,7 +208,11 @@ class Bundle:
 
     @classmethod
     def load(cls, directory: str | Path) -> Bundle:
-        """Read a bundle, to score on the CPU. Raises BundleError for a damaged, foreign or newer one."""
+        """Read a bundle, ready to score on the CPU.
+
+        Raises:
+            BundleError: The bundle is damaged, is not a bundle, or has another format version.
+        """
         directory = Path(directory)
         manifest = _read_manifest(directory)
         try:
@@ -214,7 +225,7 @@ class Bundle:
             spec = FeatureSpec.from_dict(manifest["features"])
             config = ModelConfig(**manifest["model"])
             tasks = tuple(Task(**task) for task in manifest["tasks"])
-            with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and overwritten at once
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, only to be overwritten
                 network = build_model(spec, tasks, config)
             network.load_state_dict(safetensors.torch.load(weights))
             return cls(
@@ -234,7 +245,7 @@ class Bundle:
 
 
 def digest_manifest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest, but for the entry that holds it."""
+    """SHA-256 of a manifest, excluding the entry that holds it."""
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

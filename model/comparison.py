@@ -1,4 +1,4 @@
-"""Whether a shared model wins one task by losing another: each task against a model of its own."""
+"""Does a shared model improve one task at the expense of another? Each task against a model of its own."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Seesaw:
-    """Scores of the shared model and of each task's own model, (S, T): a row per seed, a column per task.
+    """Scores of the shared model and of each task's own model.
 
-    ``scores`` names each task's measure, "AUC" or "R²". The name is that of Tang et al., "Progressive Layered
-    Extraction (PLE)", RecSys 2020, section 1: one task improves at the expense of another.
+    The term is from Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, section 1: one task improves at
+    the expense of another. ``scores`` names each task's score, "AUC" or "R²".
+
+    **Shape**: ``shared`` and ``single`` (S, T), a row per seed and a column per task.
 
     >>> print(Seesaw(("click", "register"), ("AUC", "AUC"), (0, 1), shared=np.array([[0.76, 0.70], [0.75, 0.69]]),
     ...              single=np.array([[0.74, 0.75], [0.73, 0.74]])))
@@ -46,13 +48,13 @@ class Seesaw:
 
     @property
     def difference(self) -> np.ndarray:
-        """What sharing gains, (T,): the mean over seeds of shared minus single."""
+        """Gain from sharing, (T,): mean over seeds of shared minus single."""
         return (self.shared - self.single).mean(0)
 
     @property
     def interval(self) -> np.ndarray:
-        """Of the difference, (T, 2): Student's t over the paired differences of the seeds, at 95%."""
-        # Imported where it is used: it takes long, and training and scoring need none of it.
+        """95% confidence interval of the difference, (T, 2): Student's t over the seeds' paired differences."""
+        # Imported here because it is slow to import and neither training nor scoring needs it.
         from scipy.special import stdtrit
 
         seeds = len(self.seeds)
@@ -62,9 +64,9 @@ class Seesaw:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Per task, whether the shared model "wins", "loses", or, the interval having 0 in it, "undecided"."""
-        told = ["wins" if low > 0 else "loses" if high < 0 else "undecided" for low, high in self.interval]
-        return dict(zip(self.tasks, told, strict=True))
+        """Per task, whether the shared model "wins" or "loses"; "undecided" if the interval contains 0."""
+        verdicts = ["wins" if low > 0 else "loses" if high < 0 else "undecided" for low, high in self.interval]
+        return dict(zip(self.tasks, verdicts, strict=True))
 
     @property
     def winners(self) -> tuple[str, ...]:
@@ -72,12 +74,12 @@ class Seesaw:
 
     @property
     def losers(self) -> tuple[str, ...]:
-        """The tasks that would be better off with a model of their own."""
+        """The tasks that do better with a model of their own."""
         return tuple(task for task, verdict in self.verdicts.items() if verdict == "loses")
 
     @property
     def is_seesaw(self) -> bool:
-        """Whether a task loses while another one wins."""
+        """Whether one task wins while another loses."""
         return bool(self.winners and self.losers)
 
     def __str__(self) -> str:
@@ -90,10 +92,10 @@ class Seesaw:
         return f"{format_table(rows)}\n{self._conclusion()}"
 
     def _conclusion(self) -> str:
-        counts = [("wins", self.winners), ("loses", self.losers)]
-        told = " and ".join(f"{verdict} {', '.join(tasks)}" for verdict, tasks in counts if tasks)
-        found = "a seesaw" if self.is_seesaw else "no seesaw"
-        return f"{found} over {len(self.seeds)} seeds: sharing {told or 'decides nothing'}"
+        decided = [("wins", self.winners), ("loses", self.losers)]
+        effect = " and ".join(f"{verdict} {', '.join(tasks)}" for verdict, tasks in decided if tasks)
+        finding = "a seesaw" if self.is_seesaw else "no seesaw"
+        return f"{finding} over {len(self.seeds)} seeds: sharing {effect or 'decides nothing'}"
 
 
 def seesaw(
@@ -107,21 +109,22 @@ def seesaw(
     seeds: Iterable[int] = range(5),
     test: pa.Table | None = None,
 ) -> Seesaw:
-    """Train the shared model and each task's own model once a seed, and compare them task by task.
+    """Train the shared model and each task's own model once per seed, and compare them task by task.
 
-    Arguments are those of ``fit``. A task's own model is the architecture "single_task" with this task alone:
-    the same features, units and options, one network in place of the experts, and it stops early by its own
-    loss. Both are scored as ``fit`` measures held-out rows, context hidden: AUC, or R² of a regression, on
-    ``test`` or else on the held-out rows. Training stops by the latter, so that they flatter both; ``test``
-    flatters neither.
+    Takes the arguments of ``fit``, and seeds times (tasks + 1) trainings. A task's own model is the architecture
+    "single_task" with that task alone: the same features, units and options, a single network instead of the experts,
+    and early stopping on its own loss. Both are scored as ``fit`` measures held-out rows, context hidden: AUC, or R²
+    of a regression, on ``test`` or, without it, on the held-out rows. Those also stop training early, so they flatter
+    both models; ``test`` flatters neither.
 
-    The interval covers what training makes of chance, the first weights and the order of rows: would the next
-    seed say the same? It does not cover which rows there happen to be to train and to compare on. A small
-    ``test`` can favour one model at every seed, and more seeds do not help there. Nor is it widened for the
-    number of tasks: of twenty that gain nothing, one is expected to win or lose.
+    The interval covers the randomness of training, initial weights and row order: would the next seed agree? It does
+    not cover which rows happen to be there to train and compare on. A small ``test`` can favour one model at every
+    seed, and more seeds do not help against that. Nor is the interval widened for the number of tasks: of twenty
+    that gain nothing, one is expected to win or lose.
 
-    Takes seeds times (tasks + 1) trainings. Raises ValueError, before any work, for fewer than 2 distinct seeds,
-    for a task without two distinct labels to compare on, and for what ``fit`` refuses.
+    Raises:
+        ValueError: Before any work, for fewer than 2 distinct seeds, for a task without two distinct labels to compare
+            on, and for anything ``fit`` rejects.
     """
     made, drawn = as_tasks(tasks), _require_distinct(seeds)
     model, training = model or ModelConfig(), training or TrainConfig()
@@ -136,7 +139,7 @@ def seesaw(
             own = fit(
                 data,
                 features=features,
-                tasks=[replace(task, loss_weight=1.0)],  # there is no other loss to weigh it against
+                tasks=[replace(task, loss_weight=1.0)],  # no other loss to weigh it against
                 held_out=held_out[:, [column]] if isinstance(held_out, np.ndarray) else held_out,
                 model=own_model,
                 training=replace(config, stop_on=None),
@@ -154,9 +157,9 @@ def _require_distinct(seeds: Iterable[int]) -> tuple[int, ...]:
 
 def _read_scores(bundle: Bundle, test: pa.Table | None) -> np.ndarray:
     """Each task's AUC or R² (T,)."""
-    figures = bundle.metrics if test is None else bundle.evaluate(test, hide_context=True)
-    kept = [figures[task.name].auc if task.kind == "binary" else figures[task.name].r2 for task in bundle.tasks]
-    return np.array(kept, dtype=np.float64)
+    metrics = bundle.metrics if test is None else bundle.evaluate(test, hide_context=True)
+    scores = [metrics[task.name].auc if task.kind == "binary" else metrics[task.name].r2 for task in bundle.tasks]
+    return np.array(scores, dtype=np.float64)
 
 
 def _require_labels_to_compare_on(
@@ -165,7 +168,7 @@ def _require_labels_to_compare_on(
     test: pa.Table | None,
     tasks: Sequence[Task],
 ) -> None:
-    """What is wrong with ``data`` or ``held_out`` itself is for ``fit`` to say."""
+    """Leaves errors in ``data`` or ``held_out`` themselves for ``fit`` to report."""
     if test is not None:
         labels = Labels.read(test, [replace(task, sample_weight=None) for task in tasks])
         counted = labels.known
@@ -181,4 +184,4 @@ def _require_labels_to_compare_on(
         return
     for column, task in enumerate(tasks):
         if len(np.unique(labels.values[counted[:, column], column])) < 2:
-            raise ValueError(f"task {task.name!r} has no two distinct labels among the rows to compare models on")
+            raise ValueError(f"task {task.name!r} needs two distinct labels among the rows to compare models on")

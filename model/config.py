@@ -1,4 +1,4 @@
-"""Options of the model and of its training, checked when they are made."""
+"""Options of the model and of its training, validated on construction."""
 
 from __future__ import annotations
 
@@ -15,27 +15,39 @@ NumericEmbedding = Literal["none", "piecewise_linear", "periodic"]
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu"]
 
 INDEPENDENT_BY_DEFAULT = ("single_task", "aitm")
-"""Architectures published with a probability of its own for each task; the others get the chain by default."""
+"""Architectures published with an independent probability per task. The others default to the chain head."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network's shape. Units are the require_widths of a stack's hidden layers; none means no hidden layer.
+    """The shape of the network.
 
-    ``architecture``: how tasks share what they learn, one module each in ``model.network.architectures``.
-    ``head``: "chain" multiplies conditional probabilities along the funnel, "independent" leaves tasks
-    unrelated; by default the chain, but for "single_task" and "aitm".
+    Args:
+        architecture: How tasks share what they learn; see ``model.network.architectures``.
+        head: "chain" multiplies conditional probabilities along the funnel, "independent" leaves tasks unrelated.
+            Defaults to "chain", except for "single_task" and "aitm".
+        embedding_dim: Width of the embedding of a categorical value.
+        numeric_embedding: Adds a learned vector to every numeric feature, next to its value: from quantile bins
+            ("piecewise_linear") or from sines and cosines ("periodic").
+        numeric_embedding_dim: Width of that vector.
+        numeric_bins: Number of bins, or of sines and cosines, behind it.
+        experts: Number of experts; for "ple", of shared experts per level.
+        task_experts: Experts of each task's own per level; "ple" only.
+        levels: Extraction levels; "ple" only.
+        expert_units: Hidden widths of the experts or, without experts, of the bottom networks. Empty means no
+            hidden layer, here and in the next two.
+        gate_units: Hidden widths of the gates.
+        tower_units: Hidden widths of the task towers.
+        activation: Activation of every hidden layer.
+        dropout: Dropout rate after every hidden layer.
+        batch_norm: Whether hidden layers are batch-normalised.
+        init_std: Standard deviation of the normal distribution that initial weights and embeddings are drawn from.
+            None scales weights by the width of their input and keeps embeddings small.
+        l2_constraint: The weight alpha of the penalty on differences between bottoms; "l2_constrained" only.
+        calibrator_weight: Weight of the penalty on scores that rise along the funnel; "aitm" only.
 
-    ``expert_units`` shape the experts, or, where there are none, the bottom that tasks share or each of them
-    has. ``experts`` is their number, for "ple" that of the shared ones of each level; ``task_experts`` and
-    ``levels`` are for "ple" alone, ``l2_constraint`` (alpha) for "l2_constrained", ``calibrator_weight`` for
-    "aitm".
-
-    ``numeric_embedding`` gives every numeric feature a learned vector of ``numeric_embedding_dim`` beside its
-    value, from ``numeric_bins`` quantile bins or as many sines and cosines.
-
-    ``init_std``: weights and embeddings are drawn from a normal distribution of this deviation; None draws
-    them by the width of their input, embeddings small.
+    Raises:
+        ValueError: An option is out of range; the message names it, its value and what it takes.
 
     >>> ModelConfig(head="tree")
     Traceback (most recent call last):
@@ -69,7 +81,7 @@ class ModelConfig:
         require_one_of("numeric_embedding", self.numeric_embedding, get_args(NumericEmbedding))
         require_one_of("activation", self.activation, get_args(Activation))
         for name in ("expert_units", "gate_units", "tower_units"):
-            require_widths(self, name)
+            normalise_widths(self, name)
         require_counts(
             self, "embedding_dim", "numeric_embedding_dim", "numeric_bins", "experts", "task_experts", "levels"
         )
@@ -84,26 +96,35 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The defaults suit tables from a few thousand to some million rows.
+    """How to train. The defaults suit tables from a few thousand to a few million rows.
 
-    ``batch_size`` is the most rows a step takes; a small table is cut into more, smaller batches, so that an
-    epoch still makes enough steps to learn from. ``patience`` is the number of epochs without a better
-    held-out loss before training stops; the loss is ``stop_on``'s, one task's, or by default the mean over
-    tasks. ``context_dropout`` is the share of training rows, drawn anew each epoch, whose context is hidden;
-    ``unseen_share`` the share of categorical values shown as unseen, so that a value never met reads as an
-    average one.
+    Args:
+        seed: Seed of weights, row order and everything drawn during training.
+        batch_size: Maximum rows per step. A small table is split into more, smaller batches, so that an epoch
+            still takes enough steps to learn.
+        epochs: Maximum passes over the data.
+        learning_rate: AdamW's learning rate at its peak.
+        schedule: How the learning rate moves after the warm-up: "constant", or down to 0 at the last epoch, "linear"
+            or "cosine".
+        warmup: Share of all steps over which the learning rate rises linearly.
+        weight_decay: AdamW's weight decay.
+        l2_embedding: Multiple of the embeddings' sum of squares that is added to the loss.
+        l2_dense: The same for the weights of all layers.
+        clip_norm: Upper bound of the gradient's norm.
+        loss_weights: "fixed" uses each task's ``loss_weight``; "uncertainty" also learns a weight per task.
+        patience: Epochs without a better held-out loss before training stops.
+        stop_on: The task whose held-out loss counts for that; by default the mean over tasks.
+        context_dropout: Share of training rows, redrawn each epoch, whose context is hidden.
+        unseen_share: Share of categorical values shown as unseen in training, so that a value never seen reads as
+            an average one.
+        device: "auto" (CUDA if available) or any device name torch accepts.
+        precision: "bfloat16" runs the network under autocast; weights and losses stay float32. Far slower on a
+            processor without bfloat16 arithmetic.
+        compile: Passes the network through ``torch.compile``; pays off on a GPU or for hours of training.
+        shuffle_rows: Maximum rows held in memory for shuffling when a data set is streamed.
 
-    ``schedule`` moves the learning rate: "constant", or down to 0 at the last epoch by "linear" or "cosine",
-    in each case after a linear rise over the first ``warmup`` steps (a share of all). ``clip_norm`` bounds the
-    gradient's norm. ``weight_decay`` is AdamW's; ``l2_embedding`` and ``l2_dense`` add that multiple of the
-    sum of squares to the loss. ``loss_weights``: "fixed" takes each task's ``loss_weight``, "uncertainty"
-    learns them.
-
-    ``device`` is "auto" (CUDA where there is one) or any device torch knows. ``precision`` "bfloat16" runs
-    the network in autocast; weights and losses stay float32. A processor without products of bfloat16 trains
-    many times slower with it. ``compile`` hands the network to
-    ``torch.compile``: worth it on a GPU, or for hours of training. ``shuffle_rows`` bounds how many rows wait
-    in memory when a data set is streamed.
+    Raises:
+        ValueError: An option is out of range; the message names it, its value and what it takes.
 
     >>> TrainConfig(learning_rate=0)
     Traceback (most recent call last):
@@ -132,7 +153,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         is_seed = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed < 2**63
-        require(is_seed, "seed", self.seed, "a whole number from 0 up")
+        require(is_seed, "seed", self.seed, "a non-negative integer")
         require_counts(self, "batch_size", "epochs", "patience", "shuffle_rows")
         rate, clip = self.learning_rate, self.clip_norm
         require(is_number(rate) and rate > 0, "learning_rate", rate, "above 0")
@@ -150,16 +171,17 @@ class TrainConfig:
 
 
 def is_number(value: object) -> bool:
-    """A finite number; a boolean is none."""
+    """Whether a value is a finite number. A boolean is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_count(value: object) -> bool:
+    """Whether a value is a positive integer. A boolean is not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def require(holds: bool, name: str, value: object, wanted: str) -> None:
-    """Raises ValueError that names an option, its value and what it takes."""
+    """Raise ValueError unless ``holds``, naming an option, its value and what it takes."""
     if not holds:
         raise ValueError(f"{name} is {value!r}, not {wanted}")
 
@@ -170,7 +192,7 @@ def require_one_of(name: str, value: object, known: Collection[str]) -> None:
 
 def require_counts(config: object, *names: str) -> None:
     for name in names:
-        require(is_count(getattr(config, name)), name, getattr(config, name), "a whole number from 1 up")
+        require(is_count(getattr(config, name)), name, getattr(config, name), "a positive integer")
 
 
 def require_not_negative(config: object, *names: str) -> None:
@@ -179,8 +201,9 @@ def require_not_negative(config: object, *names: str) -> None:
         require(is_number(value) and value >= 0, name, value, "0 or above")
 
 
-def require_widths(config: object, name: str) -> None:
+def normalise_widths(config: object, name: str) -> None:
+    """Turn a list, as read from JSON, into a tuple."""
     value = getattr(config, name)
     fits = isinstance(value, tuple | list) and all(is_count(width) for width in value)
-    require(fits, name, value, "whole numbers from 1 up")
-    object.__setattr__(config, name, tuple(value))  # a list, as JSON gives it, is as good as a tuple
+    require(fits, name, value, "positive integers")
+    object.__setattr__(config, name, tuple(value))

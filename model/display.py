@@ -1,4 +1,4 @@
-"""Results as plain text and, where matplotlib is installed, as figures."""
+"""Results as plain text and, if matplotlib is installed, as figures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def name_score(task: Task) -> str:
-    """By what a task's models are compared."""
+    """Name the score by which a task's models are compared."""
     return "AUC" if task.kind == "binary" else "R²"
 
 
 def format_number(value: float, form: str) -> str:
-    """A number in a cell; a dash where it is NaN.
+    """Format a number for a table cell; a dash for NaN.
 
     >>> format_number(0.25, "+.1f"), format_number(math.nan, "+.1f")
     ('+0.2', '-')
@@ -27,7 +27,7 @@ def format_number(value: float, form: str) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Cells in columns, the first of them to the left and the others to the right; no line at the end.
+    """Align rows of cells: the first column to the left, the others to the right. No trailing newline.
 
     >>> print(format_table([["task", "AUC"], ["click", "0.75"]]))
     task    AUC
@@ -42,9 +42,10 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def create_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, apart from any that a notebook shows.
+    """Create a figure of this size in inches, unknown to pyplot, so that no notebook displays it by itself.
 
-    Raises ValueError where matplotlib is not installed.
+    Raises:
+        ValueError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

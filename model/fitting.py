@@ -1,4 +1,4 @@
-"""From a table to a bundle: check, encode, train, calibrate, measure."""
+"""From a table to a bundle: validate, encode, train, calibrate, measure."""
 
 from __future__ import annotations
 
@@ -41,24 +41,34 @@ def fit(
     on_progress: OnProgress | None = None,
     checkpoint: str | Path | None = None,
 ) -> Bundle:
-    """Train on a column per feature and a column ``label_<task>`` (0, 1, null; a number) per task.
+    """Train a model on a table or data set, then calibrate and measure it on held-out rows.
 
-    A table lies in memory, on the device; a ``pyarrow.dataset`` is streamed from its files each epoch. A null
-    label teaches nothing, to that task. ``held_out`` is kept from training, to stop early by, to calibrate and
-    to measure: either a table of later rows or, where ``data`` is a table, a mask of its labels, bool (n, T).
-    Without any, training runs all its epochs and the scores stay uncalibrated. Held-out rows are judged with
-    their context hidden, as a night scores users.
+    Args:
+        data: A column per feature and a column ``label_<task>`` per task: 0, 1 or null, or a number for a regression.
+            A null label teaches its task nothing. A table is held in memory, on the device; a ``pyarrow.dataset`` is
+            streamed from its files every epoch.
+        features: The features to read.
+        tasks: The tasks to learn, in funnel order; a bare name is a binary task.
+        held_out: Labels kept from training, for early stopping, calibration and metrics: a table of later rows or, if
+            ``data`` is a table, a mask of its labels, bool (n, T). Their context is hidden, as when users are scored
+            at night. Without them, training runs all its epochs and scores stay uncalibrated.
+        model: The shape of the network.
+        training: How to train it.
+        trained_on: Plain JSON values to store in the bundle.
+        on_progress: Called with a ``Progress`` a few times per second and at the end of each epoch.
+        checkpoint: A folder in which training keeps its state. Called again after a kill, ``fit`` resumes from there
+            and ends in the same weights.
 
-    The same data, configuration and device give the same bundle; torch's generators are left as they were.
-    ``trained_on`` is kept with the bundle and must be plain JSON values. ``checkpoint`` names a folder in which
-    training leaves where it stands: called again after a kill, ``fit`` goes on from there and ends in the same
-    weights.
+    Returns:
+        The bundle. The same data, configuration and device give the same bundle; torch's random state is left
+        untouched.
 
-    Raises ValueError, before any work, for an empty table, a missing or mistyped column, a wrong
-    ``held_out``, or a task without anything to learn from; TrainingError when a loss is no longer finite,
-    with a bundle of the last good weights where there are any.
+    Raises:
+        ValueError: Before any work, for an empty table, a missing or mistyped column, an invalid option or
+            ``held_out``, or a task with nothing to learn from.
+        TrainingError: A loss is no longer finite; carries a bundle of the last good weights, if any.
 
-    >>> from model.inputs.feature_spec import Numeric
+    >>> from model import Numeric
     >>> number = np.random.default_rng(0).normal(size=1000)
     >>> table = pa.table({"x": number, "label_click": (number > 1).astype(int)})
     >>> held_out = np.arange(1000)[:, None] >= 800
@@ -73,7 +83,7 @@ def fit(
     require(isinstance(training, TrainConfig), "training", training, "a TrainConfig")
     if training.stop_on is not None:
         require_one_of("stop_on", training.stop_on, [task.name for task in made])
-    trained_on = _require_plain_json(trained_on or {})
+    trained_on = _copy_plain_json(trained_on or {})
     device = pick_device(training.device)
     check_declared(features)
     _require_no_label_among(features, made)
@@ -81,34 +91,34 @@ def fit(
         prepared = prepare_table(data, held_out, features, made)
     else:
         prepared = prepare_dataset(data, held_out, features, made)
-    if training.stop_on is not None and not prepared.judges(training.stop_on):
+    if training.stop_on is not None and not prepared.has_held_out_labels(training.stop_on):
         raise ValueError(f"stop_on is {training.stop_on!r}, a task without a held-out label")
 
+    failure: TrainingError | None = None
     with seeded(training.seed, device):
         network = build_model(prepared.spec, made, model)
-        network.set_base_rates(prepared.first_guess())
+        network.set_base_rates(prepared.estimate_start())
         trainer = Trainer(
             network.to(device),
             prepared.spec,
-            prepared.source(training, device),
-            prepared.held_examples and prepared.held_examples.to(device),
+            prepared.build_source(training, device),
+            prepared.held_out_examples and prepared.held_out_examples.to(device),
             tasks=made,
-            base=prepared.base_losses().to(device),
+            base=prepared.compute_base_losses().to(device),
             config=training,
             on_progress=on_progress,
         )
-        failure: TrainingError | None = None
         try:
-            kept = None
+            saved = None
             if checkpoint is not None:
-                kept = Checkpoint(checkpoint, training=prepared.fingerprint(model, training))
-            trainer.run(kept)
+                saved = Checkpoint(checkpoint, training=prepared.compute_fingerprint(model, training))
+            trainer.run(saved)
         except TrainingError as error:
             if not trainer.has_good_weights:
                 raise
             failure = error
     network.cpu().eval()
-    untrained = Bundle(
+    uncalibrated = Bundle(
         spec=prepared.spec,
         config=model,
         training=training,
@@ -119,7 +129,7 @@ def fit(
         metrics={},
         trained_on=trained_on,
     )
-    bundle = _calibrate_and_measure(untrained, prepared, seed=training.seed)
+    bundle = _calibrate_and_measure(uncalibrated, prepared, seed=training.seed)
     if failure is not None:
         failure.bundle = bundle
         raise failure
@@ -127,14 +137,14 @@ def fit(
 
 
 def _require_no_label_among(features: Sequence[Feature], tasks: Sequence[Task]) -> None:
-    """What is to be predicted must not be read."""
+    """The model must not read what it is to predict."""
     labels = {task.label for task in tasks}
     for feature in features:
         if feature.name in labels:
             raise ValueError(f"feature {feature.name!r} is a label: the model would read what it is to predict")
 
 
-def _require_plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
+def _copy_plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
     require(isinstance(values, Mapping), "trained_on", values, "a mapping of names to JSON values")
     try:
         return json.loads(json.dumps(values, allow_nan=False))
@@ -143,63 +153,62 @@ def _require_plain_json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _calibrate_and_measure(bundle: Bundle, prepared: PreparedData, *, seed: int) -> Bundle:
-    """The bundle with its calibration and its figures, from the held-out rows."""
-    held = prepared.held_examples
-    labels = prepared.judging_labels
-    hidden = shown = np.empty((0, len(bundle.tasks)))
-    if held is not None:
-        hidden = score(bundle.network, bundle.spec.hide_context(held.inputs)).numpy().astype(np.float64)
-        shown = score(bundle.network, held.inputs).numpy().astype(np.float64)
-    known = labels.weight > 0 if labels is not None else np.empty((0, len(bundle.tasks)), bool)
-    values = labels.values if labels is not None else np.empty((0, len(bundle.tasks)))
-    binary = [column for column, task in enumerate(bundle.tasks) if task.kind == "binary"]
+    """Complete the bundle with calibration and metrics from the held-out rows."""
+    nothing = np.empty((0, len(bundle.tasks)))
+    examples, labels = prepared.held_out_examples, prepared.held_out_labels
+    hidden = shown = nothing
+    if examples is not None:
+        hidden = score(bundle.network, bundle.spec.hide_context(examples.inputs)).numpy().astype(np.float64)
+        shown = score(bundle.network, examples.inputs).numpy().astype(np.float64)
+    known, values = (nothing > 0, nothing) if labels is None else (labels.weight > 0, labels.values)
+    calibration, corrected = _calibrate(bundle, hidden, shown, known, values, seed=seed)
+    bundle = replace(bundle, calibration=calibration)
+    predictions = bundle.finish(hidden)
+    metrics = {}
+    for column, task in enumerate(bundle.tasks):
+        rows = known[:, column]
+        if task.kind == "binary":
+            raw, calibrated = predictions.raw[rows, column], sigmoid(corrected[rows, column])
+            measured = TaskMetrics.measure(values[rows, column], raw=raw, calibrated=calibrated)
+            auc_in_context = auc(values[rows, column], shown[rows, column])
+        else:
+            measured = TaskMetrics.measure_values(values[rows, column], predictions.raw[rows, column])
+            auc_in_context = None
+        metrics[task.name] = FitMetrics(
+            train_rows=int(prepared.summary.rows[column]),
+            train_positives=int(prepared.summary.positives[column]) if task.kind == "binary" else 0,
+            held_out_rows=measured.rows,
+            held_out_positives=measured.positives,
+            auc=measured.auc,
+            auc_in_context=auc_in_context,
+            log_loss=measured.log_loss,
+            ece=measured.ece,
+            raw_log_loss=measured.raw_log_loss,
+            raw_ece=measured.raw_ece,
+            calibration=calibration[column].method,
+            rmse=measured.rmse,
+            r2=measured.r2,
+        )
+    return replace(bundle, metrics=metrics)
+
+
+def _calibrate(
+    bundle: Bundle, hidden: np.ndarray, shown: np.ndarray, known: np.ndarray, values: np.ndarray, *, seed: int
+) -> tuple[tuple[Calibrator, ...], np.ndarray]:
+    """Fit all tasks' calibrators; also return the logits without context as they correct them, cross-fitted.
+
+    **Shape**: logits without context ``hidden`` and with it ``shown``, ``known`` and ``values``: (n, T).
+    """
     calibration, corrected = [IDENTITY] * len(bundle.tasks), hidden.copy()
+    binary = [column for column, task in enumerate(bundle.tasks) if task.kind == "binary"]
     for column in binary:
         rows = known[:, column]
         calibration[column], corrected[rows, column] = calibrate(hidden[rows, column], values[rows, column], seed=seed)
     if bundle.config.head == "chain":
         gaps = measure_gaps(np.concatenate([hidden, shown])[:, binary])
-        _order_calibrators(calibration, corrected, hidden, known, binary, gaps)
-    predictions = replace(bundle, calibration=tuple(calibration)).finish(hidden)
-    metrics = {}
-    for column, task in enumerate(bundle.tasks):
-        rows = known[:, column]
-        if task.kind == "binary":
-            raw = predictions.raw[rows, column]
-            figures = TaskMetrics.measure(values[rows, column], raw=raw, calibrated=sigmoid(corrected[rows, column]))
-            in_context = auc(values[rows, column], shown[rows, column])
-        else:
-            figures = TaskMetrics.measure_values(values[rows, column], predictions.raw[rows, column])
-            in_context = None
-        metrics[task.name] = FitMetrics(
-            train_rows=int(prepared.summary.rows[column]),
-            train_positives=int(prepared.summary.positives[column]) if task.kind == "binary" else 0,
-            held_out_rows=figures.rows,
-            held_out_positives=figures.positives,
-            auc=figures.auc,
-            auc_in_context=in_context,
-            log_loss=figures.log_loss,
-            ece=figures.ece,
-            raw_log_loss=figures.raw_log_loss,
-            raw_ece=figures.raw_ece,
-            calibration=calibration[column].method,
-            rmse=figures.rmse,
-            r2=figures.r2,
-        )
-    return replace(bundle, calibration=tuple(calibration), metrics=metrics)
-
-
-def _order_calibrators(
-    calibration: list[Calibrator],
-    corrected: np.ndarray,
-    hidden: np.ndarray,
-    known: np.ndarray,
-    stages: Sequence[int],
-    gaps: np.ndarray,
-) -> None:
-    """Order the stages' calibrators among themselves, and shift the cross-fitted logits as that shifts them."""
-    logits = [hidden[known[:, column], column] for column in stages]
-    ordered = order_stages([calibration[column] for column in stages], logits, gaps=gaps.tolist())
-    for column, calibrator, own in zip(stages, ordered, logits, strict=True):
-        corrected[known[:, column], column] += calibrator(own) - calibration[column](own)
-        calibration[column] = calibrator
+        logits = [hidden[known[:, column], column] for column in binary]
+        ordered = order_stages([calibration[column] for column in binary], logits, gaps=gaps.tolist())
+        for column, calibrator, own in zip(binary, ordered, logits, strict=True):
+            corrected[known[:, column], column] += calibrator(own) - calibration[column](own)
+            calibration[column] = calibrator
+    return tuple(calibration), corrected

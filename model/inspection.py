@@ -1,4 +1,4 @@
-"""What a trained model takes its scores from: which experts each task uses, which features it needs."""
+"""Where a trained model's scores come from: the experts each task uses and the features it needs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from model.network.inference import run_in_pieces, score
 
 @dataclass(frozen=True, eq=False)
 class ExpertUse:
-    """How much of each expert every task takes, over the rows of a table.
+    """How much each task uses each expert, over the rows of a table.
 
-    ``mean`` and ``deviation`` (T, k) are of the gate weights over rows; a task's means sum to 1. A deviation
-    near 0 says that the gate hardly looks at the row. ``entropy`` (T,) is the mean over rows of the gate's
-    entropy in nats, and ``entropy_share`` (T,) its share of the most that there can be, log k, k being the
-    experts that the task takes anything of: 1 where it takes all alike, 0 where it takes one; NaN where it
-    has but one. ``experts`` are numbered as the columns; those of PLE say whose they are.
+    Attributes:
+        experts: The experts' names, one per column; PLE's name the task they belong to.
+        mean: Mean gate weights over rows; a task's sum to 1.
+        deviation: Their standard deviation over rows; near 0 if the gate hardly depends on the row.
+        entropy: Mean entropy of the gate over rows, in nats.
+        entropy_share: Entropy as a share of its maximum, log k, for the k experts the task uses at all: 1 if it uses
+            them equally, 0 if only one, NaN if k is 1.
+
+    **Shape**: ``mean`` and ``deviation`` (T, k); ``entropy`` and ``entropy_share`` (T,).
 
     >>> use = ExpertUse(("click",), ("0", "1"), np.array([[0.75, 0.25]]), np.zeros((1, 2)), np.array([0.5623]),
     ...                 np.array([0.8113]))
@@ -61,11 +65,12 @@ class ExpertUse:
         )
 
     def plot(self, path: str | Path) -> None:
-        """Draw the mean weights as a heat map, a row per task, to a file whose suffix says the format.
+        """Draw the mean weights as a heat map with a row per task; the file's suffix selects the format.
 
-        A cell without a number is an expert of which the task takes nothing.
+        Experts that a task does not use have no number.
 
-        Raises ValueError without matplotlib.
+        Raises:
+            ValueError: matplotlib is not installed.
         """
         figure = create_figure(3.4 + 0.55 * len(self.experts), 1.2 + 0.5 * len(self.tasks))
         axes = figure.subplots()
@@ -93,9 +98,10 @@ class ExpertUse:
 
 
 def expert_use(bundle: Bundle, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> ExpertUse:
-    """How the gates of a mixture weigh the experts, over the rows of a table; PLE's are those of its last level.
+    """Measure how the gates weigh the experts over the rows of a table; for PLE, the gates of the last level.
 
-    Raises ValueError for a table without rows, and for an architecture without gates.
+    Raises:
+        ValueError: The table is empty, or the architecture has no gates.
     """
     _require_rows(table)
     inputs = bundle.encode(table, hide_context=hide_context)
@@ -104,8 +110,8 @@ def expert_use(bundle: Bundle, table: pa.Table | pa.RecordBatch, *, hide_context
         weights = run_in_pieces(bundle.network.expert_weights, inputs).double()
         mean = weights.mean(0)
         entropy = torch.special.entr(weights).sum(-1).mean(0)
-    reach = (mean > 0).sum(-1)
-    most = torch.where(reach > 1, reach, torch.nan).log()
+    used = (mean > 0).sum(-1)
+    most = torch.where(used > 1, used, torch.nan).log()
     return ExpertUse(
         tasks=bundle.task_names,
         experts=_name_experts(bundle, weights.shape[-1]),
@@ -117,7 +123,7 @@ def expert_use(bundle: Bundle, table: pa.Table | pa.RecordBatch, *, hide_context
 
 
 def _format_weight(mean: float, deviation: float) -> str:
-    """A dash for an expert that the task takes nothing of: PLE keeps those of other tasks from it."""
+    """A dash for an expert that the task does not use: PLE hides other tasks' experts from it."""
     return f"{mean:.2f} ± {deviation:.2f}" if mean > 0 else "-"
 
 
@@ -133,11 +139,17 @@ def _name_experts(bundle: Bundle, experts: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """What each task's score loses when a feature is shuffled among the rows.
+    """How much each task's score drops when a feature is shuffled among the rows.
 
-    ``baseline`` (T,) are the scores of the table as it is, by the measure that ``scores`` names: "AUC" of a
-    binary task, "R²" of a regression. ``drop`` (F, T) is the mean over repeats of baseline minus score, and
-    ``deviation`` (F, T) their standard deviation. All are NaN for a task without two distinct labels.
+    Attributes:
+        scores: Each task's score: "AUC" for a binary task, "R²" for a regression.
+        baseline: The scores of the unshuffled table.
+        drop: Mean over repeats of baseline minus score.
+        deviation: Standard deviation of that difference over repeats.
+
+    All three are NaN for a task without two distinct labels.
+
+    **Shape**: ``baseline`` (T,); ``drop`` and ``deviation`` (F, T).
 
     >>> print(Importance(("age", "city"), ("click",), ("AUC",), np.array([0.75]), np.array([[0.01], [0.2]]),
     ...                  np.zeros((2, 1))))
@@ -154,11 +166,11 @@ class Importance:
     deviation: np.ndarray
 
     def ranked(self, task: str) -> list[str]:
-        """The features, the most important for this task first. Raises ValueError for an unknown task."""
+        """The features, most important for this task first. Raises ValueError for an unknown task."""
         return [self.features[row] for row in self._order(self._column(task))]
 
     def table(self, task: str) -> str:
-        """One task's drops as text, the largest first. Raises ValueError for an unknown task."""
+        """One task's drops as text, largest first. Raises ValueError for an unknown task."""
         column = self._column(task)
         rows = [
             [self.features[row], _format_drop(self.drop[row, column], self.deviation[row, column])]
@@ -177,14 +189,15 @@ class Importance:
         return np.argsort(-self.drop[:, column], kind="stable")
 
     def plot(self, path: str | Path, *, top: int = 20) -> None:
-        """Draw the drops as bars, a panel per task, to a file whose suffix says the format.
+        """Draw the drops as bars with a panel per task; the file's suffix selects the format.
 
-        Panels share their order of features: by the largest drop in any task, of which ``top`` are shown. A
-        line on a bar is a deviation to each side.
+        All panels show the same ``top`` features, ordered by their largest drop in any task. Error bars are one
+        standard deviation to each side.
 
-        Raises ValueError without matplotlib.
+        Raises:
+            ValueError: matplotlib is not installed.
         """
-        require(is_count(top), "top", top, "a whole number from 1 up")
+        require(is_count(top), "top", top, "a positive integer")
         largest = np.nan_to_num(self.drop, nan=-np.inf).max(1)
         shown = np.argsort(-largest, kind="stable")[:top]
         figure = create_figure(1.4 + 2.4 * len(self.tasks), 1.2 + 0.3 * len(shown))
@@ -218,24 +231,25 @@ def _format_drop(drop: float, deviation: float) -> str:
 def permutation_importance(
     bundle: Bundle, table: pa.Table, *, repeats: int = 5, seed: int = 0, hide_context: bool = False
 ) -> Importance:
-    """How far each task's score falls when one feature no longer says anything about the row.
+    """Measure how far each task's score drops when one feature carries no information about the row.
 
-    A feature is shuffled among all rows of the table, a value together with its indicator and a list whole,
-    and what the trained model scores then is judged on the rows with a label, as ``Bundle.evaluate`` does.
-    Breiman, "Random Forests", Machine Learning 45, 2001, section 10, which counts errors there; a drop of a
-    score instead, on rows apart from training, is the model reliance of Fisher, Rudin and Dominici, "All
-    Models are Wrong, but Many are Useful", JMLR 20(177), 2019, taken as a difference.
+    A feature is shuffled among all rows of the table, a value together with its indicator and a list as a whole; the
+    model's scores are then measured on the labelled rows, as ``Bundle.evaluate`` does. Breiman, "Random Forests",
+    Machine Learning 45, 2001, section 10, counts errors there; a drop in score on rows not used for training is the
+    model reliance of Fisher, Rudin and Dominici, "All Models are Wrong, but Many are Useful", JMLR 20(177), 2019,
+    taken as a difference.
 
-    It is about this model, not about the world: of two features that say the same, each makes up for the other,
-    and both seem unimportant. Give it rows that did not train the model. With ``hide_context`` context
-    features are the same in each row, and their drop is 0.
+    Importance is a property of this model, not of the world: of two redundant features, each makes up for the other,
+    and both seem unimportant. Use rows that did not train the model. With ``hide_context``, context features are the
+    same in every row, and their drop is 0.
 
-    Takes repeats times features passes over the table. All features are shuffled by the same ``repeats``
-    orders, drawn one after the other from numpy's ``default_rng(seed)``.
+    Takes repeats times features passes over the table. All features are shuffled by the same ``repeats`` orders, drawn
+    one after the other from numpy's ``default_rng(seed)``.
 
-    Raises ValueError for a table without rows, and for a missing or mistyped column.
+    Raises:
+        ValueError: The table is empty, or a column is missing or has the wrong type.
     """
-    require(is_count(repeats), "repeats", repeats, "a whole number from 1 up")
+    require(is_count(repeats), "repeats", repeats, "a positive integer")
     _require_rows(table)
     labels = Labels.read(table, [replace(task, sample_weight=None) for task in bundle.tasks])
     inputs = bundle.encode(table, hide_context=hide_context)
@@ -258,13 +272,13 @@ def permutation_importance(
 def _measure_drops(
     bundle: Bundle, inputs: Encoded, labels: Labels, feature: str, orders: Sequence[Tensor], baseline: np.ndarray
 ) -> np.ndarray:
-    """Of one feature, (repeats, T)."""
+    """The drops of one feature, (repeats, T)."""
     columns = bundle.spec.locate(feature)
     return np.stack([baseline - _measure_scores(bundle, _shuffle(inputs, columns, order), labels) for order in orders])
 
 
 def _shuffle(inputs: Encoded, columns: FeatureColumns, order: Tensor) -> Encoded:
-    """A copy whose rows have these columns of the rows in ``order``."""
+    """Copy the rows, taking these columns from the rows in ``order``."""
     tensors = []
     for tensor, which in zip(inputs.tensors, columns, strict=True):
         if which:
@@ -293,4 +307,4 @@ def _measure_scores(bundle: Bundle, inputs: Encoded, labels: Labels) -> np.ndarr
 
 def _require_rows(table: pa.Table | pa.RecordBatch) -> None:
     if table.num_rows == 0:
-        raise ValueError("the table has no rows to look at")
+        raise ValueError("the table has no rows to inspect")

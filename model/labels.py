@@ -1,4 +1,4 @@
-"""Tasks, and the labels of a table: one column ``label_<task>`` per task, null while it cannot be known."""
+"""Tasks and their labels: one column ``label_<task>`` per task, null while the outcome is unknown."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from model.inputs.columns import get_column
 
 @dataclass(frozen=True)
 class Task:
-    """Something to predict: a "binary" label, 0 or 1, or a "regression" on any finite number.
+    """Something to predict.
 
-    ``loss_weight`` scales the task's loss; ``sample_weight`` names a column of weights, 0 or above, of its
-    rows.
+    Args:
+        name: The task's name; its label is the column ``label_<name>``.
+        kind: "binary" for a label of 0 or 1, "regression" for any finite number.
+        loss_weight: Factor of the task's loss.
+        sample_weight: Name of a column of row weights, 0 or above.
+
+    Raises:
+        ValueError: An option is out of range.
 
     >>> Task("spend", kind="ordinal")
     Traceback (most recent call last):
@@ -45,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TargetScale:
-    """How a task's target is standardised for the network; a binary one is left alone."""
+    """How the network standardises a regression's target; a binary target is left unchanged."""
 
     mean: float = 0.0
     scale: float = 1.0
@@ -53,7 +59,10 @@ class TargetScale:
 
 @dataclass(frozen=True)
 class Labels:
-    """``values`` float64 (n, T), 0 where not known; ``weight`` float32 (n, T), 0 where not known.
+    """The labels of n rows for T tasks.
+
+    **Shape**: ``values`` float64 (n, T), 0 where unknown; ``weight`` float32 (n, T), 0 where unknown; ``known`` bool
+    (n, T).
 
     >>> labels = Labels.read(pa.table({"label_click": [1, 0, None]}), as_tasks(["click"]))
     >>> labels.values.ravel().tolist(), labels.known.ravel().tolist()
@@ -66,7 +75,11 @@ class Labels:
 
     @classmethod
     def read(cls, table: pa.Table | pa.RecordBatch, tasks: Sequence[Task]) -> Labels:
-        """Raises ValueError that names a column which is missing or holds what it must not."""
+        """Read all tasks' labels.
+
+        Raises:
+            ValueError: A column is missing or holds an invalid value; the message names it.
+        """
         values = np.empty((table.num_rows, len(tasks)))
         for column, task in enumerate(tasks):
             values[:, column] = _read_labels(table, task)
@@ -81,7 +94,10 @@ class Labels:
 
 
 def as_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
-    """The tasks, a bare name being a binary one. Raises ValueError for none at all or for a repeated name.
+    """Turn bare names into binary tasks.
+
+    Raises:
+        ValueError: No task at all, or a repeated name.
 
     >>> [task.kind for task in as_tasks(["click", Task("spend", kind="regression")])]
     ['binary', 'regression']
@@ -97,7 +113,7 @@ def as_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
 
 
 def _read_labels(table: pa.Table | pa.RecordBatch, task: Task) -> np.ndarray:
-    """Float64 (n,), NaN where null or NaN."""
+    """A task's labels, float64 (n,), NaN where null or NaN."""
     values = _read_numbers(table, task.label, "labels")
     if task.kind == "binary":
         wrong, wanted = ~np.isnan(values) & (values != 0) & (values != 1), "a label is 0, 1 or null"
@@ -125,8 +141,8 @@ def _read_numbers(table: pa.Table | pa.RecordBatch, name: str, what: str) -> np.
 
 @dataclass
 class LabelSummary:
-    """What is known of the labels that teach, per task (T,): ``rows`` and ``positives``, the ``total`` weight,
-    and the weighted ``mean`` and ``variance``."""
+    """Statistics of the training labels, each (T,): ``rows``, ``positives``, ``total`` weight, weighted ``mean`` and
+    ``variance``."""
 
     rows: np.ndarray
     positives: np.ndarray
@@ -136,8 +152,10 @@ class LabelSummary:
 
     @classmethod
     def summarise(cls, batches: Iterable[Labels], tasks: int) -> LabelSummary:
-        """Merged batch by batch: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
-        Computing Sample Variances", COMPSTAT 1982.
+        """Summarise labels batch by batch.
+
+        Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", COMPSTAT
+        1982.
 
         >>> labels = Labels(np.array([[1.0], [3.0]]), np.ones((2, 1)), np.ones((2, 1), bool))
         >>> summary = LabelSummary.summarise([labels, labels], 1)

@@ -1,4 +1,4 @@
-"""How good scores are: ranking, log loss and calibration of one task, in numpy and scikit-learn."""
+"""Metrics of one task's scores: ranking, log loss and calibration, in numpy and scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ BINS = 15
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """One task's figures over the rows with a label.
+    """One task's metrics over its labelled rows.
 
-    ``raw_`` figures are of the scores before calibration. ``auc`` is None where there is one class only, and
-    every figure where there are no rows. A regression has ``rmse``, in the label's unit, and ``r2`` alone.
+    Metrics prefixed ``raw_`` are of the scores before calibration. ``auc`` is None if only one class occurs; every
+    metric is None without rows. A regression only has ``rmse``, in the unit of the label, and ``r2``.
     """
 
     rows: int
@@ -29,7 +29,7 @@ class TaskMetrics:
 
     @classmethod
     def measure(cls, labels: np.ndarray, *, raw: np.ndarray, calibrated: np.ndarray) -> TaskMetrics:
-        """From 0/1 labels (n,) and probabilities (n,)."""
+        """Measure a binary task, from 0/1 labels (n,) and probabilities (n,)."""
         return cls(
             rows=len(labels),
             positives=int(labels.sum()),
@@ -42,10 +42,10 @@ class TaskMetrics:
 
     @classmethod
     def measure_values(cls, labels: np.ndarray, predicted: np.ndarray) -> TaskMetrics:
-        """Of a regression, from its labels (n,) and predictions (n,).
+        """Measure a regression, from its labels (n,) and predictions (n,).
 
-        >>> figures = TaskMetrics.measure_values(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
-        >>> round(figures.rmse, 4), figures.r2
+        >>> metrics = TaskMetrics.measure_values(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
+        >>> round(metrics.rmse, 4), metrics.r2
         (0.7071, 0.5)
         """
         rmse = r2 = None
@@ -57,7 +57,10 @@ class TaskMetrics:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: per bin, its rows, the mean probability predicted and the share of positives."""
+    """A reliability diagram: per bin, its rows, mean predicted probability and observed share of positives.
+
+    **Shape**: each (bins,).
+    """
 
     rows: np.ndarray
     predicted: np.ndarray
@@ -65,12 +68,12 @@ class Reliability:
 
 
 def auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """Area under the ROC curve; None with one class only.
+    """Area under the ROC curve of labels (n,) and probabilities (n,); None if only one class occurs.
 
     >>> auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
     """
-    # Imported where it is used: scoring needs none of scikit-learn, which takes as long to import as torch.
+    # Imported here because scoring does not need scikit-learn, which takes as long to import as torch.
     from sklearn.metrics import roc_auc_score
 
     if len(np.unique(labels)) < 2:
@@ -91,8 +94,7 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BINS) -> Reliability:
-    """Rows in bins of about equal size by probability. Equal probabilities share a bin, so there may be fewer
-    bins.
+    """Group rows by probability into bins of about equal size; fewer than ``bins`` if probabilities are tied.
 
     >>> table = reliability(np.array([0, 1, 1, 1]), np.array([0.2, 0.4, 0.6, 0.8]), bins=2)
     >>> table.predicted.round(2).tolist(), table.observed.tolist()
@@ -109,7 +111,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BI
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = BINS) -> float | None:
-    """The mean gap between predicted and observed rates, over bins of equal mass; None without rows.
+    """Mean gap between predicted and observed rates over bins of equal mass; None without rows.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015; bins of equal
     mass as in Nguyen and O'Connor, "Posterior calibration and exploratory analysis for NLP models", EMNLP

@@ -1,7 +1,7 @@
 """Calibration of one task's scores on held-out rows.
 
-Every calibrator is one kind of thing: a strictly increasing, piecewise linear map from logit to logit, a few
-plain numbers evaluated with numpy. It cannot reorder the rows within a task.
+Every calibrator is a strictly increasing, piecewise linear map from logit to logit: a few plain numbers, evaluated with
+numpy. It cannot reorder the rows of a task.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 
 MIN_ROWS_PER_CLASS = 10
-"""With fewer held-out rows of either class than this, the raw scores are more trustworthy than any
-correction."""
+"""With fewer held-out rows of either class, raw scores are more trustworthy than any correction."""
 MIN_POSITIVES_FOR_ISOTONIC = 200
-"""With fewer held-out positives than this, a free curve would follow noise: Platt's line it is."""
+"""With fewer held-out positives, a free curve would fit noise, so Platt scaling is used."""
 FOLDS = 5
 PLATT_SHARE = 0.01
-"""The share of Platt's line in an isotonic curve: its least slope anywhere."""
+"""Share of Platt's line in an isotonic curve, which bounds its slope from below."""
 SLOPE_RANGE = (0.05, 20.0)
-"""Platt slopes outside say that the scores carry no order or a perfect one; neither should be believed."""
+"""A Platt slope outside this range means that scores rank at random or perfectly; neither is credible."""
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Linear between the knots (``x``, ``y``), both strictly increasing logits, and with ``slope`` > 0 beyond
-    them.
+    """A map from raw to calibrated logits: linear between the knots (``x``, ``y``), with ``slope`` > 0 beyond them.
+
+    Both ``x`` and ``y`` are strictly increasing.
+
+    **Shape**: (n,) -> (n,).
 
     >>> Calibrator("platt", (0.0,), (-1.0,), 2.0)(np.array([0.0, 1.0])).tolist()
     [-1.0, 1.0]
@@ -39,7 +41,7 @@ class Calibrator:
     slope: float
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated logits (n,) from raw ones (n,)."""
+        """Calibrate raw logits."""
         beyond = logits - np.clip(logits, self.x[0], self.x[-1])
         return np.interp(logits, self.x, self.y) + self.slope * beyond
 
@@ -56,7 +58,7 @@ IDENTITY = Calibrator("identity", (0.0,), (0.0,), 1.0)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of float64 logits, without overflow.
+    """Turn float64 logits into probabilities, without overflow.
 
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
     [0.0, 0.5, 1.0]
@@ -66,12 +68,14 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[Calibrator, np.ndarray]:
-    """The calibrator for held-out logits (n,) and 0/1 labels (n,), and the logits as it corrects them,
-    cross-fitted.
+    """Choose and fit a calibrator for held-out logits (n,) and 0/1 labels (n,).
 
-    Isotonic regression replaces Platt scaling only where its log loss on rows it was not fitted on is lower
-    by more than one standard error. The logits returned are those of the folds left out, so a figure computed
-    from them does not flatter the calibrator.
+    Isotonic regression replaces Platt scaling only if its log loss on rows it was not fitted on is lower by more than
+    one standard error.
+
+    Returns:
+        The calibrator, and cross-fitted calibrated logits (n,), each from a calibrator fitted without its fold, so that
+        metrics computed from them do not flatter the calibrator.
     """
     logits = logits.astype(np.float64)
     positives = int(labels.sum())
@@ -88,10 +92,9 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[Cal
 
 
 def fit_platt(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
-    """Logistic regression on the logit: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+    """Fit a logistic regression on the logit: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
 
-    A normal prior with deviation 1 around slope 1 and shift 0 keeps a handful of positives from overturning
-    the scores.
+    A normal prior with deviation 1 around slope 1 and shift 0 keeps a handful of positives from overturning the scores.
     """
     slope, shift = _newton(logits, labels, free=np.array([True, True]), start=np.array([1.0, 0.0]))
     if not SLOPE_RANGE[0] <= slope <= SLOPE_RANGE[1]:
@@ -101,17 +104,16 @@ def fit_platt(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
 
 
 def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
-    """Centered isotonic regression: the rates of the pooled blocks, joined by lines from centre to centre.
+    """Fit a centered isotonic regression: the rates of the pooled blocks, joined by lines between their centres.
 
-    Oron and Flournoy, "Centered Isotonic Regression", Statistics in Biopharmaceutical Research 9(3), 2017.
-    A step function would tie all rows of a block; the lines keep their order, and a share of Platt's line
-    mixed in keeps the flattest of them from vanishing in rounding. Beyond the outermost centres the slope is
-    Platt's.
+    Oron and Flournoy, "Centered Isotonic Regression", Statistics in Biopharmaceutical Research 9(3), 2017. A step
+    function would tie all rows of a block; lines keep their order, and a share of Platt's line, mixed in, keeps the
+    flattest of them from vanishing in rounding. Beyond the outermost centres, the slope is Platt's.
     """
     platt = fit_platt(logits, labels)
     score, inverse, count = np.unique(logits, return_inverse=True, return_counts=True)
     rate = np.bincount(inverse, labels) / count
-    # Imported where it is used: a calibrator that is fitted needs none of scikit-learn.
+    # Imported here because a fitted calibrator does not need scikit-learn.
     from sklearn.isotonic import isotonic_regression
 
     pooled = isotonic_regression(rate, sample_weight=count, y_min=0.0, y_max=1.0)
@@ -120,8 +122,8 @@ def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
     centre = np.bincount(block, count * score) / rows
     if len(level) == 1:
         return platt
-    # A block without a positive (it can only be the first) or without a negative (the last) has no finite
-    # logit: it gets half a row's worth of the other class, but stays apart from its neighbour.
+    # A block without positives (only the first) or without negatives (only the last) has no finite logit. It gets half
+    # a row of the other class, but less if that would take it to its neighbour's level.
     level[0] = level[0] or min(0.5 / (rows[0] + 1.0), level[1] / 2.0)
     level[-1] = 1.0 - ((1.0 - level[-1]) or min(0.5 / (rows[-1] + 1.0), (1.0 - level[-2]) / 2.0))
     curve = (1.0 - PLATT_SHARE) * (np.log(level) - np.log1p(-level)) + PLATT_SHARE * platt(centre)
@@ -129,7 +131,7 @@ def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> Calibrator:
 
 
 def _newton(logits: np.ndarray, labels: np.ndarray, *, free: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Slope and shift of the most probable line, by damped Newton steps on the free ones of the two."""
+    """Find slope and shift of the most probable line by damped Newton steps on those that are free."""
     design = np.stack([logits, np.ones_like(logits)], axis=1)
 
     def loss(line: np.ndarray) -> float:
@@ -153,12 +155,12 @@ def _newton(logits: np.ndarray, labels: np.ndarray, *, free: np.ndarray, start: 
 
 
 def _log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Log loss of each row (n,), from its logit."""
+    """Log loss of each row, (n,), from its logit."""
     return np.logaddexp(0.0, np.where(labels == 1, -logits, logits))
 
 
 def _assign_folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A fold for each row (n,), the same number of positives in each as nearly as can be."""
+    """Assign rows to folds, (n,), with positives spread as evenly as possible."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     fold = np.empty(len(labels), np.int64)
@@ -172,7 +174,7 @@ def _cross_fit(
     labels: np.ndarray,
     fold: np.ndarray,
 ) -> np.ndarray:
-    """Calibrated logits (n,), each from a calibrator fitted on the other folds."""
+    """Calibrate each logit, (n,), with a calibrator fitted on the other folds."""
     calibrated = np.empty_like(logits)
     for left_out in range(FOLDS):
         inside = fold == left_out

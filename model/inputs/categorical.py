@@ -1,4 +1,4 @@
-"""Categorical features: single labels and lists of labels, and the vocabularies fitted to them."""
+"""Categorical features, single values and lists, and the vocabularies fitted to them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from model.inputs.lookup import MISSING, PADDING, SPECIAL_IDS, Lookup
 
 POOLINGS = ("mean", "sum", "max")
 MERGE_AT = 2**16
-"""Counts not merged yet may grow to this many, or to as many as are merged: each is merged a few times."""
+"""Pending counts may grow to this many, or to the number of merged ones, so that each is merged only a few times."""
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """A column of labels: anything Arrow casts to a string (strings, integers, booleans, dates, ...).
+    """A column of categorical values: anything Arrow casts to strings (strings, integers, booleans, dates, ...).
 
-    The ``max_vocabulary`` most frequent values get a row of their own; others share the row of unseen values,
-    nulls (and NaN) have the row of missing ones. ``context`` marks what is known of an exposure, not of a
-    user.
+    Args:
+        name: The column.
+        max_vocabulary: This many of the most frequent values get embedding rows of their own. All others share the row
+            of unseen values; nulls and NaN have the row of missing ones.
+        context: Whether the value belongs to an exposure, not to a user.
     """
 
     name: str
@@ -39,11 +41,16 @@ class Categorical:
 
 @dataclass(frozen=True)
 class CategoricalList:
-    """A column of lists of labels, say the categories a user viewed; its elements share one vocabulary.
+    """A column of lists of categorical values, such as the products a user viewed, with one vocabulary.
 
-    The first ``max_length`` elements of a list count, so sort lists by falling importance. A null list reads
-    as one missing element, an empty one as no element at all. ``pooling`` is how the embeddings of a list
-    become one: "mean", "sum" or "max". The rest is as for ``Categorical``.
+    A null list reads as one missing element, an empty list as no element.
+
+    Args:
+        name: The column.
+        max_vocabulary: As for ``Categorical``.
+        max_length: Only this many leading elements count, so sort lists by falling importance.
+        pooling: How the embeddings of a list become one: "mean", "sum" or "max".
+        context: As for ``Categorical``.
     """
 
     name: str
@@ -64,14 +71,14 @@ class CategoricalList:
 
 @dataclass(frozen=True)
 class _FittedValues:
-    """``values`` by falling frequency, with ids from ``SPECIAL_IDS`` on."""
+    """``values`` by falling frequency, with ids counted from ``SPECIAL_IDS``."""
 
     feature: Categorical | CategoricalList
     values: tuple[str, ...]
 
     @property
     def size(self) -> int:
-        """Rows of the embedding table, the missing and the unseen row among them."""
+        """Rows of the embedding table, including those for missing and unseen values."""
         return SPECIAL_IDS + len(self.values)
 
     @cached_property
@@ -89,7 +96,7 @@ class Vocabulary(_FittedValues):
     feature: Categorical
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
-        """Ids, int32 (n,)."""
+        """Encode the feature's column as ids, int32 (n,)."""
         return self._lookup.find_ids(get_column(table, self.feature.name), self.feature.name)
 
     @classmethod
@@ -122,7 +129,7 @@ class ListVocabulary(_FittedValues):
 
 
 class VocabularyFit:
-    """Counts a feature's values, batch after batch; exact, with one count held per distinct value."""
+    """Counts a feature's values batch by batch: exactly, with one count in memory per distinct value."""
 
     def __init__(self, feature: Categorical | CategoricalList) -> None:
         self.feature = feature
@@ -131,7 +138,11 @@ class VocabularyFit:
         self._waiting_rows = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch. Raises ValueError that names a missing or mistyped column."""
+        """Count a batch.
+
+        Raises:
+            ValueError: The column is missing or has the wrong type; the message names it.
+        """
         column, name = get_column(batch, self.feature.name), self.feature.name
         if isinstance(self.feature, Categorical):
             self._count(read_strings(column, name))
@@ -174,7 +185,7 @@ def _require_at_least_1(kind: str, name: str, setting: str, value: int) -> None:
 
 
 def _keep_first(lists: pa.Array, max_length: int) -> tuple[np.ndarray, pa.Array]:
-    """How many elements of each list count, int (n,), and those elements, list after list."""
+    """Keep the leading elements of each list: their number, int (n,), and the elements, list after list."""
     offsets = np.asarray(lists.offsets)
     first, length = offsets[:-1], np.minimum(np.diff(offsets), max_length)
     if lists.null_count:  # a null list may still span elements

@@ -1,4 +1,4 @@
-"""Columns of a table, read one way by training and scoring: as strings, as numbers, as lists."""
+"""Columns of a table, read the same way by training and scoring: as strings, numbers or lists."""
 
 from __future__ import annotations
 
@@ -19,28 +19,36 @@ def check_name(name: str) -> None:
 
 
 def check_table(table: object) -> None:
-    """Raises ValueError for what is no table, and says what to do with a DataFrame."""
+    """Raise ValueError unless this is a table or batch, saying how to convert a DataFrame."""
     if not isinstance(table, pa.Table | pa.RecordBatch):
         kind = type(table).__name__
         raise ValueError(f"rows are a {kind}, not a pyarrow Table (pyarrow.Table.from_pandas takes a DataFrame)")
 
 
 def get_column(table: pa.Table | pa.RecordBatch, name: str) -> Column:
-    """The column of that name. Raises ValueError that says which columns there are."""
+    """Look up a column by name.
+
+    Raises:
+        ValueError: No such column, or more than one; the message lists the table's columns.
+    """
     position = table.schema.get_field_index(name)
-    if position < 0:  # not there, or there twice
+    if position < 0:  # missing or ambiguous
         times = "not" if name not in table.schema.names else "more than once"
         raise ValueError(f"column {name!r} is {times} in the table; it has {', '.join(table.schema.names)}")
     return table.column(position)
 
 
 def list_chunks(column: Column) -> list[pa.Array]:
-    """The arrays that a column is made of."""
+    """List the arrays that make up a column."""
     return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
 def read_strings(column: Column, name: str) -> Column:
-    """The values as strings, null where missing. Integers are cast as integers: no digit is lost."""
+    """Read values as strings, null where missing. Integers are cast directly, so no digit is lost.
+
+    Raises:
+        ValueError: The type does not cast to strings; the message names the column.
+    """
     kind = column.type
     try:
         if pa.types.is_dictionary(kind):
@@ -53,19 +61,26 @@ def read_strings(column: Column, name: str) -> Column:
 
 
 def read_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values as float64 (n,), in memory of their own, NaN where missing or beyond float32; and where they are, bool
-    (n,), or None for nowhere."""
+    """Read values as numbers.
+
+    Returns:
+        A float64 copy (n,), NaN where missing or beyond float32, and a bool mask (n,) of those places, or None if
+        there are none.
+
+    Raises:
+        ValueError: The column is not numeric; the message names it.
+    """
     kind = column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (is_number or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise ValueError(f"column {name!r} is of type {kind}, not numeric")
     if not (pa.types.is_float32(kind) or pa.types.is_float64(kind)):
         column = pc.cast(column, pa.float64(), safe=False)
-    if column.null_count:  # NumPy would be given the NaN value by value
+    if column.null_count:  # otherwise the conversion to NumPy would go value by value
         column = pc.fill_null(column, pa.scalar(np.nan, column.type))
     read = np.asarray(column)
     values = read.astype(np.float64)
-    # The least and the greatest value tell that none is missing; a NaN among them is either.
+    # Minimum and maximum suffice to tell that no value is missing: a NaN would be both.
     if not len(read) or (np.minimum.reduce(read) >= -_FLOAT32_MAX and np.maximum.reduce(read) <= _FLOAT32_MAX):
         return values, None
     missing = ~(np.abs(read) <= _FLOAT32_MAX)
@@ -74,7 +89,11 @@ def read_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | No
 
 
 def read_lists(column: Column, name: str) -> list[pa.Array]:
-    """The column's arrays, each a list or large list array. A column of nulls alone has null lists."""
+    """Read a column as list or large list arrays, one per chunk. A column of only nulls becomes null lists.
+
+    Raises:
+        ValueError: The column holds no lists; the message names it.
+    """
     kind = column.type
     if pa.types.is_null(kind):
         column = pc.cast(column, pa.list_(pa.string()))

@@ -12,14 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tensors of n rows.
+    """n rows as tensors.
 
     **Shape**:
 
     - ``sparse`` int32 (n, S): one id per categorical.
-    - ``dense`` float32 (n, D): a value per numeric, then an indicator per numeric that can be missing.
-    - ``lists`` int32 (n, P): the ids of every categorical list side by side, each padded at its end with
-      ``PADDING`` to its ``max_length`` columns.
+    - ``dense`` float32 (n, D): one value per numeric, then one missing indicator per numeric that has one.
+    - ``lists`` int32 (n, P): the ids of all categorical lists side by side, each padded with ``PADDING`` to its
+      ``max_length`` columns.
     """
 
     sparse: Tensor
@@ -31,7 +31,7 @@ class Encoded:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a network takes: ``network(*encoded.tensors)``."""
+        """The network's arguments: ``network(*encoded.tensors)``."""
         return self.sparse, self.dense, self.lists
 
     def select(self, index: Tensor | slice) -> Encoded:
@@ -42,12 +42,12 @@ class Encoded:
 
     @staticmethod
     def concatenate(parts: Sequence[Encoded]) -> Encoded:
-        """The rows of all parts, one part after the other."""
+        """Join the rows of all parts, in order."""
         return Encoded(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
 
 
 class FeatureColumns(NamedTuple):
-    """Which columns of ``Encoded`` belong to one feature: a numeric's are its value and its indicator."""
+    """The columns of ``Encoded`` that belong to one feature; a numeric has its value and, perhaps, its indicator."""
 
     sparse: tuple[int, ...] = ()
     dense: tuple[int, ...] = ()

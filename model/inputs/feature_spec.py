@@ -1,6 +1,6 @@
-"""Declared features, and the fitted specification that turns a table into tensors.
+"""The fitted specification of declared features, which turns a table into tensors.
 
-The specification is saved with the model and is the only encoder: training and scoring cannot disagree on it.
+It is saved with the model and is the only encoder, so training and scoring cannot drift apart.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from model.inputs.numeric import FittedNumeric, Numeric, NumericFit
 Feature = Categorical | CategoricalList | Numeric
 
 BLOCK_ROWS = 2**15
-"""Rows are written so many at a time: columns become rows while both still lie in the processor's cache."""
+"""Rows per block when columns are transposed to rows, so that both fit the processor's cache."""
 
 
 class _ContextMask(NamedTuple):
-    """Which columns are context, bool (S,), (D,), (P,), and what the dense and list ones hold when hidden."""
+    """Masks of the context columns, bool (S,), (D,), (P,), and the values that hide dense and list columns."""
 
     sparse: Tensor
     dense: Tensor
@@ -40,6 +40,8 @@ class _ContextMask(NamedTuple):
 class FeatureSpec:
     """Fitted features, in the order of their columns in ``Encoded``.
 
+    **Shape**: a table of n rows -> ``Encoded``.
+
     >>> table = pa.table({"city": ["a", "b", "a", None], "age": [20.0, 40.0, None, 30.0],
     ...                   "viewed": [["hat"], [], None, ["hat", "shoe"]]})
     >>> spec = FeatureSpec.fit([Categorical("city"), Numeric("age"), CategoricalList("viewed", max_length=3)], table)
@@ -49,7 +51,7 @@ class FeatureSpec:
     [3, 1, 0]
     >>> encoded.dense.tolist()
     [[0.0, 0.0], [0.0, 1.0], [10.0, 0.0]]
-    >>> encoded.lists.tolist()  # -1 fills up
+    >>> encoded.lists.tolist()  # -1 is padding
     [[3, 2, -1], [-1, -1, -1], [0, -1, -1]]
     """
 
@@ -60,12 +62,13 @@ class FeatureSpec:
 
     @classmethod
     def fit(cls, features: Sequence[Feature], source: pa.Table | Iterable[pa.RecordBatch]) -> FeatureSpec:
-        """Learn vocabularies and scales from the batches of ``source``, read once and not kept.
+        """Learn vocabularies and scales from the batches of ``source``, which is read once and not kept.
 
-        How the rows are cut into batches does not matter, but for the last digits of means and scales.
-        Vocabularies are counted exactly; quantiles are those of a sample where there are many rows.
+        Batch boundaries affect nothing but the last digits of means and scales. Vocabularies are counted exactly;
+        quantiles of many rows are those of a sample.
 
-        Raises ValueError for no features, no rows, a bad column, or one whose type changes between batches.
+        Raises:
+            ValueError: No features, no rows, a bad column, or a column whose type changes between batches.
         """
         check_declared(features)
         fits: list[NumericFit | VocabularyFit] = [
@@ -75,7 +78,7 @@ class FeatureSpec:
         rows = 0
         for batch in source.to_batches() if isinstance(source, pa.Table) else source:
             if not types:
-                for each in fits:  # no row costs next to nothing, and finds a bad column before any work
+                for each in fits:  # an empty batch finds bad columns before any work
                     each.add(batch.slice(0, 0))
                 types = [get_column(batch, each.name).type for each in features]
             _check_types(features, types, batch)
@@ -93,7 +96,7 @@ class FeatureSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All features: the categoricals, the lists, the numerics."""
+        """The names of all features: categoricals, lists, numerics."""
         features: list[Feature] = [
             *(each.feature for each in self.categoricals),
             *(each.feature for each in self.lists),
@@ -103,17 +106,17 @@ class FeatureSpec:
 
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
-        """Rows of each categorical's embedding table, the missing and the unseen row among them."""
+        """Rows of each categorical's embedding table, including those for missing and unseen values."""
         return tuple(each.size for each in self.categoricals)
 
     @property
     def list_sizes(self) -> tuple[int, ...]:
-        """Rows of each list's embedding table, the missing and the unseen row among them."""
+        """Rows of each list's embedding table, including those for missing and unseen values."""
         return tuple(each.size for each in self.lists)
 
     @property
     def list_lengths(self) -> tuple[int, ...]:
-        """How many columns each list has in ``Encoded.lists``: its ``max_length``."""
+        """Columns of each list in ``Encoded.lists``: its ``max_length``."""
         return tuple(each.feature.max_length for each in self.lists)
 
     @property
@@ -122,21 +125,24 @@ class FeatureSpec:
 
     @property
     def numeric_width(self) -> int:
-        """V: values, the first columns of ``Encoded.dense``."""
+        """V: the number of values, the first columns of ``Encoded.dense``."""
         return len(self.numerics)
 
     @property
     def dense_width(self) -> int:
-        """D: values and indicators."""
+        """D: the number of values and indicators."""
         return len(self.numerics) + sum(each.indicator for each in self.numerics)
 
     @property
     def edges(self) -> tuple[tuple[float, ...], ...]:
-        """Per numeric, quantiles of its encoded values at training: increasing and distinct, 2 to 65 of them."""
+        """Per numeric, 2 to 65 distinct, increasing quantiles of its encoded training values."""
         return tuple(each.edges for each in self.numerics)
 
     def locate(self, name: str) -> FeatureColumns:
-        """Which columns of ``Encoded`` hold a feature. Raises ValueError that says which features there are.
+        """Locate a feature's columns in ``Encoded``.
+
+        Raises:
+            ValueError: No such feature; the message lists all features.
 
         >>> spec = FeatureSpec.fit([Numeric("age"), Numeric("hour", context=True)], pa.table({"age": [1], "hour": [2]}))
         >>> spec.locate("hour")
@@ -157,8 +163,11 @@ class FeatureSpec:
         raise ValueError(f"{name!r} is not a feature; the features are {', '.join(self.names)}")
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> Encoded:
-        """Encode rows; the table is not changed. Raises ValueError that names a missing or mistyped
-        column, or for what is no table."""
+        """Encode rows; the table is left unchanged.
+
+        Raises:
+            ValueError: Not a table, or a column is missing or has the wrong type; the message names it.
+        """
         check_table(table)
         rows = table.num_rows
         sparse = np.empty((rows, len(self.categoricals)), np.int32)
@@ -169,7 +178,7 @@ class FeatureSpec:
         for each in self.lists:
             each.encode_into(lists[:, start : start + each.feature.max_length], table)
             start += each.feature.max_length
-        for start in range(0, max(rows, 1), BLOCK_ROWS):  # of no rows, too, the columns are looked at
+        for start in range(0, max(rows, 1), BLOCK_ROWS):  # at least one block, to check columns even without rows
             block = slice(start, start + BLOCK_ROWS)
             for column, values in enumerate(ids):
                 sparse[block, column] = values[block]
@@ -183,7 +192,7 @@ class FeatureSpec:
             indicator += numeric.indicator
 
     def hide_context(self, encoded: Encoded, rows: Tensor | None = None) -> Encoded:
-        """A copy in which the context features of ``rows`` (bool (n,); default: every row) are missing.
+        """Copy the rows, with context features set to missing for ``rows``, bool (n,); by default for all.
 
         >>> table = pa.table({"offer": ["a", "b"], "age": [20, 40]})
         >>> spec = FeatureSpec.fit([Categorical("offer", context=True), Numeric("age")], table)
@@ -201,7 +210,7 @@ class FeatureSpec:
         )
 
     def _context_mask(self, device: torch.device) -> _ContextMask:
-        """Kept per device: training asks at every step."""
+        """Cached per device, since training needs it at every step."""
         if device not in self._masks:
             categoricals = [each.feature.context for each in self.categoricals]
             values = [each.feature.context for each in self.numerics]
@@ -235,7 +244,7 @@ class FeatureSpec:
 
 
 def check_declared(features: Sequence[Feature]) -> None:
-    """Raises ValueError for no features, for one declared twice and for what is no feature."""
+    """Raise ValueError for no features, a feature declared twice, or an object that is no feature."""
     for feature in features:
         if not isinstance(feature, Feature):
             raise ValueError(f"features hold {feature!r}, not a Categorical, CategoricalList or Numeric")
@@ -247,7 +256,7 @@ def check_declared(features: Sequence[Feature]) -> None:
 
 
 def _check_types(features: Sequence[Feature], types: Sequence[pa.DataType], batch: pa.RecordBatch) -> None:
-    """Batches are of one table: what reads as "1" in one must not read as "1.0" in the next."""
+    """All batches need the same types: "1" in one batch must not read as "1.0" in the next."""
     for feature, kind in zip(features, types, strict=True):
         found = get_column(batch, feature.name).type
         if found != kind:

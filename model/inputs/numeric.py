@@ -1,4 +1,4 @@
-"""Numeric features: the moments and quantiles of a stream of values, and the scales fitted to them."""
+"""Numeric features and the scales fitted to them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from model.inputs.columns import check_name, get_column, read_numbers
 from model.inputs.statistics import Moments, UniformSample, find_quantiles
 
 STANDARD_LIMIT = 10.0
-"""Standardised values are clipped to this many standard deviations, so that no outlier drives a score
-alone."""
+"""Standardised values are clipped to this many standard deviations, so that no outlier alone drives a score."""
 RANK_LIMIT = 1e-7
-"""Shares below a value are clipped to this far from 0 and 1, normal scores hence to 5.2."""
+"""Ranks are clipped to this distance from 0 and 1, which limits normal scores to 5.2."""
 REFERENCE_QUANTILES = 257
 MAX_EDGES = 65
 EDGE_DECIMALS = 5
-"""Edges are rounded to this many decimals: no two of them are closer, and a bin's width can be divided by."""
+"""Edges are rounded to this many decimals, so that bins have a minimum width and can be divided by it."""
 
 TRANSFORMS = ("standard", "log", "quantile")
 
@@ -33,10 +32,10 @@ class Numeric:
 
     - "standard": to mean 0 and standard deviation 1;
     - "log": the same after ``sign(x) * log1p(|x|)``, for counts and amounts;
-    - "quantile": to a standard normal by rank, for whatever is skewed, heavy-tailed or in clumps.
+    - "quantile": to a standard normal by rank, for values that are skewed, heavy-tailed or clumped.
 
-    Null, NaN and values that float32 cannot hold are missing: they read as 0 (the mean; the median), with an
-    indicator beside. ``context`` marks what is known of an exposure, not of a user.
+    Null, NaN and values beyond float32 are missing: they read as 0 (the mean, or the median), next to an indicator.
+    ``context`` marks a value that belongs to an exposure, not to a user.
     """
 
     name: str
@@ -53,7 +52,9 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Standardiser:
-    """To mean 0 and standard deviation 1, clipped to ``STANDARD_LIMIT``.
+    """Scales to mean 0 and standard deviation 1, clipped at ``STANDARD_LIMIT``.
+
+    **Shape**: (n,) -> float64 (n,).
 
     >>> Standardiser(mean=2.0, scale=4.0)(np.array([2.0, 0.0, 1e9])).tolist()
     [0.0, -0.5, 10.0]
@@ -63,7 +64,7 @@ class Standardiser:
     scale: float
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Scaled values, float64 (n,); NaN stays NaN."""
+        """Scale values; NaN stays NaN."""
         scaled = values - self.mean
         scaled /= self.scale
         return np.clip(scaled, -STANDARD_LIMIT, STANDARD_LIMIT, out=scaled)
@@ -74,12 +75,14 @@ class Standardiser:
 
 @dataclass(frozen=True)
 class NormalScores:
-    """To a standard normal: the share of training values below, through the inverse normal distribution.
+    """Maps values to a standard normal: the share of training values below, through the inverse normal distribution.
 
-    ``quantiles`` are those of evenly spaced shares from 0 to 1. The share is interpolated from below and from
-    above and the two averaged, as scikit-learn's ``QuantileTransformer`` does, so that a value met often sits
-    in the middle of its share. Here that holds for the least and the greatest value too: a count that is
-    mostly 0 reads as a moderate number there, not as the far end of the scale.
+    ``quantiles`` belong to evenly spaced shares from 0 to 1. The share is interpolated from below and from above and
+    averaged, as in scikit-learn's ``QuantileTransformer``, so that a frequent value sits in the middle of its share.
+    Here that also holds for the minimum and the maximum: a count that is mostly 0 reads as a moderate number, not as
+    the far end of the scale.
+
+    **Shape**: (n,) -> float64 (n,).
 
     >>> NormalScores((0.0, 0.0, 0.0, 1.0, 2.0))(np.array([-1.0, 0.0, 0.5, 1.0, 3.0])).round(2).tolist()
     [-5.2, -0.67, 0.32, 0.67, 5.2]
@@ -88,7 +91,7 @@ class NormalScores:
     quantiles: tuple[float, ...]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Scores, float64 (n,); NaN stays NaN."""
+        """Map values; NaN stays NaN."""
         ascending, shares = self._curve
         below = np.interp(values, ascending, shares)
         above = np.interp(-values, -ascending[::-1], shares)
@@ -105,10 +108,11 @@ class NormalScores:
 
 @dataclass(frozen=True)
 class FittedNumeric:
-    """A fitted numeric. ``indicator`` is false where training never saw the value missing.
+    """A fitted numeric.
 
-    The network could not have learned what such an indicator means; a missing value then just reads as 0.
-    ``edges`` are quantiles of the encoded values, distinct and increasing, 2 to ``MAX_EDGES`` of them.
+    ``indicator`` is False if no value was missing in training: the network could not have learned what the indicator
+    means, so a missing value then simply reads as 0. ``edges`` are 2 to ``MAX_EDGES`` distinct, increasing quantiles of
+    the encoded values.
     """
 
     feature: Numeric
@@ -117,8 +121,10 @@ class FittedNumeric:
     edges: tuple[float, ...]
 
     def encode_into(self, values: np.ndarray, missing: np.ndarray | None, table: pa.Table | pa.RecordBatch) -> None:
-        """Write the scaled column, 0 where missing, to ``values`` and its indicator to ``missing``, float32 (n,)
-        both. Scales are applied in float64."""
+        """Write the column, scaled in float64, 0 where missing, to ``values``, and its indicator to ``missing``.
+
+        **Shape**: both float32 (n,).
+        """
         read, is_missing = _read_values(table, self.feature)
         scaled = self.scaler(read)
         if is_missing is not None:
@@ -147,7 +153,7 @@ class FittedNumeric:
 
 
 class NumericFit:
-    """Gathers what a feature's scale needs, batch after batch, in bounded memory."""
+    """Collects what a feature's scale depends on, batch by batch, in bounded memory."""
 
     def __init__(self, feature: Numeric) -> None:
         self.feature = feature
@@ -156,7 +162,11 @@ class NumericFit:
         self._sample = UniformSample()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take in a batch. Raises ValueError that names a missing or mistyped column."""
+        """Add a batch.
+
+        Raises:
+            ValueError: The column is missing or has the wrong type; the message names it.
+        """
         values, is_missing = _read_values(batch, self.feature)
         known = values if is_missing is None else values[~is_missing]
         self._missing |= len(known) < len(values)
@@ -176,8 +186,7 @@ class NumericFit:
 
 
 def _read_values(table: pa.Table | pa.RecordBatch, feature: Numeric) -> tuple[np.ndarray, np.ndarray | None]:
-    """The column as float64 (n,), NaN where missing, log1p taken if the feature says so; where it is missing, bool
-    (n,), or None for nowhere."""
+    """Read a column as ``read_numbers`` does, applying the feature's log transform."""
     values, is_missing = read_numbers(get_column(table, feature.name), feature.name)
     if feature.transform == "log":
         values = np.copysign(np.log1p(np.abs(values)), values)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 SAMPLE_ROWS = 2**18
-"""Quantiles are those of at most this many values: the share below a quantile is then off by about 0.001."""
+"""Quantiles are taken from at most this many values, which puts the share below a quantile off by about 0.001."""
 SAMPLE_SEED = 0
 
 
 class Moments:
     """Count, mean and squared deviations of a stream of numbers.
 
-    Batches are merged as in Chan, Golub and LeVeque, "Algorithms for Computing the UniformSample Variance", The
-    American Statistician 37(3), 1983: no sum of squares is ever subtracted from another. Everything is
-    counted from the first value, so that a column that never changes has a deviation of exactly 0.
+    Batches are merged as in Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American
+    Statistician 37(3), 1983: no sum of squares is ever subtracted from another. All values are measured from the first
+    one, so that a constant column has a deviation of exactly 0.
 
     >>> moments = Moments()
     >>> for batch in ([1e9 + 1], [1e9 + 3, 1e9 + 5]):
@@ -42,21 +42,20 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """0 of no numbers."""
+        """The mean; 0 without values."""
         return self._first + self._mean
 
     @property
     def scale(self) -> float:
-        """The standard deviation of the population; 1 where that is 0."""
+        """The population standard deviation; 1 if that is 0."""
         return (self._squares / max(self._rows, 1)) ** 0.5 or 1.0
 
 
 class UniformSample:
-    """A uniform sample of the values added, ``SAMPLE_ROWS`` at most, however they are cut into batches.
+    """A uniform sample of at most ``SAMPLE_ROWS`` of the values added, independent of batch boundaries.
 
-    Every value draws a number from a seeded generator; those with the smallest numbers stay, as in Efraimidis
-    and Spirakis, "Weighted random sampling with a reservoir", Information Processing Letters 97(5), 2006, with
-    all weights equal.
+    Every value draws a number from a seeded generator, and the smallest numbers stay: Efraimidis and Spirakis,
+    "Weighted random sampling with a reservoir", Information Processing Letters 97(5), 2006, with equal weights.
     """
 
     def __init__(self) -> None:
@@ -91,9 +90,9 @@ class UniformSample:
 
 
 def find_quantiles(ascending: np.ndarray, most: int) -> np.ndarray:
-    """Evenly spaced quantiles: at most so many, no more than there are values, and 2 at least."""
+    """Find evenly spaced quantiles: at most ``most``, no more than values, and at least 2."""
     if 2 <= len(ascending) <= most:
-        return ascending  # as interpolated, but for a rounding that could pull values that are alike apart
+        return ascending  # interpolation would give the same, but its rounding could separate equal values
     if len(ascending) < 2:
         return np.repeat(ascending if len(ascending) else 0.0, 2)
     return np.maximum.accumulate(np.quantile(ascending, np.linspace(0.0, 1.0, most)))

@@ -1,4 +1,4 @@
-"""From encoded rows to the vectors that a network reads."""
+"""From encoded rows to the vectors that the network reads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from model.inputs.feature_spec import FeatureSpec
 from model.inputs.lookup import PADDING
 
 EMBEDDING_STD = 0.05
-"""Embeddings start small, so that a rare id starts out saying little."""
+"""Embeddings start small, so that a rare id has little influence at first."""
 FREQUENCY_SCALE = 0.1
-"""How fast the sines of periodic embeddings turn at first (sigma), per standard deviation of the feature."""
+"""Initial scale (sigma) of the frequencies of periodic embeddings, per standard deviation of the feature."""
 
 
 class StackedEmbedding(nn.Module):
-    """The embedding tables of all columns, stacked into one: one lookup serves every column.
+    """The embedding tables of all columns, stacked into one table, so that a single lookup serves them all.
 
     **Shape**: ids int32 or int64 (n, S), column s in [0, ``sizes[s]``) -> (n, S, dim).
 
-    While ``model.training.touched_rows`` has taken a batch's rows out of the table, ids are positions among these.
+    While ``model.training.touched_rows`` has a batch's rows taken out of the table, ids are positions among those rows.
 
     >>> StackedEmbedding([3, 7], 4)(torch.tensor([[2, 6], [0, 0]])).shape
     torch.Size([2, 2, 4])
@@ -42,15 +42,15 @@ class StackedEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         if self.taken is None:
             return self.table(ids + self.offsets)
-        # index_select's gradient is an index_add, a quarter of the time of embedding's.
+        # The gradient of index_select is an index_add, far cheaper than that of an embedding.
         return self.taken.index_select(0, ids.flatten()).unflatten(0, ids.shape)
 
 
 class PooledEmbedding(nn.Module):
-    """The embeddings of lists of ids, each list pooled into one vector; all lists in one lookup.
+    """The embeddings of lists of ids, each list pooled into one vector, with one lookup for all lists.
 
-    ``poolings`` are "mean", "sum" or "max" per list. Columns hold the lists side by side, ``lengths`` wide,
-    padded with ``PADDING``, which counts for nothing; an empty list is a vector of zeros.
+    ``poolings`` are "mean", "sum" or "max" per list. Columns hold the lists side by side, ``lengths`` wide and padded
+    with ``PADDING``, which is ignored. An empty list becomes a vector of zeros.
 
     **Shape**: ids int32 or int64 (n, sum of ``lengths``) -> (n, L, dim).
 
@@ -78,7 +78,7 @@ class PooledEmbedding(nn.Module):
         list_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
         starts = torch.tensor([0, *sizes], dtype=torch.int64).cumsum(0)
         self.lookup = StackedEmbedding(sizes, dim, std=std)
-        self.lookup.offsets = starts[:-1][list_of]  # every column of a list reads the list's one table
+        self.lookup.offsets = starts[:-1][list_of]  # all columns of a list share its table
         self.has_max = "max" in poolings
         self.register_buffer("list_of", list_of, persistent=False)
         self.register_buffer("member", nn.functional.one_hot(list_of, len(sizes)).float(), persistent=False)
@@ -102,10 +102,15 @@ class PooledEmbedding(nn.Module):
 
 
 def build_numeric_embedding(spec: FeatureSpec, config: ModelConfig, dim: int) -> nn.Module | None:
-    """A module (n, V) -> (n, V, dim) for the numeric values, or None where the configuration has none.
+    """Build the configured embedding of numeric values, or None.
 
-    Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS 2022, in their
-    package. Raises ValueError if it is not installed.
+    Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS 2022, in their own
+    package.
+
+    **Shape** of the module: (n, V) -> (n, V, dim).
+
+    Raises:
+        ValueError: The package is not installed.
     """
     if config.numeric_embedding == "none" or not spec.numeric_width:
         return None
@@ -126,12 +131,12 @@ def build_numeric_embedding(spec: FeatureSpec, config: ModelConfig, dim: int) ->
         )
     bins = [torch.tensor(_thin(edges, config.numeric_bins)) for edges in spec.edges]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*just two bin edges")  # a yes or no has no more than two
+        warnings.filterwarnings("ignore", message=".*just two bin edges")  # a yes-or-no feature has only two
         return rtdl.PiecewiseLinearEmbeddings(bins, dim, activation=False, version="B")
 
 
 def _thin(edges: Sequence[float], bins: int) -> list[float]:
-    """At most ``bins`` + 1 of the edges, evenly, the first and the last among them.
+    """Keep at most ``bins`` + 1 evenly spaced edges, including the first and the last.
 
     >>> _thin([0.0, 1.0, 2.0, 3.0, 4.0], 2)
     [0.0, 2.0, 4.0]
@@ -142,10 +147,10 @@ def _thin(edges: Sequence[float], bins: int) -> list[float]:
 
 
 class InputLayer(nn.Module):
-    """All of a row's features as one vector: embeddings of ids and lists, of numbers, and the numbers.
+    """All of a row's features as one vector: embeddings of ids, lists and numbers, then the numbers themselves.
 
-    With ``copies`` every task embeds apart, and reads a vector of its own. Periodic numeric embeddings share
-    their frequencies among the copies, nothing else is shared.
+    With ``copies``, every task has embeddings and a vector of its own. The copies share nothing but the frequencies
+    of periodic numeric embeddings.
 
     **Shape**: ``sparse`` (n, S), ``dense`` (n, D), ``lists`` (n, P) -> (n, ``width``), or with ``copies``
     (n, ``copies``, ``width``).

@@ -1,7 +1,7 @@
 """Heads: from one score per task to the logit of each task's probability.
 
-Every head gives logits of the probabilities that count, those over all rows. They hold probabilities near 0
-and near 1 alike without loss, the log loss of a logit is stable, and calibration works on them.
+Every head returns logits of unconditional probabilities, those over all rows. Logits represent probabilities near 0
+and near 1 equally well, give a stable log loss, and are what calibration works on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.config import Head
 
 
 class IndependentHead(nn.Module):
-    """Tasks unrelated to each other: the score is the logit.
+    """Unrelated tasks: the score is the logit.
 
     **Shape**: (n, T) -> (n, T).
     """
@@ -25,19 +25,18 @@ class IndependentHead(nn.Module):
         return scores
 
     def invert(self, probabilities: Tensor) -> Tensor:
-        """The scores that give these probabilities."""
+        """Find the scores that give these probabilities."""
         return probabilities.logit()
 
 
 class ChainHead(nn.Module):
-    """Stages of a funnel: a score is the logit of passing a stage given that the one before was passed.
+    """Stages of a funnel: a score is the logit of passing a stage, given that the stage before was passed.
 
-    p_k = prod_{j<=k} sigmoid(z_j), so that p_1 >= p_2 >= ... whatever the scores. As in Ma et al., "Entire
-    Space Multi-Task Model", SIGIR 2018, it is the product that meets the labels, over all rows; here along
-    any number of stages.
+    p_k = prod_{j<=k} sigmoid(z_j), so that p_1 >= p_2 >= ... for any scores. As in Ma et al., "Entire Space Multi-Task
+    Model", SIGIR 2018, the loss compares the product with the labels, over all rows; here for any number of stages.
 
-    1 - p_k is the chance to leave at one of the stages up to k, sum_{j<=k} p_{j-1} (1 - sigmoid(z_j)): a sum
-    of positive terms, hence no cancellation, and gradients that stay bounded however sure the model is.
+    1 - p_k is the probability of leaving at one of the stages up to k, sum_{j<=k} p_{j-1} (1 - sigmoid(z_j)): a sum of
+    positive terms, hence without cancellation, whose gradients stay bounded however confident the model is.
 
     **Shape**: (n, T) -> (n, T).
 
@@ -52,13 +51,13 @@ class ChainHead(nn.Module):
         return passed - left
 
     def invert(self, probabilities: Tensor) -> Tensor:
-        """The scores that give these probabilities (..., T), as far as they fall along the stages."""
+        """Find the scores that give these probabilities (..., T), insofar as they fall along the stages."""
         conditional = probabilities / pad(probabilities[..., :-1], (1, 0), value=1.0)
         return conditional.clamp(max=0.99).logit()
 
 
 class MixedHead(nn.Module):
-    """A head over the binary tasks alone; the score of a regression is its prediction.
+    """A head for the binary tasks only; a regression's score is its prediction.
 
     **Shape**: (n, T) -> (n, T).
 
@@ -77,11 +76,11 @@ class MixedHead(nn.Module):
         return scores.index_copy(1, self.binary, self.head(scores[:, self.binary]))
 
     def invert(self, targets: Tensor) -> Tensor:
-        """The scores that give these probabilities and, for regressions, values (T,)."""
+        """Find the scores that give these probabilities and, for regressions, values (T,)."""
         return targets.index_copy(-1, self.binary, self.head.invert(targets[..., self.binary]))
 
 
 def build_head(name: Head, binary: Sequence[bool]) -> IndependentHead | ChainHead | MixedHead:
-    """The head of that name for tasks that are binary or not."""
+    """Build a head by name, for tasks flagged as binary or not."""
     head = ChainHead() if name == "chain" else IndependentHead()
     return head if all(binary) else MixedHead(head, binary=binary)

@@ -1,4 +1,4 @@
-"""A trained network over any number of rows."""
+"""Inference: a trained network applied to any number of rows."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from model.inputs.lookup import PADDING
 from model.network.multitask import MultiTaskModel
 
 SCORING_ROWS = 2048
+"""Rows per forward pass."""
 
 
 @torch.inference_mode()
 def score(network: MultiTaskModel, inputs: Encoded) -> Tensor:
-    """Outputs (n, T) in evaluation mode: the logit of each binary task, the standardised value of each
-    regression."""
+    """Score rows in evaluation mode.
+
+    **Shape**: n rows -> (n, T), the logit of each binary task and the standardised value of each regression.
+    """
     network.eval()
     return run_in_pieces(network, inputs)
 
 
 def run_in_pieces(function: Callable[..., Tensor], inputs: Encoded) -> Tensor:
-    """A function of encoded rows, (n, ...), over pieces of equal size.
+    """Apply a function to encoded rows in pieces of equal size, and join the results, (n, ...).
 
-    Every product is over the same number of rows, the last filled up: products over a few rows round
-    otherwise than those over many, and a row's score must not depend on which rows are scored with it.
+    The last piece is padded, so that every matrix product has the same number of rows. Rounding depends on that number,
+    and a row's score must not depend on which rows are scored with it.
     """
     fill = (0, 0, 0, -len(inputs) % SCORING_ROWS)
     sparse, dense, lists = inputs.tensors

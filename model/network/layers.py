@@ -1,4 +1,4 @@
-"""Layers in stacks: k parallel layers are one parameter, and one batched product runs them all."""
+"""Stacked layers: k parallel layers share one parameter and run as one batched product."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class StackedLinear(nn.Module):
-    """k linear layers side by side, each followed by ``activate`` if given.
+    """k parallel linear layers, each followed by ``activate`` if given.
 
-    Bias and activation are applied where the product lies, before it is looked at by layer: its widest results do
-    not fit a cache, and every copy of them took as long as a thirtieth of a training step.
+    Bias and activation are applied in place, before the product is split by layer, because its widest results do not
+    fit a cache and every copy of them slows training noticeably.
 
-    **Shape**: (n, in) seen by every layer, or (n, k, in) with a row for each -> (n, k, out).
+    **Shape**: (n, in) shared by all layers, or (n, k, in) with one row per layer -> (n, k, out).
 
     >>> layer = StackedLinear(4, 3, 2)
     >>> layer(torch.ones(5, 3)).shape
@@ -44,14 +44,14 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor, activate: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         activate = activate or _identity
-        if x.ndim == 2:  # one wide product, faster than k narrow ones over the same rows
+        if x.ndim == 2:  # one wide product is faster than k narrow ones over the same rows
             wide = self.weight.transpose(0, 1).flatten(1)
             return activate(_add_bias(torch.mm(x, wide), self.bias.flatten())).unflatten(1, self.bias.shape)
         return activate(_add_bias(torch.bmm(x.transpose(0, 1), self.weight), self.bias.unsqueeze(1))).transpose(0, 1)
 
 
 def _add_bias(product: Tensor, bias: Tensor) -> Tensor:
-    return product.add_(bias.to(product.dtype))  # which autocast may have chosen
+    return product.add_(bias.to(product.dtype))  # autocast may have changed the product's type
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -59,10 +59,10 @@ def _identity(x: Tensor) -> Tensor:
 
 
 class StackedBatchNorm(nn.Module):
-    """Batch normalisation of each unit of each of k layers.
+    """Batch normalisation of every unit of k parallel layers.
 
-    Ioffe and Szegedy, "Batch Normalization", ICML 2015. A batch of one row has no variance: it is normalised
-    by the running one, also in training.
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015. A batch of one row has no variance of its own, so the running
+    statistics normalise it, in training too.
 
     **Shape**: (n, k, d) -> (n, k, d).
 
@@ -93,8 +93,10 @@ class StackedBatchNorm(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """k multilayer perceptrons side by side: linear, batch normalisation if asked for, activation, dropout
-    per hidden layer; none is the identity.
+    """k parallel multilayer perceptrons.
+
+    Each hidden layer is linear, optionally batch-normalised, activated and followed by dropout. Without hidden layers
+    the stack is the identity.
 
     **Shape**: (n, in) or (n, k, in) -> (n, k, ``out_features``).
 

@@ -1,4 +1,4 @@
-"""The multi-task network, and how a configuration becomes one."""
+"""The multi-task network, and how it is built from a configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.network.layers import StackedLinear
 
 
 class Towers(nn.Module):
-    """One small network per task that ends in that task's score.
+    """One small network per task, which ends in the task's score.
 
     **Shape**: (n, T, d) -> (n, T).
 
@@ -37,10 +37,10 @@ class Towers(nn.Module):
 
 
 class MultiTaskModel(nn.Module):
-    """Embed, one representation per task, one score per task, one logit or value per task.
+    """The whole network: embeddings, one representation per task, one score per task, one logit or value per task.
 
-    **Shape**: integer ``sparse`` (n, S), ``dense`` (n, D), integer ``lists`` (n, P) -> float32 (n, T): the logit
-    of each binary task's probability, the standardised value of each regression.
+    **Shape**: integer ``sparse`` (n, S), ``dense`` (n, D), integer ``lists`` (n, P) -> float32 (n, T): the logit of
+    each binary task's probability, the standardised value of each regression.
 
     >>> import pyarrow as pa
     >>> from model.inputs.feature_spec import Categorical, Numeric
@@ -69,11 +69,11 @@ class MultiTaskModel(nn.Module):
         return self.head(self.towers(self.architecture(self.inputs(sparse, dense, lists))))
 
     def expert_weights(self, sparse: Tensor, dense: Tensor, lists: Tensor) -> Tensor:
-        """How much of each expert every task takes, (n, T, k). Raises ValueError where there are no gates."""
+        """Each task's gate weights, (n, T, k). Raises ValueError for an architecture without gates."""
         return self.architecture.expert_weights(self.inputs(sparse, dense, lists))
 
     def sum_squares(self) -> tuple[Tensor, Tensor]:
-        """The sums of squares of the embedding tables, and of the weights of all stacked layers."""
+        """Sum the squares of the embedding tables, and those of the weights of all stacked layers."""
         tables, weights = [], []
         for module in self.modules():
             if isinstance(module, nn.Embedding):
@@ -85,19 +85,22 @@ class MultiTaskModel(nn.Module):
 
     @torch.no_grad()
     def set_base_rates(self, means: Tensor) -> None:
-        """Set the last biases to give these base rates, and means of regressions, (T,): the first steps need
-        not learn how rare a task is."""
+        """Set the output biases to these base rates, and means of regressions, (T,).
+
+        Training then need not spend its first steps on learning how rare each task is.
+        """
         self.towers.score.bias.copy_(self.head.invert(means)[:, None])
 
 
 def build_model(spec: FeatureSpec, tasks: Sequence[Task], config: ModelConfig) -> MultiTaskModel:
-    """The network for these features and tasks, with fresh weights from torch's default generator.
+    """Build the network for these features and tasks, with fresh weights from torch's default generator.
 
-    Raises ValueError for an architecture that these tasks or this installation cannot have.
+    Raises:
+        ValueError: The configuration does not suit these tasks, or needs a package that is not installed.
     """
     binary = [task.kind == "binary" for task in tasks]
     if config.architecture == "aitm" and not all(binary):
-        raise ValueError("architecture is 'aitm', whose tasks are the stages of a funnel: all binary")
+        raise ValueError("architecture is 'aitm', which takes the stages of a funnel: binary tasks only")
     inputs = InputLayer(spec, config, copies=len(tasks) if config.architecture == "single_task" else None)
     architecture = build_architecture(config, inputs.width, len(tasks))
     hidden = build_stack(config, len(tasks), architecture.out_features, config.tower_units)

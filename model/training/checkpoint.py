@@ -1,4 +1,4 @@
-"""Where training stands, as one file: a run that was killed goes on from it and ends in the same weights."""
+"""The state of a training as one file, from which a killed run resumes and ends in the same weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from model.training.touched_rows import TouchedRows
 
 FILE = "checkpoint.safetensors"
 FORMAT = 2
-"""Raised when a state holds other tensors than before: a checkpoint of older code is refused, not half read."""
+"""Increase when the state's tensors change, so that a checkpoint of older code is rejected, not half read."""
 
 
 @dataclass
 class TrainingState:
-    """All that a step depends on. ``epoch`` counts from 1; ``batch`` is how many of its batches are done."""
+    """Everything a step depends on. ``epoch`` counts from 1; ``batch`` is the number of its batches done."""
 
     network: nn.Module
     weights: nn.Module
@@ -68,14 +68,14 @@ class TrainingState:
 
 
 class Checkpoint:
-    """A folder that holds the last state saved. ``training`` tells one training from another."""
+    """A folder that holds the last saved state. ``training`` identifies the training it belongs to."""
 
     def __init__(self, folder: str | Path, *, training: str) -> None:
         self.path = Path(folder) / FILE
         self.training = f"{FORMAT} {training}"
 
     def save(self, state: TrainingState) -> None:
-        """Write the state in the place of the last one, whole or not at all."""
+        """Replace the saved state, completely or not at all."""
         standing = {"epoch": state.epoch, "batch": state.batch, "best": state.best, "stale": state.stale}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".unfinished")
@@ -85,9 +85,10 @@ class Checkpoint:
         draft.replace(self.path)
 
     def load(self, state: TrainingState) -> bool:
-        """Take up the saved state; False where there is none.
+        """Restore the saved state; return whether there was one.
 
-        Raises ValueError if it cannot be read, or is of another training.
+        Raises:
+            ValueError: The file is damaged, or belongs to another training.
         """
         if not self.path.exists():
             return False
@@ -99,7 +100,7 @@ class Checkpoint:
             raise ValueError(f"{self.path} is damaged ({error}): delete it to train from the start") from error
         if metadata.get("training") != self.training:
             raise ValueError(
-                f"{self.path} is of a training with other data, options or code: delete it, or name another folder"
+                f"{self.path} belongs to a training with other data, options or code: delete it, or name another folder"
             )
         for name, value in json.loads(metadata["standing"]).items():
             setattr(state, name, value)

@@ -1,8 +1,8 @@
-"""Several processes, one model: each reads its part of the rows, and gradients are summed.
+"""Several processes train one model: each reads its part of the rows, and gradients are summed.
 
-Started by ``torchrun``, in a process group that the caller has initialised; a lone process is a group of one.
-Losses are divided by the weights of the whole batch, so that the sum over processes is what one process would
-have computed.
+They are started by ``torchrun``, in a process group that the caller has initialised; a single process is a group of
+one. Losses are divided by the weights of the whole batch, so that their sum over processes is what a single process
+would have computed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, distributed, nn
 
 
 def count_processes() -> int:
-    """How many processes train together."""
+    """Count the processes that train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process is the first, the one that writes files."""
     return count_processes() == 1 or distributed.get_rank() == 0
 
 
 def get_own_part(rows: int) -> slice:
-    """This process's part of so many rows: every row is one process's, no process has two rows more than another."""
+    """Get this process's part of the rows: every row has one process, and parts differ by at most one row."""
     number = 0 if count_processes() == 1 else distributed.get_rank()
     each, over = divmod(rows, count_processes())
     start = number * each + min(number, over)
@@ -32,7 +32,7 @@ def get_own_part(rows: int) -> slice:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum over processes."""
+    """Add up the values of all processes."""
     if count_processes() > 1:
         values = values.clone()
         distributed.all_reduce(values)
@@ -40,7 +40,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def gather(values: Tensor) -> tuple[Tensor, int]:
-    """The values (n,) of all processes, one process after the other, and where this one's begin."""
+    """Gather the values (n,) of all processes, in order, and the position where this process's begin."""
     if count_processes() == 1:
         return values, 0
     sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(count_processes())]

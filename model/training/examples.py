@@ -1,4 +1,4 @@
-"""Encoded rows together with what they teach."""
+"""Encoded rows together with their targets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from model.inputs.encoded import Encoded
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows with ``targets`` float32 (n, T), regressions standardised, and ``weight`` float32 (n, T),
-    0 where the target does not count."""
+    """Encoded rows with their targets, regressions standardised, and weights, 0 where a target does not count.
+
+    **Shape**: ``targets`` and ``weight`` float32 (n, T).
+    """
 
     inputs: Encoded
     targets: Tensor

@@ -1,4 +1,4 @@
-"""Losses of all tasks at once, with what does not count masked, and how they become one."""
+"""The masked losses of all tasks, and how they are combined into one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from model.labels import Task
 def task_losses(
     outputs: Tensor, targets: Tensor, weight: Tensor, *, binary: Tensor | None = None, total: Tensor | None = None
 ) -> Tensor:
-    """Each task's weighted mean loss (T,): log loss, or the squared error of those not ``binary`` (T,).
+    """Each task's weighted mean loss: log loss or, for tasks that are not ``binary`` (T,), squared error.
 
-    InputLayer are (n, T); a target of weight 0 has no influence, whatever it holds. ``total`` (T,) is the weight
-    to divide by, where these rows are a part of a batch.
+    A target of weight 0 has no influence, whatever its value. ``total`` (T,) is the weight to divide by, if these rows
+    are only part of a batch.
+
+    **Shape**: ``outputs``, ``targets`` and ``weight`` (n, T) -> (T,).
 
     >>> task_losses(torch.zeros(2, 2), torch.ones(2, 2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     tensor([0.6931, 0.0000])
@@ -31,10 +33,10 @@ def task_losses(
 
 
 class TaskWeights(nn.Module):
-    """From the tasks' losses to the one that is minimised: a weighted sum.
+    """Combines the tasks' losses into the one that is minimised: a weighted sum.
 
-    With ``learned``, task t is also weighted by its own noise, Kendall, Gal and Cipolla, "Multi-task Learning
-    Using Uncertainty to Weigh Losses", CVPR 2018, equations 7 and 10: with s = log sigma^2,
+    With ``learned``, each task is also weighted by its own noise: Kendall, Gal and Cipolla, "Multi-task Learning Using
+    Uncertainty to Weigh Losses", CVPR 2018, equations 7 and 10. With s = log sigma^2, the loss becomes
     exp(-s) L + s / 2 for a log loss and exp(-s) L / 2 + s / 2 for a squared error.
 
     **Shape**: (T,) -> a scalar.
@@ -54,7 +56,7 @@ class TaskWeights(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(len(tasks))) if learned else None
 
     def forward(self, losses: Tensor, *, share: float = 1.0) -> Tensor:
-        """``share`` is these losses' part of the whole batch: what is added once a step is cut to it."""
+        """``share`` is this process's share of the batch, by which terms added once per step are scaled."""
         if self.log_variance is None:
             return (self.fixed * losses).sum()
         weighed = self.scale * (-self.log_variance).exp() * losses + share * self.log_variance / 2

@@ -1,4 +1,4 @@
-"""Data checked, split and encoded for a training: what teaches, and what judges."""
+"""The data of a training, validated, split and encoded: rows to train on and held-out rows."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Checked data: what teaches, ``taught``, and what judges, as tables and labels."""
+    """Validated data: the rows to ``train`` on and the ``held_out`` ones, as tables and labels.
+
+    ``train_labels`` is None for a streamed data set, whose labels are read batch by batch.
+    """
 
     tasks: tuple[Task, ...]
     spec: FeatureSpec
     summary: LabelSummary
-    taught: pa.Table | pa.dataset.Dataset
-    taught_labels: Labels | None
-    judging: pa.Table | None
-    judging_labels: Labels | None
+    train: pa.Table | pa.dataset.Dataset
+    train_labels: Labels | None
+    held_out: pa.Table | None
+    held_out_labels: Labels | None
 
     @property
     def targets(self) -> tuple[TargetScale, ...]:
@@ -44,14 +47,14 @@ class PreparedData:
             for task, mean, scale in zip(self.tasks, self.summary.mean, deviation, strict=True)
         )
 
-    def source(self, training: TrainConfig, device: torch.device) -> Source:
-        if self.taught_labels is not None:
-            assert isinstance(self.taught, pa.Table)
-            examples = self.examples(self.taught, self.taught_labels).to(device)
+    def build_source(self, training: TrainConfig, device: torch.device) -> Source:
+        if self.train_labels is not None:
+            assert isinstance(self.train, pa.Table)
+            examples = self.encode(self.train, self.train_labels).to(device)
             return ResidentSource(examples, batch_size=training.batch_size)
         return StreamedSource(
-            self.taught,
-            lambda table: self.examples(table, Labels.read(table, self.tasks)),
+            self.train,
+            lambda table: self.encode(table, Labels.read(table, self.tasks)),
             columns=[*self.spec.names, *_list_label_columns(self.tasks)],
             batch_size=training.batch_size,
             shuffle_rows=training.shuffle_rows,
@@ -59,66 +62,71 @@ class PreparedData:
         )
 
     @cached_property
-    def held_examples(self) -> Examples | None:
-        """The rows that judge, encoded once for training and for calibration."""
-        if self.judging is None or self.judging_labels is None:
+    def held_out_examples(self) -> Examples | None:
+        """The held-out rows, encoded once for training and for calibration."""
+        if self.held_out is None or self.held_out_labels is None:
             return None
-        return self.examples(self.judging, self.judging_labels)
+        return self.encode(self.held_out, self.held_out_labels)
 
-    def judges(self, task: str) -> bool:
+    def has_held_out_labels(self, task: str) -> bool:
         column = [each.name for each in self.tasks].index(task)
-        return self.judging_labels is not None and bool((self.judging_labels.weight[:, column] > 0).any())
+        return self.held_out_labels is not None and bool((self.held_out_labels.weight[:, column] > 0).any())
 
-    def examples(self, table: pa.Table, labels: Labels) -> Examples:
+    def encode(self, table: pa.Table, labels: Labels) -> Examples:
         mean = np.array([target.mean for target in self.targets])
         scale = np.array([target.scale for target in self.targets])
         targets = ((labels.values - mean) / scale).astype(np.float32)
         return Examples(self.spec.encode(table), torch.from_numpy(targets), torch.from_numpy(labels.weight))
 
-    def first_guess(self) -> Tensor:
-        """Each binary task's base rate, away from 0 and 1; 0, the mean, for a standardised regression."""
+    def estimate_start(self) -> Tensor:
+        """Estimate initial predictions (T,): base rates, kept off 0 and 1; a standardised regression's mean, 0."""
         binary = [task.kind == "binary" for task in self.tasks]
-        return torch.from_numpy(np.where(binary, self._rates(), 0.0))
+        return torch.from_numpy(np.where(binary, self._estimate_rates(), 0.0))
 
-    def base_losses(self) -> Tensor:
-        """Each task's loss (T,) of a constant: the base rate, or the mean, which leaves the variance of 1."""
-        rate = torch.from_numpy(self._rates())
+    def compute_base_losses(self) -> Tensor:
+        """Compute the loss (T,) of a constant prediction: the base rate's entropy, or a regression's variance of 1."""
+        rate = torch.from_numpy(self._estimate_rates())
         entropy = torch.special.entr(rate) + torch.special.entr(1.0 - rate)
         binary = torch.tensor([task.kind == "binary" for task in self.tasks])
         return torch.where(binary, entropy, 1.0).float()
 
-    def _rates(self) -> np.ndarray:
+    def _estimate_rates(self) -> np.ndarray:
         return (self.summary.mean * self.summary.rows + 0.5) / (self.summary.rows + 1.0)
 
-    def fingerprint(self, model: ModelConfig, training: TrainConfig) -> str:
-        """Tells this training from others, for checkpoints."""
-        told = {
+    def compute_fingerprint(self, model: ModelConfig, training: TrainConfig) -> str:
+        """Compute the hash that identifies this training in a checkpoint."""
+        content = {
             "tasks": [asdict(task) for task in self.tasks],
             "features": self.spec.to_dict(),
             "model": asdict(model),
             "training": asdict(training),
             "labels": {name: values.tolist() for name, values in asdict(self.summary).items()},
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def prepare_table(
     table: pa.Table, held_out: np.ndarray | pa.Table | None, features: Sequence[Feature], tasks: tuple[Task, ...]
 ) -> PreparedData:
+    """Prepare a table that fits in memory. ``held_out`` is a table of its own or a mask of labels, bool (n, T).
+
+    Raises:
+        ValueError: No rows, a bad column or mask, or a task with nothing to learn from.
+    """
     if table.num_rows == 0:
         raise ValueError("the table has no rows to train on")
     labels = Labels.read(table, tasks)
     if isinstance(held_out, pa.Table):
-        judging = (held_out, Labels.read(held_out, tasks))
-        held = np.zeros_like(labels.known)
+        held_out_rows = (held_out, Labels.read(held_out, tasks))
+        mask = np.zeros_like(labels.known)
     else:
-        held = _read_mask(held_out, labels)
-        judging = _keep_rows(table, labels, held)
-    taught, taught_labels = _keep_rows(table, labels, ~held)
-    summary = LabelSummary.summarise([taught_labels], len(tasks))
+        mask = _read_mask(held_out, labels)
+        held_out_rows = _keep_rows(table, labels, mask)
+    train, train_labels = _keep_rows(table, labels, ~mask)
+    summary = LabelSummary.summarise([train_labels], len(tasks))
     _require_learnable(summary, tasks, table.num_rows)
     return PreparedData(
-        tasks, FeatureSpec.fit(features, taught), summary, taught, taught_labels, *_none_if_empty(*judging)
+        tasks, FeatureSpec.fit(features, train), summary, train, train_labels, *_none_if_empty(*held_out_rows)
     )
 
 
@@ -128,6 +136,12 @@ def prepare_dataset(
     features: Sequence[Feature],
     tasks: tuple[Task, ...],
 ) -> PreparedData:
+    """Prepare a data set to stream from files.
+
+    Raises:
+        ValueError: Not a data set, no rows, a bad column, a ``held_out`` that is not a table, or a task with nothing to
+            learn from.
+    """
     from pyarrow.dataset import Dataset
 
     if not isinstance(dataset, Dataset):
@@ -136,7 +150,7 @@ def prepare_dataset(
             f"data is a {kind}, not a pyarrow Table or Dataset (pyarrow.Table.from_pandas takes a DataFrame)"
         )
     if held_out is not None and not isinstance(held_out, pa.Table):
-        raise ValueError(f"held_out is a {type(held_out).__name__}; beside a streamed data set it is a table of rows")
+        raise ValueError(f"held_out is a {type(held_out).__name__}; for a streamed data set it must be a table of rows")
     rows = dataset.count_rows()
     if rows == 0:
         raise ValueError("the data set has no rows to train on")
@@ -144,10 +158,10 @@ def prepare_dataset(
     batches = dataset.to_batches(columns=_list_label_columns(tasks))
     summary = LabelSummary.summarise((Labels.read(batch, tasks) for batch in batches), len(tasks))
     _require_learnable(summary, tasks, rows)
-    judging = (None, None) if held_out is None else _none_if_empty(held_out, Labels.read(held_out, tasks))
+    held_out_rows = (None, None) if held_out is None else _none_if_empty(held_out, Labels.read(held_out, tasks))
     names = list(dict.fromkeys(each.name for each in features))
     spec = FeatureSpec.fit(features, dataset.to_batches(columns=names))
-    return PreparedData(tasks, spec, summary, dataset, None, *judging)
+    return PreparedData(tasks, spec, summary, dataset, None, *held_out_rows)
 
 
 def _list_label_columns(tasks: Sequence[Task]) -> list[str]:
@@ -163,7 +177,7 @@ def _require_columns(dataset: pa.dataset.Dataset, names: Sequence[str]) -> None:
 
 
 def _keep_rows(table: pa.Table, labels: Labels, which: np.ndarray) -> tuple[pa.Table, Labels]:
-    """The rows with a label among ``which``, bool (n, T), and those labels alone."""
+    """The rows with a label in the mask ``which``, bool (n, T), and only those labels."""
     weight = np.where(which, labels.weight, np.float32(0.0))
     known = labels.known & which
     rows = (weight > 0).any(1)
@@ -177,15 +191,15 @@ def _none_if_empty(table: pa.Table, labels: Labels) -> tuple[pa.Table | None, La
 def _read_mask(held_out: np.ndarray | None, labels: Labels) -> np.ndarray:
     if held_out is None:
         return np.zeros_like(labels.known)
-    held = np.asarray(held_out)
-    if held.shape != labels.known.shape or held.dtype != np.bool_:
-        raise ValueError(f"held_out is {held.dtype} of shape {held.shape}, not bool of shape {labels.known.shape}")
-    return held
+    mask = np.asarray(held_out)
+    if mask.shape != labels.known.shape or mask.dtype != np.bool_:
+        raise ValueError(f"held_out is {mask.dtype} of shape {mask.shape}, not bool of shape {labels.known.shape}")
+    return mask
 
 
 def _require_learnable(summary: LabelSummary, tasks: Sequence[Task], rows: int) -> None:
     for task, known, positives in zip(tasks, summary.rows, summary.positives, strict=True):
         if known == 0:
-            raise ValueError(f"task {task.name!r} has no label among the {rows} rows that is known and not held out")
+            raise ValueError(f"task {task.name!r} has no label in {rows} rows that is both known and not held out")
         if positives == 0 and task.kind == "binary":
             raise ValueError(f"task {task.name!r} has no positive among its {known} labels to train on")

@@ -1,4 +1,4 @@
-"""How far training is: measured on the device, reported to the caller, shown as a bar."""
+"""Progress of a training: measured on the device, reported to the caller, shown as a bar."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from model.bundle import Bundle
 
 PROGRESS_SECONDS = 0.5
+"""Minimum time between two reports within an epoch."""
 
 OnProgress = Callable[["Progress"], None]
 
 
 class TrainingError(RuntimeError):
-    """A loss is no longer finite; the message names the ``task`` and the ``step``.
+    """A loss is no longer finite; the message names ``task`` and ``step``.
 
-    ``bundle`` holds the last good weights: those of the best epoch, without held-out rows of the last whole
-    one; None if no epoch was completed.
+    ``bundle`` holds the last good weights: those of the best epoch or, without held-out rows, of the last complete one.
+    None if no epoch was completed.
     """
 
     def __init__(self, task: str, step: int, *, what: str = "loss") -> None:
@@ -39,10 +40,11 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: sent a few times a second and at the end of each epoch.
+    """The state of a training, reported a few times per second and at the end of each epoch.
 
-    ``loss`` is each task's mean training loss in this epoch so far; ``held_out``, at the end of an epoch with
-    held-out rows, the held-out loss relative to that of a constant, of the task to stop on or the mean of all.
+    ``loss`` is each task's mean training loss in this epoch so far. ``held_out``, set at the end of an epoch if there
+    are held-out rows, is their loss relative to that of a constant prediction: of the task to stop on, or the mean over
+    tasks.
     """
 
     epoch: int
@@ -55,7 +57,7 @@ class Progress:
 
 
 class Meter:
-    """Sums an epoch's losses on the device; only reading them makes the host wait."""
+    """Sums an epoch's losses on the device, so that the host waits only when it reads them."""
 
     def __init__(self, tasks: Sequence[str], state: TrainingState, epochs: int, batches: int) -> None:
         self.tasks, self.state, self.epochs, self.batches = tasks, state, epochs, batches
@@ -66,7 +68,7 @@ class Meter:
 
     @property
     def step(self) -> int:
-        """How many steps training has taken."""
+        """The number of steps taken so far."""
         return (self.state.epoch - 1) * self.batches + self.state.batch
 
     def add(self, losses: Tensor, rows: int) -> None:
@@ -79,7 +81,7 @@ class Meter:
         return time.monotonic() - self.reported > PROGRESS_SECONDS
 
     def check(self) -> None:
-        """Raise TrainingError if a loss was not finite, naming the task where it began."""
+        """Raise TrainingError if a loss was not finite, naming the first such task."""
         step, task = self.first_bad.min(0)
         if step.isfinite():
             raise TrainingError(self.tasks[int(task)], int(step))
@@ -100,7 +102,7 @@ class Meter:
 
 
 def progress_bar() -> OnProgress:
-    """An ``on_progress`` for ``fit``: a bar an epoch, with rows per second and each task's loss.
+    """An ``on_progress`` for ``fit``: one bar per epoch, with rows per second and each task's loss.
 
     >>> from contextlib import redirect_stderr
     >>> from io import StringIO
@@ -126,12 +128,12 @@ def progress_bar() -> OnProgress:
             )
         bar.n = progress.batch
         losses = [f"{task} {loss:.4f}" for task, loss in progress.loss.items()]
-        judged = [] if progress.held_out is None else [f"held out {progress.held_out:.4f}"]
+        held_out = [] if progress.held_out is None else [f"held out {progress.held_out:.4f}"]
         bar.bar_format = "{desc}: {n_fmt}/{total_fmt} | " + " | ".join(
-            [f"{progress.rows_per_second:,.0f} rows/s", *losses, *judged]
+            [f"{progress.rows_per_second:,.0f} rows/s", *losses, *held_out]
         )
         bar.refresh()
-        if progress.batch == progress.batches and (judged or progress.held_out is None):
+        if progress.batch == progress.batches and (held_out or progress.held_out is None):
             bar.close()
             bar = None
 

@@ -1,4 +1,4 @@
-"""The row groups of files, as shares that processes read."""
+"""The row groups of a data set's files, and how processes share them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-if TYPE_CHECKING:  # it takes as long to import as pandas, which it brings along, and scoring needs none of it
+if TYPE_CHECKING:  # slow to import, since it imports pandas, and scoring does not need it
     import pyarrow.dataset
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """``rows`` rows of a fragment of a data set, from row ``start`` on, read as ``schema`` says."""
+    """``rows`` rows of a data set's fragment, from row ``start``, to be read with ``schema``."""
 
     fragment: pa.dataset.Fragment
     schema: pa.Schema
@@ -22,22 +22,21 @@ class RowGroup:
     rows: int
 
     def read(self, most: int) -> list[pa.RecordBatch]:
-        """The rows, at most so many at a time."""
-        # In one batch: a dictionary would come anew with every other.
+        """Read the rows, in batches of at most ``most``."""
+        # Read in one batch, because every batch would come with a dictionary of its own.
         table = self.fragment.to_table(columns=self.schema.names, schema=self.schema, batch_size=2**31 - 1)
         return table.slice(self.start, self.rows).to_batches(max_chunksize=most)
 
 
 def list_row_groups(fragment: pa.dataset.Fragment, schema: pa.Schema, columns: Sequence[str]) -> list[RowGroup]:
-    """A Parquet file's row groups, those without rows left out; a fragment of another format whole.
+    """List a Parquet file's row groups, except empty ones; a fragment of another format counts as one.
 
-    Strings in Parquet are read as Arrow dictionaries: a value that a row group holds many times is looked up
-    once.
+    Strings in Parquet are read as Arrow dictionaries, so that a value repeated in a row group is looked up once.
     """
     schema = pa.schema([schema.field(name) for name in columns])
     if hasattr(fragment, "split_by_row_group"):
         fragment, schema = _with_dictionaries(fragment, schema)
-        # A part's own count_rows counts the rows of the whole file.
+        # A part's own count_rows would count the rows of the whole file.
         sized = [(part, part.row_groups[0].num_rows) for part in fragment.split_by_row_group()]
     else:
         sized = [(fragment, fragment.count_rows())]
@@ -66,7 +65,7 @@ def _with_dictionaries(
         partition_expression=fragment.partition_expression,
         row_groups=[group.id for group in fragment.row_groups],
     )
-    for name in strings:  # unless a file holds the column as something else, or not at all
+    for name in strings:  # unless a file stores the column as another type, or lacks it
         position = made.physical_schema.get_field_index(name)
         if position >= 0 and pa.types.is_dictionary(made.physical_schema.field(position).type):
             column = schema.get_field_index(name)
@@ -75,7 +74,7 @@ def _with_dictionaries(
 
 
 def cut_row_groups(groups: Sequence[RowGroup], part: slice) -> list[RowGroup]:
-    """The rows of ``part``, counted through all groups.
+    """Cut the rows of ``part``, counted across all groups.
 
     >>> groups = [RowGroup(None, None, 0, 10), RowGroup(None, None, 0, 10), RowGroup(None, None, 0, 10)]
     >>> [(group.start, group.rows) for group in cut_row_groups(groups, slice(7, 20))]

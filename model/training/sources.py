@@ -1,4 +1,4 @@
-"""Training rows as batches on the device: a table that fits stays there, a larger data set streams past."""
+"""Training rows as batches on the device: a table that fits stays there, a larger data set is streamed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from model.training.examples import Examples
 from model.training.row_groups import cut_row_groups, list_row_groups
 from model.training.shuffle_buffer import PIECE_ROWS, ShuffleBuffer
 
-if TYPE_CHECKING:  # it takes as long to import as pandas, which it brings along, and scoring needs none of it
+if TYPE_CHECKING:  # slow to import, since it imports pandas, and scoring does not need it
     import pyarrow.dataset
 
 SMALL_BATCH = 64
-"""A table is cut into up to this many batches of at least this many rows before batches grow to the batch
-size."""
+"""A small table is split into up to this many batches of at least this many rows, before batches grow to full size."""
 READ_AHEAD = 2
-"""A stream has so many batches under way while a step is taken."""
+"""Batches that a stream prepares during a step."""
 
 T = TypeVar("T")
 
 
 class Source(Protocol):
-    """Where an epoch's batches come from: ``batches`` of them, the same ones for the same seed.
+    """Provides an epoch's batches: ``batches`` of them, the same ones for the same seed.
 
-    Of several processes each gets as many, and in them the rows that are its own.
+    Each of several processes gets as many batches, with its own part of the rows.
     """
 
     batches: int
@@ -41,9 +40,9 @@ class Source(Protocol):
 
 
 class ResidentSource:
-    """Examples that lie on the device whole: a batch is a slice of an index shuffled there.
+    """Examples held on the device: a batch is a slice of an index shuffled there.
 
-    Batch sizes differ by one at most: no tiny last batch. Of several processes, each holds all rows and takes
+    Batch sizes differ by at most one row, so no last batch is tiny. Each of several processes holds all rows and takes
     its part of every batch.
     """
 
@@ -60,18 +59,19 @@ class ResidentSource:
 
 
 class StreamedSource:
-    """A data set read anew each epoch, its row groups in random order, its rows shuffled within a buffer.
+    """A data set read from its files every epoch: row groups in random order, rows shuffled within a buffer.
 
-    Memory bound, in each process: ``shuffle_rows`` encoded rows (two batches at least) and those of one row
-    group; what Arrow needs to read that row group; ``READ_AHEAD`` + 1 batches; ``PIECE_ROWS`` rows, at twice their
-    size, while they are encoded. An encoded row takes 4 bytes a column of its tensors, 4 (S + D + P + 2T), and
-    in the buffer up to 24 more, while places are shuffled.
+    Memory bound of each process: ``shuffle_rows`` encoded rows (at least two batches) and those of one row group; what
+    Arrow needs to read that row group; ``READ_AHEAD`` + 1 batches; ``PIECE_ROWS`` rows, at twice their size, while they
+    are encoded. An encoded row takes 4 bytes per column of its tensors, 4 (S + D + P + 2T), and up to 24 more in the
+    buffer while it is shuffled.
 
-    Rows mix with those of the row groups that share the buffer with them: where a file is sorted, small row
-    groups shuffle better. Of several processes, each reads one part of the row groups' random order, equal
-    parts but for a row; a row group in which a part ends is read by two processes, each taking its own rows.
+    Rows mix with those of the row groups that share the buffer, so a sorted file shuffles better with small row groups.
+    Each of several processes reads its part of the random order of row groups; parts differ by at most one row. A row
+    group that spans two parts is read by both processes, each keeping its own rows.
 
-    Raises ValueError where there are more processes than rows.
+    Raises:
+        ValueError: There are more processes than rows.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class StreamedSource:
         order = torch.randperm(len(self.groups), generator=generator).tolist()
         parts = cut_row_groups([self.groups[position] for position in order], get_own_part(self.rows))
         rows = sum(part.rows for part in parts)
-        # As many rows more than the fraction as make the sizes add up: batch b ends at row ends[b].
+        # Batch b ends at row ends[b]; rounding the ends makes the sizes add up.
         ends = np.linspace(0, rows, self.batches + 1).round().astype(np.int64)[1:].tolist()
         buffer = ShuffleBuffer(min(rows, self.shuffle_rows + max(part.rows for part in parts)))
         batch = sent = 0
@@ -119,7 +119,7 @@ class StreamedSource:
             if len(buffer) < self.shuffle_rows and not last:
                 continue
             buffer.shuffle(generator)
-            # Half the buffer goes out, half stays to mix with the row groups that come next.
+            # Half the buffer is sent, half stays to mix with the next row groups.
             keep = 0 if last else self.shuffle_rows // 2
             while batch < self.batches and len(buffer) - (ends[batch] - sent) >= keep:
                 yield buffer.take(ends[batch] - sent, self.device)
@@ -127,7 +127,7 @@ class StreamedSource:
 
 
 def read_ahead(items: Iterator[T], most: int) -> Iterator[T]:
-    """The same items, of which up to ``most`` are got, in a thread, before they are asked for."""
+    """Yield the same items, up to ``most`` of which a thread fetches in advance."""
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, items, None) for _ in range(most))
         try:
@@ -139,7 +139,7 @@ def read_ahead(items: Iterator[T], most: int) -> Iterator[T]:
 
 
 def count_batches(rows: int, batch_size: int) -> int:
-    """How many batches an epoch has.
+    """Count the batches of an epoch.
 
     >>> count_batches(1_000_000, 2048), count_batches(10_000, 2048), count_batches(640, 2048), count_batches(1, 2048)
     (489, 64, 10, 1)

@@ -1,4 +1,4 @@
-"""AdamW over embedding tables, at the cost of the rows that a step touches."""
+"""AdamW for embedding tables, at the cost of only the rows that a step touches."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ BETAS = (0.9, 0.999)
 EPS = 1e-8
 TINY = 1e-30
 FLUSH_EVERY = 4096
-"""A table is brought up to date after so many steps at the latest: what is kept per step stays small."""
+"""Maximum steps between two updates of the whole table, which bounds what is kept per step."""
 MOMENTUM_REACH = 256
-"""Momentum older than this many steps has faded to 2e-12 of itself, and is left out."""
+"""Momentum older than this many steps has decayed to 2e-12 of itself and is ignored."""
 
 
 class TouchedRows:
-    """AdamW (Loshchilov and Hutter, ICLR 2019) of one embedding table, moving the rows that a batch holds alone.
+    """AdamW (Loshchilov and Hutter, ICLR 2019) for one embedding table that moves only the rows of each batch.
 
     Dense AdamW moves every row at every step: a row without a gradient still has momentum, and decays. Those moves
-    depend on nothing but the row, so they are made up for when the row is next looked up. With r the rate, d the
-    decay, b1 and b2 the betas, m and v a row's moments after step s, its weights after t - s steps without it are
+    depend only on the row, so they can be made up for when the row is next looked up. With rate r, decay d, betas b1
+    and b2, and a row's moments m and v after step s, its weights after t - s steps without it are
 
         w_t = D_t / D_s w_s - D_t sum_{s<j<=t} c_j m / (sqrt(v) + e_j),   D_j = prod_{i<=j} (1 - r_i d),
         c_j = (b1 / sqrt(b2))^(j - s) r_j sqrt(1 - b2^j) / (1 - b1^j) / D_j,   e_j = eps sqrt((1 - b2^j) / b2^(j - s)),
 
-    the recursion written out. Two sums per s, of c_j and of c_j e_j, serve all rows last moved at s, with the mean of
-    e_j in the place of each: that touches only gradients as small as ``eps``.
+    which is the recursion written out. Two sums per s, of c_j and of c_j e_j, serve all rows last moved at s, with each
+    e_j replaced by their mean, which only matters for gradients as small as ``eps``.
 
     ``take`` cuts a batch's rows out of the table, ``step`` moves them and puts them back, ``flush`` brings the whole
-    table up to date. Between ``take`` and ``step`` the table looks up positions among the rows taken.
+    table up to date. Between ``take`` and ``step``, the table looks up positions among the rows taken.
     """
 
     rows: Tensor
-    """The parameter of this step: the weights (n, dim) of the rows taken."""
+    """This step's parameter: the weights (n, dim) of the rows taken."""
 
     def __init__(self, table: StackedEmbedding, part: Literal["sparse", "lists"], *, weight_decay: float) -> None:
         weight = table.table.weight
         self.table, self.part, self.decay, self.device = table, part, weight_decay, weight.device
         self.compact = self.device.type == "cpu"
-        """Whether a row that occurs many times in a batch is taken once. That asks how many there are, for which the
-        host would have to wait; without it, copies go along."""
+        """Whether a row that occurs several times in a batch is taken only once. Counting distinct rows would make the
+        host wait for a GPU, so there each occurrence is taken."""
         self.moments = torch.zeros(len(weight), 2, weight.shape[1], device=self.device)
-        """Each row's moments side by side: they are always read and written together."""
+        """Each row's moments, side by side because they are always read and written together."""
         self.last = torch.zeros(len(weight), dtype=torch.int32, device=self.device)
-        """How many of the steps since the last flush each row has made."""
+        """The step since the last flush up to which each row is current."""
         self._owner = torch.zeros_like(self.last)
         missed = torch.arange(MOMENTUM_REACH, 0, -1, device=self.device).double()
         fading = (BETAS[0] / BETAS[1] ** 0.5) ** missed
@@ -63,8 +63,11 @@ class TouchedRows:
         self._reset_sums()
 
     def take(self, inputs: Encoded) -> Encoded:
-        """Cut the rows of the table that a batch holds out of it, up to date and ready for a gradient; the batch with
-        their positions in the place of its ids."""
+        """Cut a batch's rows out of the table, up to date and ready for a gradient.
+
+        Returns:
+            The batch with the rows' positions in place of its ids.
+        """
         ids = inputs.sparse if self.part == "sparse" else inputs.lists
         positions = self._take((ids.clamp(min=0) + self.table.offsets).flatten()).view_as(ids)
         if self.part == "sparse":
@@ -76,7 +79,7 @@ class TouchedRows:
         ids, start = gather(own)
         order = torch.arange(len(ids), dtype=torch.int32, device=self.device)
         self._owner[ids] = order
-        owner = self._owner[ids]  # one occurrence of an id stands for all: in half the time of torch.unique
+        owner = self._owner[ids]  # one occurrence of an id stands for all; cheaper than torch.unique
         if self.compact:
             stands = owner == order
             ids, owner = ids[stands], (stands.cumsum(0) - 1)[owner]
@@ -90,12 +93,12 @@ class TouchedRows:
         return self._owners[start : start + len(own)]
 
     def _catch_up(self, weight: Tensor, moments: Tensor, last: Tensor) -> None:
-        """Make the moves that rows (n, dim) have missed since their ``last`` one (n,), in place."""
+        """Apply the moves that rows (n, dim) have missed since their ``last`` one (n,), in place."""
         product, total, weighted = self.kept[:, : self.since + 1]
         missed = torch.arange(self.since, -1, -1, device=self.device).double()
         fading = [torch.as_tensor(beta) ** missed for beta in BETAS]
         sums = [self.product / product, self.product * total, weighted / total.clamp(min=TINY), *fading]
-        # Worked out per step, of which there are few, and looked up per row.
+        # Computed once per step, of which there are few, and looked up per row.
         decay, shift, eps, first, second = torch.stack(sums, 1).float().index_select(0, last).unsqueeze(2).unbind(1)
         mean, square = moments.unbind(1)
         weight.mul_(decay).addcdiv_(mean * shift, square.sqrt().add_(eps).clamp_(min=TINY), value=-1.0)
@@ -115,7 +118,7 @@ class TouchedRows:
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
         rows.mul_(1.0 - rate * self.decay)
         rows.addcdiv_(mean, square.sqrt().div_(unbias[1]).add_(EPS), value=-rate / unbias[0])
-        if not self.compact:  # then copies of a row hold the same values, and any of them may be written
+        if not self.compact:  # copies of a row hold the same values, so any of them may be written
             rows, moments = (each.index_select(0, self._owners) for each in (rows, moments))
         self.table.table.weight.index_copy_(0, self._ids, rows)
         self.moments.index_copy_(0, self._ids, moments)
@@ -140,19 +143,19 @@ class TouchedRows:
         self._reset_sums()
 
     def _reset_sums(self) -> None:
-        """Count steps anew: no row has any to make up for."""
+        """Restart the count of steps, with no row behind."""
         self.since, self.product = 0, 1.0
         self.kept = torch.zeros(3, FLUSH_EVERY + 1, dtype=torch.float64, device=self.device)
-        """Per step s since the last flush: D_s, and the sums up to now of c_j and of c_j e_j."""
+        """Per step s since the last flush: D_s, and the sums so far of c_j and of c_j e_j."""
         self.kept[0, 0] = self.product
 
     def get_state(self) -> dict[str, Tensor]:
-        """All that the next step depends on, beside the table's weights."""
+        """Everything the next step depends on, apart from the table's weights."""
         counts = torch.tensor([self.steps, self.since, self.product], dtype=torch.float64)
         return {"moments": self.moments, "last": self.last, "kept": self.kept, "counts": counts}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what ``state`` gave."""
+        """Restore what ``get_state`` returned."""
         for name in ("moments", "last", "kept"):
             getattr(self, name).copy_(state[name])
         steps, since, self.product = state["counts"].tolist()
@@ -160,7 +163,7 @@ class TouchedRows:
 
 
 def build_touched_rows(network: MultiTaskModel, config: TrainConfig) -> list[TouchedRows]:
-    """One for each embedding table of ids and of lists."""
+    """Build one for each embedding table of ids and of lists."""
     tables = []
     if network.inputs.ids is not None:
         tables.append(TouchedRows(network.inputs.ids, "sparse", weight_decay=config.weight_decay))

@@ -1,4 +1,4 @@
-"""The optimiser's loop: batches of encoded rows and labels in, trained weights out."""
+"""The training loop: batches of encoded rows and labels in, trained weights out."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ from model.training.sources import Source
 from model.training.touched_rows import build_touched_rows
 
 CHECKPOINT_SECONDS = 60.0
-"""The least time between two checkpoints inside an epoch; the end of an epoch always is one."""
+"""Minimum time between checkpoints within an epoch; every epoch also ends with one."""
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one. Raises ValueError for one that is not
-    there."""
+    """Pick a device by name; "auto" is CUDA if available.
+
+    Raises:
+        ValueError: torch cannot use this device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -43,8 +46,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch draws from this seed on the CPU and on the device; outside, its generators are as
-    before."""
+    """Seed torch's generators on the CPU and the device, and restore them at the end."""
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)
@@ -55,12 +57,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 class Trainer:
-    """One training of a network, in place: what stays the same over its steps, and its ``state``, which a
-    checkpoint holds.
+    """Trains a network in place; ``state`` is the part of it that changes from step to step, which checkpoints hold.
 
-    Batches are on the network's device already, and the host waits for the device only to report. Held-out
-    rows are judged without their context, as users are scored; ``base`` (T,) is each task's loss of a
-    constant.
+    Batches arrive on the network's device, and the host waits for the device only to report. Held-out rows are measured
+    without their context, as users are scored. ``base`` (T,) is each task's loss of a constant prediction.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Trainer:
         binary = [task.kind == "binary" for task in tasks]
         self.binary = None if all(binary) else torch.tensor(binary, device=device)
         self.weigh = TaskWeights(tasks, learned=config.loss_weights == "uncertainty").to(device)
-        # L2 on embeddings has a gradient for every row; without it, a step costs the rows it touches.
+        # With L2 on embeddings every row has a gradient; without it, a step only costs the rows it touches.
         self.tables = [] if config.l2_embedding else build_touched_rows(network, config)
         apart = {id(each.table.table.weight) for each in self.tables}
         weights = [each for each in network.parameters() if id(each) not in apart]
@@ -100,10 +100,13 @@ class Trainer:
         self.good: dict[str, Tensor] | None = None
 
     def run(self, checkpoint: Checkpoint | None) -> None:
-        """Train, from the checkpoint if it holds anything, until the last epoch or the end of patience; then take
-        up the epoch with the lowest held-out loss, without held-out rows the last.
+        """Train, resuming from the checkpoint if there is one, until the last epoch or the end of patience.
 
-        Raises TrainingError when a loss is no longer finite; the network then has the last good weights.
+        The network ends with the weights of the epoch with the lowest held-out loss or, without held-out rows, of the
+        last epoch.
+
+        Raises:
+            TrainingError: A loss is no longer finite; the network then has the last good weights.
         """
         state, config = self.state, self.config
         if checkpoint is not None and checkpoint.load(state):
@@ -127,7 +130,7 @@ class Trainer:
         meter = Meter([task.name for task in self.tasks], state, config.epochs, batches)
         saved = time.monotonic()
         self.network.train()
-        # The order depends on seed and epoch alone, so that a resumed run meets the same batches.
+        # The order depends only on seed and epoch, so that a resumed run sees the same batches.
         for number, batch in enumerate(self.source.epoch((config.seed * 1_000_003 + state.epoch) % 2**63)):
             if number < state.batch:
                 continue
@@ -146,7 +149,7 @@ class Trainer:
             self._save(checkpoint)
 
     def _step(self, batch: Examples) -> Tensor:
-        """One step of the optimiser; each task's loss (T,) before it."""
+        """Take one optimiser step; return each task's loss (T,) before it."""
         config, state = self.config, self.state
         inputs = hide_at_random(self.spec, batch.inputs, config)
         for table in self.tables:
@@ -180,7 +183,7 @@ class Trainer:
             group["lr"] = rate
 
     def _end_epoch(self, meter: Meter) -> None:
-        """Judge the epoch, keep its weights if they are the best, and count it."""
+        """Measure the epoch, keep its weights if they are the best so far, and count it."""
         state, relative = self.state, None
         for table in self.tables:
             table.flush()
@@ -210,7 +213,7 @@ class Trainer:
         return float(relative[(rows.weight > 0).any(0)].mean())
 
     def _copy_weights(self) -> dict[str, Tensor]:
-        """A copy of the network's weights as they are."""
+        """Copy the network's current weights."""
         return {name: weight.clone() for name, weight in self.network.state_dict().items()}
 
     def _save(self, checkpoint: Checkpoint) -> None:
@@ -219,7 +222,7 @@ class Trainer:
 
 
 def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
-    """What the learning rate is multiplied by at a step, counted from 0.
+    """The factor of the learning rate at a step, counted from 0.
 
     >>> config = TrainConfig(schedule="linear", warmup=0.2)
     >>> [learning_rate_factor(step, 10, config) for step in (0, 1, 2, 6, 9)]
@@ -235,7 +238,7 @@ def learning_rate_factor(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def hide_at_random(spec: FeatureSpec, inputs: Encoded, config: TrainConfig) -> Encoded:
-    """Some rows without their context, some known categorical values as unseen."""
+    """Hide the context of random rows, and show random known categorical values as unseen."""
     device = inputs.sparse.device
     if config.context_dropout:
         inputs = spec.hide_context(inputs, torch.rand(len(inputs), device=device) < config.context_dropout)

@@ -101,7 +101,7 @@ def test_loading_leaves_torchs_generator_alone(saved):
 
 
 def test_a_bundle_is_never_overwritten(bundle, saved):
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(BundleError, match="already exists"):
         bundle.save(saved)
 
 

@@ -144,13 +144,13 @@ def test_one_expert_leaves_no_entropy_to_have_a_share_of(bundle):
 
 @pytest.mark.parametrize("architecture", ["shared_bottom", "single_task", "cross_stitch", "aitm", "esmm"])
 def test_an_architecture_without_gates_is_refused(bundle, architecture):
-    with pytest.raises(ValueError, match=r"^.* has no gates to look at$"):
+    with pytest.raises(ValueError, match=r"^.* has no gates to inspect$"):
         expert_use(with_model(bundle, architecture=architecture), draw_funnel(5).table)
 
 
 @pytest.mark.parametrize("look", [expert_use, permutation_importance])
 def test_an_empty_table_is_refused(bundle, look):
-    with pytest.raises(ValueError, match=r"^the table has no rows to look at$"):
+    with pytest.raises(ValueError, match=r"^the table has no rows to inspect$"):
         look(bundle, draw_funnel(5).table.slice(0, 0))
 
 
@@ -276,7 +276,7 @@ def test_text_is_sorted_for_each_task():
 
 @pytest.mark.parametrize("repeats", [0, 1.5])
 def test_repeats_are_a_number_of_times(bundle, repeats):
-    with pytest.raises(ValueError, match=f"^repeats is {repeats}, not a whole number from 1 up$"):
+    with pytest.raises(ValueError, match=f"^repeats is {repeats}, not a positive integer$"):
         permutation_importance(bundle, draw_funnel(5).table, repeats=repeats)
 
 

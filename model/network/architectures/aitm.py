@@ -10,14 +10,14 @@ from model.network.layers import StackedLinear, StackedMLP
 
 
 class AITM(Architecture):
-    """Each stage attends to what the stage before passes on and to what its own bottom found.
+    """Each stage attends to what the stage before passes on and to its own bottom's output.
 
     Xi et al., "Modeling the Sequential Dependence among Audience Multi-step Conversions with Multi-task
     Learning in Targeted Display Advertising", KDD 2021, the AIT module: z_1 = q_1 and
     z_t = sum_u softmax(<h1(u), h2(u)> / sqrt(d))_u h3(u) over u in {g(z_{t-1}), q_t}. ``transfer`` holds the
     g and ``project`` the h1, h2 and h3 of the T - 1 steps.
 
-    Stages follow one another here by definition, z_t reads z_{t-1}: the loop over them is the model itself.
+    Stages are sequential by definition, since z_t depends on z_{t-1}: the loop over them cannot be batched.
 
     **Shape**: ``bottoms`` (n, in) -> (n, T, d), ``transfer`` d -> d, ``project`` d -> 3 d.
 
@@ -37,8 +37,8 @@ class AITM(Architecture):
         self.out_features = bottoms.out_features
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """The behavioural expectation calibrator there: by how much later stages exceed earlier ones, summed
-        over stages, averaged over rows."""
+        """The paper's behavioural expectation calibrator: the excess of each stage's probability over that of the stage
+        before, summed over stages and averaged over rows."""
         return self.calibrator_weight * logits.sigmoid().diff(dim=1).relu().sum(1).mean()
 
     def forward(self, x: Tensor) -> Tensor:

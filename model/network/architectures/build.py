@@ -1,4 +1,4 @@
-"""How tasks share what they learn: one small module an architecture, and how a configuration becomes one."""
+"""How an architecture is built from a configuration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from model.network.layers import StackedLinear, StackedMLP
 
 
 def build_stack(config: ModelConfig, k: int, width: int, units: Sequence[int]) -> StackedMLP:
-    """k networks of these hidden layers, with the configuration's activation, dropout and normalisation."""
+    """Build k parallel networks with these hidden layers and the configured activation, dropout and normalisation."""
     return StackedMLP(
         k, width, units, activation=config.activation, dropout=config.dropout, batch_norm=config.batch_norm
     )
 
 
 def build_architecture(config: ModelConfig, width: int, tasks: int) -> Architecture:
-    """The configured architecture for inputs of this width, with fresh weights."""
+    """Build the configured architecture for inputs of this width, with fresh weights."""
     return _BUILDERS[config.architecture](config, width, tasks)
 
 

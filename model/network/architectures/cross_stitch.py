@@ -11,14 +11,16 @@ from model.network.architectures.base import Architecture
 from model.network.layers import StackedMLP
 
 OWN_SHARE = 0.9
-"""What a task keeps of its own activations at first; the rest comes from the others in equal parts."""
+"""Initial share of a task's own activations in its mixture; the others contribute the rest in equal parts."""
 
 
 class CrossStitch(Architecture):
     """After each layer, every task's activations become a learned mixture of all tasks' activations.
 
-    Misra et al., "Cross-stitch Networks for Multi-task Learning", CVPR 2016, equation 1, for any number of
-    tasks: one weight per pair of tasks and layer.
+    Misra et al., "Cross-stitch Networks for Multi-task Learning", CVPR 2016, equation 1, for any number of tasks: one
+    weight per layer and pair of tasks.
+
+    **Shape**: (n, in) or (n, T, in) -> (n, T, ``out_features``).
 
     >>> CrossStitch([StackedMLP(3, 10, (16,)), StackedMLP(3, 16, (8,))], tasks=3, width=10)(torch.ones(5, 10)).shape
     torch.Size([5, 3, 8])

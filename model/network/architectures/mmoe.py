@@ -1,4 +1,4 @@
-"""Mixtures of experts, with one gate for all tasks or one for each."""
+"""Mixtures of experts, with one gate for all tasks or one per task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model.network.layers import StackedMLP
 
 
 class MMoE(Architecture):
-    """Every task mixes the same experts by a gate of its own.
+    """Every task mixes the same experts through a gate of its own.
 
     Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD
     2018, equations 6 and 7: f_t(x) = sum_e softmax(g_t(x))_e h_e(x).
@@ -37,9 +37,9 @@ class MMoE(Architecture):
 
 
 class OMoE(MMoE):
-    """One gate, hence one mixture, for all tasks: the same paper's one-gate mixture of experts.
+    """One gate, hence one mixture, for all tasks: the one-gate mixture of experts of the same paper.
 
-    **Shape**: ``gates`` (n, in) -> (n, 1, k).
+    **Shape**: ``experts`` (n, in) -> (n, k, d), ``gates`` (n, in) -> (n, 1, k); the module (n, in) -> (n, T, d).
     """
 
     def __init__(self, *, experts: StackedMLP, gates: nn.Module, tasks: int) -> None:
@@ -50,5 +50,5 @@ class OMoE(MMoE):
         return super().expert_weights(x).expand(-1, self.tasks, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = super().expert_weights(x) @ self.experts(x)  # once, not once a task
+        mixed = super().expert_weights(x) @ self.experts(x)  # once for all tasks
         return mixed.expand(-1, self.tasks, -1)

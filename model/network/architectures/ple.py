@@ -1,4 +1,4 @@
-"""Progressive layered extraction: shared experts and experts of each task's own, in levels."""
+"""Progressive layered extraction: levels of shared and task-specific experts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from model.network.layers import StackedMLP
 class CGC(nn.Module):
     """Customized gate control, one level: each task mixes its own experts and the shared ones.
 
-    Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, section 4.1. Where another level
-    follows, a gate more, over all experts, gives what the shared experts there read.
+    Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, section 4.1. If another level follows, a shared
+    gate over all experts produces the input of that level's shared experts.
 
-    ``experts`` hold those of the first task, of the second, ..., then the shared ones. ``gates`` score all of
-    them for each mixture; experts that are another task's are left out of the softmax.
+    ``experts`` are ordered: those of the first task, of the second, ..., then the shared ones. ``gates`` score all of
+    them for each mixture; the softmax leaves out experts that belong to another task.
 
-    **Shape**: (n, in), or (n, T + 1, in) with a row per task and a shared one -> (n, G, d), G being T or, with
-    the shared gate, T + 1.
+    **Shape**: (n, in), or (n, T + 1, in) with one row per task and a shared one -> (n, G, d), where G is T or, with the
+    shared gate, T + 1.
     """
 
     reads: Tensor
@@ -40,7 +40,7 @@ class CGC(nn.Module):
         self.register_buffer("hidden", ~visible, persistent=False)
 
     def expert_weights(self, x: Tensor) -> Tensor:
-        """(n, G, k)."""
+        """The gate weights, (n, G, k)."""
         scores = self.gates(x if x.ndim == 2 else x[:, : len(self.hidden)])
         return scores.masked_fill(self.hidden, -math.inf).softmax(-1)
 
@@ -49,9 +49,11 @@ class CGC(nn.Module):
 
 
 class PLE(Architecture):
-    """Levels of customized gate control, the last one without the shared gate; one level is the CGC model.
+    """Levels of customized gate control, the last without the shared gate; a single level is the CGC model.
 
     Tang et al., RecSys 2020, section 4.2.
+
+    **Shape**: (n, in) -> (n, T, ``out_features``).
 
     >>> from model.network.layers import StackedLinear
     >>> level = CGC(experts=StackedMLP(8, 10, (16,)), gates=StackedLinear(3, 10, 8), tasks=3, own=2, shared_gate=False)
@@ -66,7 +68,7 @@ class PLE(Architecture):
         self.out_features = levels[-1].experts.out_features
 
     def expert_weights(self, x: Tensor) -> Tensor:
-        """Those of the last level; its experts of other tasks have weight 0."""
+        """The gate weights of the last level; other tasks' experts have weight 0."""
         return self.last.expert_weights(self.before(x))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tasks with bottoms of their own: all apart, or held near each other."""
+"""Tasks with bottoms of their own: independent, or pulled towards each other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from model.network.layers import StackedMLP
 
 
 class SeparateBottoms(Architecture):
-    """A network per task. On embeddings of each task's own it is T single-task models side by side; on
-    shared embeddings, below the chain head, it is ESMM (Ma et al., "Entire Space Multi-Task Model", SIGIR
-    2018).
+    """One network per task.
+
+    With embeddings per task, these are T single-task models side by side; with shared embeddings, below the chain
+    head, this is ESMM (Ma et al., "Entire Space Multi-Task Model", SIGIR 2018).
+
+    **Shape**: (n, in) or (n, T, in) -> (n, T, ``out_features``).
 
     >>> import torch
     >>> SeparateBottoms(StackedMLP(3, 10, (16,)))(torch.ones(5, 10)).shape
@@ -28,10 +31,10 @@ class SeparateBottoms(Architecture):
 
 
 class L2Constrained(SeparateBottoms):
-    """Separate bottoms whose weights are drawn together: alpha sum_{t<u} |w_t - w_u|^2 joins the loss.
+    """Separate bottoms whose weights are pulled together: the loss gains alpha sum_{t<u} |w_t - w_u|^2.
 
-    Duong et al., "Low Resource Dependency Parsing", ACL 2015, as in section 5.1 of the MMoE paper (Ma et al.,
-    KDD 2018), there with two tasks, here with any number.
+    Duong et al., "Low Resource Dependency Parsing", ACL 2015, as in section 5.1 of the MMoE paper (Ma et al., KDD
+    2018), where there are two tasks; here any number.
 
     >>> import torch
     >>> model = L2Constrained(StackedMLP(2, 1, (1,)), alpha=0.5)
@@ -46,6 +49,6 @@ class L2Constrained(SeparateBottoms):
         self.alpha = alpha
 
     def penalty(self, logits: Tensor) -> Tensor:
-        # Over pairs, the squared distances add up to T times the squared distances from the mean.
+        # Squared distances over all pairs sum to T times the squared distances from the mean.
         distances = [(weight - weight.mean(0)).square().sum() for weight in self.bottoms.parameters()]
         return self.alpha * self.bottoms.k * sum(distances, logits.new_zeros(()))

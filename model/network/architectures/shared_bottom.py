@@ -11,6 +11,8 @@ from model.network.layers import StackedMLP
 class SharedBottom(Architecture):
     """Every task reads the same representation: Caruana, "Multitask Learning", Machine Learning 28, 1997.
 
+    **Shape**: (n, in) -> (n, T, ``out_features``).
+
     >>> import torch
     >>> SharedBottom(StackedMLP(1, 10, (16,)), tasks=3)(torch.ones(5, 10)).shape
     torch.Size([5, 3, 16])

@@ -183,7 +183,7 @@ def test_mixed_tasks_are_welcome_where_they_make_sense(architecture):
     tasks = [Task("click"), Task("spend", kind="regression"), Task("complete")]
     config = ModelConfig(architecture=architecture)
     if architecture == "aitm":
-        with pytest.raises(ValueError, match="architecture is 'aitm', whose tasks are the stages of a funnel"):
+        with pytest.raises(ValueError, match="architecture is 'aitm', which takes the stages of a funnel"):
             build_model(spec, tasks, config)
         return
     model = build_model(spec, tasks, config).eval()

@@ -77,9 +77,9 @@ def test_a_checkpoint_of_another_training_is_refused(table, tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="other data, options or code"):
         patch.setattr("model.training.checkpoint.FORMAT", 1)
         fit_table(table, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="is of a training with other data, options or code"):
+    with pytest.raises(ValueError, match="belongs to a training with other data, options or code"):
         fit_table(table, checkpoint=tmp_path, training=TrainConfig(epochs=3, device="cpu", seed=1))
-    with pytest.raises(ValueError, match="is of a training with other data, options or code"):
+    with pytest.raises(ValueError, match="belongs to a training with other data, options or code"):
         fit_table(replace(table, label_click=[1] * 1_500), checkpoint=tmp_path)
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-100])
@@ -177,7 +177,7 @@ def test_a_killed_stream_goes_on_too(files, table, tmp_path, monkeypatch):
     ("data", "options", "words"),
     [
         ("rows.parquet", {}, "data is a str, not a pyarrow Table or Dataset"),
-        (None, {"held_out": np.zeros((1_125, 3), bool)}, "held_out is a ndarray; beside a streamed data set"),
+        (None, {"held_out": np.zeros((1_125, 3), bool)}, "held_out is a ndarray; for a streamed data set"),
         (None, {"held_out": None, "features": [Numeric("height")]}, "column 'height' is not in the data set; it has"),
         (None, {"held_out": None, "tasks": ["buy"]}, "column 'label_buy' is not in the data set"),
     ],

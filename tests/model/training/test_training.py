@@ -192,7 +192,7 @@ def without_label(table):
     ("change", "options", "words"),
     [
         (without_positive, {}, r"task 'complete' has no positive among its 200 labels"),
-        (without_label, {}, r"task 'complete' has no label among the 200 rows"),
+        (without_label, {}, r"task 'complete' has no label in 200 rows"),
         (lambda table: table.slice(0, 0), {}, "no rows"),
         (lambda table: table.drop_columns("age"), {}, "'age' is not in the table"),
         (lambda table: table.drop_columns("label_click"), {}, "'label_click' is not in the table"),
