@@ -1,4 +1,4 @@
-"""Tables and columns are described in the catalog as they are in the code, those of an older warehouse too."""
+"""The catalog has the descriptions of tables and columns from the code, for tables made by older code too."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The tables as they stood: what a reader saw at that time, never a state between, or one line that says since when."""
+"""Reading as of a time gives what a reader saw then, never a half-done swap, or one line with the oldest such time."""
 
 import re
 import time
@@ -19,13 +19,13 @@ D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
 
 
 def reasons(company: Company, at: datetime | str | None = None) -> list[str]:
-    """The rows of `quarantine`, by their reasons."""
+    """The reasons of the rows in `quarantine`, sorted."""
     rows = connect(company.settings, "quarantine", at=at).sql("SELECT reason FROM quarantine ORDER BY ALL").fetchall()
     return [reason for (reason,) in rows]
 
 
 def put(company: Company, day: date, *rows: str) -> datetime:
-    """Make these rows a day of `quarantine`; a time at which they can be seen, with some before and after it."""
+    """Publish these rows as a day of `quarantine`; a time at which readers see them, with a margin on both sides."""
     publish(company, "quarantine", day, [{"reason": reason} for reason in rows])
     return moment()
 
@@ -37,7 +37,7 @@ def moment() -> datetime:
     return now
 
 
-def test_a_table_is_as_it_stood_then(company: Company) -> None:
+def test_a_table_is_read_as_of_a_time(company: Company) -> None:
     first, second = put(company, D1, "a"), put(company, D2, "b")
     third = put(company, D1, "c", "d")
     assert [reasons(company, at) for at in (first, second, third, None)] == [
@@ -62,14 +62,16 @@ def test_no_state_between_the_halves_of_a_swap(company: Company, monkeypatch: py
     assert reasons(company) == ["b"]
 
 
-def test_a_rollback_counts_from_when_it_was_made(company: Company) -> None:
+def test_a_rollback_takes_effect_when_it_is_made(company: Company) -> None:
     put(company, D1, "a")
     wrong = put(company, D1, "wrong")
     company.context().warehouse.rollback("quarantine")
     assert (reasons(company, wrong), reasons(company, moment())) == (["wrong"], ["a"])
 
 
-def test_a_table_made_later_is_empty_and_before_all_is_one_line(company: Company, funnel: Callable[..., Ended]) -> None:
+def test_a_table_created_later_is_empty_and_a_time_before_all_commits_is_one_line(
+    company: Company, funnel: Callable[..., Ended]
+) -> None:
     before = datetime.now(UTC) - timedelta(seconds=2)
     early = put(company, D1, "a")
     publish_scores(company, D1, {"ann": 0.1})
@@ -81,7 +83,7 @@ def test_a_table_made_later_is_empty_and_before_all_is_one_line(company: Company
     assert funnel(*query, "--at", oldest).out.split() == ['"reason"', '"a"']
 
 
-def test_a_date_is_its_end_and_a_time_is_the_funnel_s(company: Company, funnel: Callable[..., Ended]) -> None:
+def test_a_date_means_its_end_and_a_time_is_in_the_funnels_zone(company: Company, funnel: Callable[..., Ended]) -> None:
     at = put(company, D1, "a").astimezone(company.settings.zone)
     put(company, D1, "b")
     query = ("sql", "SELECT reason FROM quarantine", "--format", "csv", "-c", company.config, "--at")
@@ -98,13 +100,13 @@ def test_a_date_is_its_end_and_a_time_is_the_funnel_s(company: Company, funnel: 
         ("2999-01-01", "--at 2999-01-01 is in the future in Asia/Shanghai"),
     ],
 )
-def test_a_time_that_is_none(company: Company, funnel: Callable[..., Ended], at: str, told: str) -> None:
+def test_an_invalid_time_is_one_line(company: Company, funnel: Callable[..., Ended], at: str, told: str) -> None:
     assert funnel("sql", "SELECT 1", "--at", at, "-c", company.config).complaint == told
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-def test_whatever_was_done_it_is_what_was_seen_or_not_kept(company: Company, seed: int) -> None:
-    """Publishes, rollbacks and compactions in any order, with what was seen after each; then maintenance."""
+def test_after_any_operations_a_time_gives_what_was_seen_then_or_has_expired(company: Company, seed: int) -> None:
+    """Publishes, rollbacks and compactions in random order, noting what readers see after each; then maintenance."""
     rng, warehouse = np.random.default_rng(seed), company.context().warehouse
     seen: list[tuple[datetime, list[str]]] = []
     for n in range(14):
@@ -144,7 +146,7 @@ def test_whatever_was_done_it_is_what_was_seen_or_not_kept(company: Company, see
     assert reasons(company, seen[-1][0]) == reasons(company) == seen[-1][1]
 
 
-def test_each_table_stands_as_of_the_same_time(company: Company) -> None:
+def test_all_tables_are_read_as_of_the_same_time(company: Company) -> None:
     publish_scores(company, D1, {"ann": 0.1}, run_id="first")
     record(company, D1, "score", datetime(2026, 3, 1, 17, tzinfo=UTC), run_id="first")
     at = moment()

@@ -1,4 +1,4 @@
-"""The warehouse by itself: files go in by hand, and other processes publish and read at the same time."""
+"""The warehouse without Spark: tests write the files themselves; other processes publish and read at the same time."""
 
 import multiprocessing
 import time
@@ -27,7 +27,7 @@ def warehouse_at(config: Path) -> Warehouse:
 
 
 def staged(warehouse: Warehouse, day: date, reasons: Iterable[str]) -> str:
-    """One file of `quarantine`, which has the fewest columns, where Spark would have put it."""
+    """Write a file of `quarantine`, the narrowest table, to where Spark would stage it; its address."""
     rows = pa.Table.from_pylist(
         [{"reason": reason, "raw": "{}", "landed_on": day} for reason in reasons],
         schema=warehouse.tables["quarantine"].schema,
@@ -63,7 +63,7 @@ def test_a_publish_swaps_its_range_and_nothing_else(company: Company) -> None:
         assert warehouse.pin("quarantine", first=day, last=day).files == files
 
 
-def test_a_day_of_a_range_that_has_no_rows_any_more_is_emptied(company: Company) -> None:
+def test_a_day_without_rows_in_a_published_range_is_emptied(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, D1, D3, {D1: ["a"], D2: ["b"], D3: ["c"]})
     publish(warehouse, D2, D3, {D3: ["c"]})
@@ -91,7 +91,7 @@ def test_a_pinned_reader_keeps_its_files(company: Company) -> None:
     assert now.snapshot_id == published != pinned.snapshot_id
 
 
-def test_a_pin_takes_only_its_dates(company: Company) -> None:
+def test_a_pin_holds_only_the_files_of_its_dates(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, D1, D4, {D1: ["a"], D2: ["b"], D3: ["c"], D4: ["d"]})
     for first, last, found in ((None, D2, "ab"), (D2, D3, "bc"), (D3, None, "cd"), (None, None, "abcd")):
@@ -108,7 +108,7 @@ def test_staged_files_are_invisible_and_go_when_discarded(company: Company) -> N
     assert contents(warehouse) == {D1: ["a"]}
 
 
-def test_rollback_brings_back_what_was_before_the_last_publish(company: Company) -> None:
+def test_a_rollback_restores_the_state_before_the_last_publish(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     first = publish(warehouse, D1, D2, {D1: ["a"], D2: ["b"]})
     publish(warehouse, D2, D2, {D2: ["wrong"]})
@@ -118,7 +118,7 @@ def test_rollback_brings_back_what_was_before_the_last_publish(company: Company)
     assert contents(warehouse) == {D1: ["a"], D2: ["right"]}, "a table goes on from where it was rolled back to"
 
 
-def test_the_first_publish_has_nothing_before_it(company: Company) -> None:
+def test_the_first_publish_cannot_be_rolled_back(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, D1, D1, {D1: ["a"]})
     with pytest.raises(FunnelError, match="table 'quarantine' has no state before snapshot"):
@@ -139,7 +139,7 @@ def test_a_table_is_widened_when_the_configuration_gains_a_column(company: Compa
     assert [(row["user_id"], row["age"], row["income"]) for row in rows] == [("ann", 30.0, None), ("bob", 40.0, 5.0)]
 
 
-def test_a_column_that_changes_its_kind_is_one_line(company: Company) -> None:
+def test_a_column_that_changes_its_type_is_one_line(company: Company) -> None:
     warehouse_at(company.config).staging("users")
     text = company.config.read_text(encoding="utf-8")
     text = text.replace('categorical = ["city_tier"]', "").replace('numeric = ["age"]', 'numeric = ["city_tier"]')
@@ -156,17 +156,17 @@ def test_a_location_that_cannot_be_written_is_one_line(make_company: Callable[..
         warehouse_at(company.config)
 
 
-def test_a_catalog_elsewhere_is_named_by_its_address_without_the_password(make_company: Callable[..., Company]) -> None:
+def test_an_unreachable_catalog_is_named_without_its_password(make_company: Callable[..., Company]) -> None:
     uri = "postgresql+psycopg2://funnel:s3cret@127.0.0.1:1/catalog"
     company = make_company(f'[warehouse]\ncatalog = {{ type = "sql", uri = "{uri}", warehouse = "file:///nowhere" }}\n')
-    # Without Postgres's driver it says so; with it, that nobody answers there.
+    # Without Postgres's driver the reason is the missing driver; with it, the refused connection.
     address = r"the warehouse at postgresql\+psycopg2://…@127\.0\.0\.1:1/catalog cannot be opened: "
     with pytest.raises(FunnelError, match=address) as raised:
         warehouse_at(company.config)
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_catalog_that_cannot_be_opened_is_not_asked_again_and_again(company: Company) -> None:
+def test_a_catalog_that_cannot_be_opened_is_not_retried(company: Company) -> None:
     (company.folder / "warehouse" / "catalog.db").mkdir(parents=True)
     started = time.monotonic()
     with pytest.raises(FunnelError, match=r"the warehouse at .* cannot be opened: unable to open database file"):
@@ -182,14 +182,14 @@ def test_metadata_that_cannot_be_written_is_one_line(company: Company) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_table_names_those_that_are(company: Company) -> None:
+def test_an_unknown_table_is_answered_with_the_known_ones(company: Company) -> None:
     for ask in (company.context().warehouse.pin, company.context().warehouse.rollback):
         with pytest.raises(FunnelError, match="no table 'scores'; the tables are events, quarantine, users"):
             ask("scores")
 
 
 @pytest.mark.parametrize("name", ["with space", "plus+sign", "per%20cent", "ünï"])
-def test_a_folder_s_name_may_hold_any_character(tmp_path: Path, company: Company, name: str) -> None:
+def test_a_folder_name_may_contain_any_character(tmp_path: Path, company: Company, name: str) -> None:
     company.folder = company.folder.rename(tmp_path / name)
     company.config = company.folder / "funnel.toml"
     publish(warehouse_at(company.config), D1, D1, {D1: ["a"]})
@@ -204,7 +204,7 @@ def republish_days(config: Path, writer: int, days: list[date]) -> None:
 
 @pytest.mark.slow
 def test_publishers_of_different_dates_lose_nothing(company: Company) -> None:
-    # The first publish also makes the catalog and the table, which all six try at once.
+    # The first publish also creates the catalog and the table, which all six try at once.
     writers, each = 6, 3
     days = {writer: [D1 + timedelta(days=writer + writers * n) for n in range(each)] for writer in range(writers)}
     with ProcessPoolExecutor(writers, mp_context=PROCESSES) as pool:
@@ -216,7 +216,7 @@ def test_publishers_of_different_dates_lose_nothing(company: Company) -> None:
 
 
 def read_until(config: Path, started: Event, done: Event) -> list[list[str]]:
-    """What each look at the table shows, pinned and through Arrow."""
+    """What each read of the table returns, pinned and through Arrow."""
     warehouse, seen = warehouse_at(config), []
     while not done.is_set():
         seen.append(reasons_in(warehouse.pin("quarantine", first=D2, last=D2).files))
