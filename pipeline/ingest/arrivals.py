@@ -1,4 +1,4 @@
-"""Whether the source's partition of a night has come: what a night waits for before it starts."""
+"""Whether the source's partition of a night has arrived, which a night waits for."""
 
 import glob
 import re
@@ -11,43 +11,43 @@ from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 
 IN_PROGRESS = "_temporary"
-"""The folder that Hadoop's committers, Spark's among them, keep until a write is whole."""
+"""The folder that Hadoop's committers, Spark's among them, keep until a write is complete."""
 
 
 def find_missing(settings: Settings, ds: date) -> str | None:
-    """The first key of the configuration whose partition of `ds` has not come, with its path; None once all have.
+    """The first key of the configuration whose partition of `ds` has not arrived, with its path; None once all have.
 
-    A reader's `ready` is looked for where there is one, else its `path`. What is not cut by day (no `{ds}`, or a
-    source without files) is there at any time.
+    A reader waits for its `ready` if it has one, else for its `path`. A path without `{ds}` is not waited for, nor is
+    a source without files.
 
     Raises:
-        FunnelError: a path whose file system cannot be looked at.
+        FunnelError: a path's file system cannot be looked at.
     """
-    for key, path in _awaited(settings):
+    for key, path in _list_awaited(settings):
         resolved = settings.resolve(path, ds)
-        if not _is_there(resolved, key):
+        if not _exists(resolved, key):
             return f"{key}: nothing at {resolved}"
     return None
 
 
 def days_delivered(settings: Settings) -> list[date]:
-    """The days that the event source's local folder holds, oldest first; empty where that cannot be told."""
+    """The days in the event source's local folder, oldest first; empty for any other source."""
     path = settings.source.events.path
     if path is None or "{ds}" not in path or "://" in path:
         return []
     before, after = settings.resolve(path).split("{ds}", 1)
-    # Only the part of the path up to the folder or file that carries the date.
+    # The path up to the folder or file that has the date in its name.
     pattern = re.compile(re.escape(before) + r"(\d{4}-\d{2}-\d{2})" + re.escape(after.split("/")[0]))
     days = []
     for each in Path(before + "x").parent.glob("*"):
-        # What only looks like a date, such as 2026-02-30, is somebody's folder and no day.
+        # 2026-02-30 looks like a date, but is not a day.
         with suppress(ValueError):
             if found := pattern.fullmatch(str(each)):
                 days.append(date.fromisoformat(found[1]))
     return sorted(days)
 
 
-def _awaited(settings: Settings) -> list[tuple[str, str]]:
+def _list_awaited(settings: Settings) -> list[tuple[str, str]]:
     sources: list[tuple[str, Reader | None]] = [("events", settings.source.events), ("users", settings.source.users)]
     awaited = []
     for name, reader in sources:
@@ -60,14 +60,14 @@ def _awaited(settings: Settings) -> list[tuple[str, str]]:
     return awaited
 
 
-def _is_there(path: str, key: str) -> bool:
+def _exists(path: str, key: str) -> bool:
     if "://" not in path:
         found = glob.glob(path) if glob.has_magic(path) else [path]  # noqa: PTH207  # Path's takes no absolute pattern
-        return any(_is_whole(Path(each)) for each in found)
+        return any(_is_complete(Path(each)) for each in found)
     import pyarrow as pa
     from pyarrow.fs import FileSelector, FileSystem, FileType
 
-    # What Spark's connectors call s3a is S3 to everybody else. A pattern is looked for by the folder it starts in.
+    # Spark's s3a is S3 to other tools. A pattern is reduced to the folder it starts in.
     uri = re.sub(r"^s3[an]://", "s3://", re.split(r"[*?\[{]", path, maxsplit=1)[0].rstrip("/"))
     try:
         system, inner = FileSystem.from_uri(uri)
@@ -80,7 +80,7 @@ def _is_there(path: str, key: str) -> bool:
     return _holds_data(names)
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and _holds_data([each.name for each in path.iterdir()]))
 
 

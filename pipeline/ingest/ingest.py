@@ -1,6 +1,6 @@
-"""Lands the source's rows: mapped, checked, each key once, in one job and one commit for any range of dates.
+"""Lands the source's rows, mapped, checked and deduplicated, in one job and one commit for any range of dates.
 
-Rows in = rows kept + duplicates + quarantined, for every landing day, and recorded.
+For every landing day, rows in = rows kept + duplicates + quarantined, which is recorded.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from pipeline.runs.record import Counts, StageRun, recorded
 from pipeline.warehouse.warehouse import Pinned
 
 MIN_RATE_EVENTS = 20
-"""Events a stage needs in the baseline before its rate is worth comparing."""
+"""Events that a stage needs in the baseline, and exposures in the night, for its rate to be compared."""
 
 
 def ingest(context: Context, dates: DateRange) -> None:
@@ -47,7 +47,7 @@ def ingest(context: Context, dates: DateRange) -> None:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
             raise
-        # Events come last: once they are there, their quarantine and users are there too.
+        # Events come last: readers who see them find their quarantine and users too.
         for name in staged:
             run.output_snapshot = publish(context, staged[name], dates, run.stage)
         run.by_day = _sum_by_day(landings)
@@ -82,7 +82,7 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
 
 
 def _measure_days(context: Context, run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:
-    """One row a landing day: rows, quarantine share with its reasons, and rates against the last 7 nights."""
+    """One row a landing day: rows and stage rates against the last 7 nights, quarantine share and its reasons."""
     dates = run.dates
     yesterday = dates.first - timedelta(days=1)
     earlier = run.read("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday)
@@ -98,7 +98,7 @@ def _measure_days(context: Context, run: StageRun, written: DataFrame, landing: 
     index = pd.Index(DateRange(dates.first - timedelta(days=BASELINE_NIGHTS), dates.last), name="landed_on")
     events = counted.reindex(index)[list(kinds)].fillna(0).astype(float)
     rows = events.sum(axis=1)
-    # A night that no run has landed is not a night with nothing in it: only nights with rows make the baseline.
+    # A night that was never landed is not an empty one: only nights with rows make the baseline.
     baseline = rows.where(rows > 0).shift(1).rolling(BASELINE_NIGHTS, min_periods=1).median()
     sums = events.shift(1).rolling(BASELINE_NIGHTS, min_periods=1).sum()
     table = pd.DataFrame({"rows": rows, "rows_to_last_7_nights": (rows / baseline).where(rows > 0)})
@@ -124,9 +124,9 @@ def _reasons(reasons: dict[str, int] | None) -> str:
 
 
 def _sum_by_day(landings: list[Landing]) -> dict[date, Counts]:
-    """Events' and users' counts of a day as one: the night's record accounts for every row it read."""
-    together: dict[date, Counts] = defaultdict(Counts)
+    """Add up events and users by landing day: the record accounts for every row read."""
+    sums: dict[date, Counts] = defaultdict(Counts)
     for landing in landings:
         for day, counts in landing.counts.items():
-            together[day] += counts
-    return together
+            sums[day] += counts
+    return sums

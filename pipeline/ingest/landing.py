@@ -1,6 +1,6 @@
-"""Maps the source's rows of a range of dates to our columns and decides each row's fate.
+"""Maps the source's rows to our columns and decides each row's fate.
 
-A row is kept, a duplicate of one that is kept, or quarantined with a reason and its raw content.
+A row is kept, a duplicate of a kept row, or quarantined with a reason and its raw content.
 """
 
 from collections import defaultdict
@@ -43,7 +43,9 @@ class Landing:
 
 @contextmanager
 def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[Landing]:
-    """The events of a range, cached in the block: unknown, unreadable and future ones quarantined, each key once.
+    """Map a range's events, each key kept once; unknown, unreadable and future ones go to quarantine.
+
+    The rows are cached until the block ends.
 
     Raises:
         FunnelError: the source is not there or does not fit its mapping.
@@ -70,7 +72,9 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[L
 
 @contextmanager
 def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
-    """The profiles of a range, cached in the block, one a user and landing day; None without a `[source.users]`.
+    """Map a range's profiles, one kept a user and landing day; None without `[source.users]` or without files.
+
+    The rows are cached until the block ends.
 
     Raises:
         FunnelError: the source is not there or does not fit its mapping.
@@ -84,18 +88,18 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     profile = profile_columns(settings)
     strings = [name for name, kind in profile.items() if pa.types.is_string(kind)]
     numbers = [name for name in profile if name not in strings]
-    # An attribute that is not mapped is the source's column of the same name.
+    # An unmapped attribute is the source's column of the same name.
     mapping = {name: name for name in profile} | source.columns
     key = "source.users.columns"
     columns = map_columns(rows, mapping, ("user_id", *strings), "string", key=key)
     columns |= map_columns(rows, mapping, numbers, "double", key=key)
-    columns["consent"] = _consent(rows, mapping, key)
+    columns["consent"] = _map_consent(rows, mapping, key)
     if settings.source.has_time_zones:
         (zone,) = map_columns(rows, mapping, ("time_zone",), "string", key=key).values()
         columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
-    # A source of users without dates tells what is known when it is read.
-    columns["landed_on"] = _landed_on(rows, source, F.lit(dates.first), key)
-    # Without a landing day that can be read, a row is accounted to the last day read, never dropped.
+    # Users without dates are what is known when they are read.
+    columns["landed_on"] = _map_landed_on(rows, source, F.lit(dates.first), key)
+    # A row whose landing day cannot be read is counted on the last day, never dropped.
     columns["is_dated"] = columns["landed_on"].isNotNull()
     columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
     users = _add_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
@@ -103,19 +107,21 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
     one_a_day = Window.partitionBy("user_id", "landed_on", "reason").orderBy(F.to_json(F.struct(*columns)))
     repeats = F.row_number().over(one_a_day) > 1
-    # The raw content is kept only where it is needed, as of events.
+    # Only quarantined rows keep their raw content, as events do.
     users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
         yield _count_fates(fates)
 
 
-def _consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
-    """True, false, or null where the source says nothing. A word that is neither counts as a withdrawal: nobody is
-    texted on a consent that cannot be read."""
+def _map_consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
+    """True, false, or null where the source is silent.
+
+    Any other word counts as a withdrawal: nobody is texted on a consent that cannot be read.
+    """
     (given,) = map_columns(rows, mapping, ("consent",), "boolean", key=key).values()
-    (said,) = map_columns(rows, mapping, ("consent",), "string", key=key).values()
-    return F.coalesce(given, F.when(F.trim(said) != "", F.lit(False)))
+    (word,) = map_columns(rows, mapping, ("consent",), "string", key=key).values()
+    return F.coalesce(given, F.when(F.trim(word) != "", F.lit(False)))
 
 
 def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
@@ -124,16 +130,16 @@ def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFra
     columns = map_columns(rows, source.columns, ("event_id", "user_id", "campaign_id"), "string", key=key)
     columns["source_event"] = map_columns(rows, source.columns, ("event",), "string", key=key)["event"]
     columns |= map_columns(rows, source.columns, ("event_time",), "timestamp", key=key)
-    columns["landed_on"] = _landed_on(rows, source, F.to_date(columns["event_time"]), key)
-    columns["context"] = _context(rows, source.context)
-    # A row without a landing day that can be read is accounted to the last day read, never dropped. Its time is
-    # taken away, so that it is quarantined for that.
+    columns["landed_on"] = _map_landed_on(rows, source, F.to_date(columns["event_time"]), key)
+    columns["context"] = _map_context(rows, source.context)
+    # A row whose landing day cannot be read is counted on the last day, never dropped. Without its time, it is
+    # quarantined.
     columns["event_time"] = F.when(columns["landed_on"].isNotNull(), columns["event_time"])
     columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
     return _add_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
 
 
-def _context(rows: DataFrame, declared: dict[str, str]) -> Column:
+def _map_context(rows: DataFrame, declared: dict[str, str]) -> Column:
     if not declared:
         return F.lit(None).cast("map<string,string>")
     pairs: list[Column] = []
@@ -142,7 +148,7 @@ def _context(rows: DataFrame, declared: dict[str, str]) -> Column:
     return F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull())
 
 
-def _landed_on(rows: DataFrame, source: Reader, otherwise: Column, key: str) -> Column:
+def _map_landed_on(rows: DataFrame, source: Reader, otherwise: Column, key: str) -> Column:
     if LANDED in rows.columns:
         return F.col(LANDED)
     if "landed_on" not in source.columns:

@@ -1,4 +1,4 @@
-"""Reads the company's own data: any Spark reader, mapped to our columns, each row with the day it landed."""
+"""Reads the company's own data with any Spark reader: each row with the day it landed, mapped to our columns."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,19 +18,19 @@ LANDED = "_landed_on"
 
 
 def read_source(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> DataFrame | None:
-    """The source's own rows of a date range, with `_landed_on` where its path or options are cut by date.
+    """Read the source's own rows of a date range, with `_landed_on` where its path or options name the date.
 
     Args:
         name: "events" or "users", as under `[source]`.
 
-    Returns: None where the source has the days but no file in them.
+    Returns: the rows; None where the days are there but hold no file.
 
     Raises:
-        FunnelError: a path that is not there, or a reader that fails; names the key and the path.
+        FunnelError: a path is missing, or the reader fails; names the key and the path.
     """
     reader: Reader = getattr(settings.source, name)
     where = f"source.{name}"
-    frames = [_load(spark, settings, reader, where, days) for days in _reads(reader, dates)]
+    frames = [_load(spark, settings, reader, where, days) for days in _split_by_read(reader, dates)]
     present = [frame for frame in frames if frame is not None]
     if not present:
         return None
@@ -43,14 +43,14 @@ def read_source(spark: SparkSession, settings: Settings, name: str, dates: DateR
 def map_columns(
     rows: DataFrame, mapping: Mapping[str, str], columns: Iterable[str], kind: str, *, key: str
 ) -> dict[str, Column]:
-    """Our columns as expressions over the source's, cast to `kind`; a column that is not mapped is null.
+    """Express our columns over the source's, cast to `kind`; an unmapped column is null.
 
     Args:
-        mapping: our column = the source's column or a Spark SQL expression.
-        key: the configuration key of the mapping, for errors.
+        mapping: the source's column or a Spark SQL expression, by our column.
+        key: the mapping's key in the configuration, for errors.
 
     Raises:
-        FunnelError: an expression names a column that the source does not have.
+        FunnelError: an expression does not fit the source.
     """
     return {
         column: map_column(rows, mapping[column], kind, f"{key}.{column}")
@@ -61,7 +61,7 @@ def map_columns(
 
 
 def map_column(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
-    """A column name or a Spark SQL expression as a column of `rows`, checked now rather than inside a job."""
+    """Express a column name or a Spark SQL expression over `rows`, checked now rather than inside a job."""
     name = next((column for column in rows.columns if column == expression), None)
     column = (F.col(f"`{name}`") if name else F.expr(expression)).try_cast(kind)
     analyze(lambda: rows.select(column), key, expression, rows)
@@ -69,18 +69,18 @@ def map_column(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
 
 
 def analyze(make: Callable[[], DataFrame], key: str, expression: str, rows: DataFrame) -> DataFrame:
-    """Build a frame; what Spark's analyser rejects becomes one line that names the key."""
+    """Make a frame; an expression that Spark's analyser rejects becomes a FunnelError that names the key."""
     try:
         return make()
     except PySparkException as error:
-        has = ", ".join(column for column in rows.columns if column != LANDED)
+        names = ", ".join(column for column in rows.columns if column != LANDED)
         raise FunnelError(
-            f"{key} = {expression!r} does not fit the source ({describe_error(error)}); the source has: {has}"
+            f"{key} = {expression!r} does not fit the source ({describe_error(error)}); the source has: {names}"
         ) from None
 
 
-def _reads(reader: Reader, dates: DateRange) -> list[DateRange]:
-    """One read for the whole range, unless each day has its own: a query for a database, the header of a CSV file."""
+def _split_by_read(reader: Reader, dates: DateRange) -> list[DateRange]:
+    """One read for the whole range, or one a day where days differ: in a database's query or a CSV file's header."""
     by_day = reader.format == "csv" and reader.is_partitioned
     if by_day or _dated_options(reader):
         return [DateRange(day, day) for day in dates]
@@ -97,11 +97,11 @@ def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, d
     if paths:
         _require(spark, paths, where)
     if reader.format == "csv":
-        # Everything as text: a column that one broken row would turn into another type is cast by the mapping.
-        # Columns go by position, so files of one read whose headers differ must be an error.
+        # All columns as text, cast by the mapping: one broken row would change an inferred type. Columns go by
+        # position, so within a read, headers that differ must be an error.
         options = {"header": "true", "enforceSchema": "false", **options}
     elif reader.format in ("parquet", "orc"):
-        # A column that came or went within the range is null where it is not.
+        # A column that some of the files lack is null there.
         options = {"mergeSchema": "true", **options}
     try:
         frame = spark.read.format(reader.format).options(**options).load(list(paths) or None)
@@ -111,7 +111,7 @@ def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, d
             return None
         raise FunnelError(f"{where} cannot be read as {reader.format}: {describe_error(error)}") from None
     if not frame.columns:
-        # Files without a single byte, as a day without events may leave them.
+        # Empty files, which a day without events may leave.
         return None
     if reader.path is not None and "{ds}" in reader.path:
         return frame.withColumn(LANDED, _landing_from_path(settings.resolve(reader.path)))
@@ -129,7 +129,7 @@ def _paths(settings: Settings, reader: Reader, dates: DateRange) -> tuple[str, .
 
 
 def _require(spark: SparkSession, paths: Sequence[str], where: str) -> None:
-    """Raise for paths that are not there, by the file system that Spark would read them from."""
+    """Raise for missing paths, looked for in the file system that Spark would read."""
     jvm, conf = spark._jvm, spark._jsparkSession.sessionState().newHadoopConf()
 
     def missing(path: str) -> bool:
@@ -146,6 +146,6 @@ def _require(spark: SparkSession, paths: Sequence[str], where: str) -> None:
 def _landing_from_path(template: str) -> Column:
     before, *after = (re.escape(part).replace(r"\*", "[^/]*") for part in template.split("{ds}"))
     pattern = before + r"(\d{4}-\d{2}-\d{2})" + r"\d{4}-\d{2}-\d{2}".join(after)
-    # Spark escapes the path as a URI, where a plus sign is itself; `url_decode` would make a space of it.
+    # Spark escapes the path as a URI, in which a plus sign is literal; `url_decode` would turn it into a space.
     path = F.url_decode(F.replace(F.col("_metadata.file_path"), F.lit("+"), F.lit("%2B")))
     return F.to_date(F.regexp_extract(path, pattern, 1))
