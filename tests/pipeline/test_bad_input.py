@@ -1,4 +1,4 @@
-"""What goes wrong outside: one line on stderr, exit code 1, and every table as it was."""
+"""Bad input and a broken environment: one line on stderr, exit code 1, and every table unchanged."""
 
 import os
 import re
@@ -25,12 +25,12 @@ USERS = [{"uid": "ann", "sms_consent": True, "city_tier": "1", "age": 30.0}]
 
 
 def contents(company: Company) -> Mapping[str, tuple[str, ...]]:
-    """What readers see of every table but the records of runs and audits, and that no file lies there half way."""
+    """The files readers see of every table except `runs` and `audits`; fails if others were left behind."""
     warehouse = company.context().warehouse
     seen = {name: warehouse.pin(name).files for name in warehouse.tables if name not in ("runs", "audits")}
     folder = company.folder.resolve() / "warehouse"
     staged = {f"file://{path}" for name in seen for path in (folder / "funnel" / name).rglob("data/*/*/*.parquet")}
-    assert staged <= {path for files in seen.values() for path in files}, "staged files that nobody will publish"
+    assert staged <= {path for files in seen.values() for path in files}, "staged files left behind"
     return seen
 
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def lender(tmp_path_factory: pytest.TempPathFactory) -> Company:
-    """Six nights are loaded; the tests break the one after them. Stages' windows are 3, 7 and 14 days."""
+    """A company with six nights loaded; the tests break the one after. Windows are 3, 7 and 14 days."""
     company = Company.make(tmp_path_factory.mktemp("lender"))
     for day in DAYS:
         company.land(day, [sms(f"{day}-{n}", f"user{n}", f"{day}T10:00:00+08:00") for n in range(5)], USERS)
@@ -49,7 +49,7 @@ def lender(tmp_path_factory: pytest.TempPathFactory) -> Company:
 
 @pytest.fixture
 def refused(lender: Company, funnel: Callable[..., Ended]) -> Callable[..., str]:
-    """Run a command that must fail and change nothing; its one line."""
+    """Run a command that must fail and change nothing; return its one line."""
 
     def run(*arguments: object, config: Path | None = None) -> str:
         before = contents(lender)
@@ -60,8 +60,13 @@ def refused(lender: Company, funnel: Callable[..., Ended]) -> Callable[..., str]
     return run
 
 
+def assert_names(line: str, *facts: object) -> None:
+    """The line names each fact: the key, value or file that is wrong, and the cure."""
+    assert [str(fact) for fact in facts if str(fact) not in line] == [], line
+
+
 def broken_night(lender: Company, name: str) -> Path:
-    """A configuration over the lender's warehouse whose source is a folder of its own."""
+    """A configuration over the lender's warehouse with a source folder of its own."""
     config = lender.folder / f"{name}.toml"
     text = lender.config.read_text(encoding="utf-8").replace('"source/', f'"{name}/')
     config.write_text(text, encoding="utf-8")
@@ -79,10 +84,8 @@ WITHOUT_TIME = pa.Table.from_pylist([sms("1", "ann", None)], schema=EVENTS).drop
 
 def test_a_source_path_that_is_not_there(refused: Callable[..., str], lender: Company) -> None:
     line = refused("nightly", "--ds", NEXT)
-    assert line.startswith(
-        f"ingest {NEXT}: source.events.path: nothing at {lender.folder.resolve()}/source/events/{NEXT}"
-    )
-    assert line.endswith("has the source delivered this date?")
+    assert line.startswith(f"ingest {NEXT}: ")
+    assert_names(line, "source.events.path", f"{lender.folder.resolve()}/source/events/{NEXT}")
     failed = [row for row in lender.rows("runs") if row["ds"] == NEXT and row["status"] == "failed"]
     assert {row["stage"] for row in failed} == {"ingest"}
     assert any(row["message"] and row["message"] in line for row in failed)
@@ -90,7 +93,7 @@ def test_a_source_path_that_is_not_there(refused: Callable[..., str], lender: Co
 
 def test_a_range_counts_the_days_that_are_not_there(refused: Callable[..., str]) -> None:
     line = refused("backfill", "--start", DAYS[0], "--end", NEXT + timedelta(days=2))
-    assert f"source/events/{NEXT} (and 2 more of 9 days)" in line
+    assert_names(line, f"source/events/{NEXT}", "2 more", "9 days")
 
 
 def test_an_empty_day_stops_the_night_or_is_allowed(
@@ -99,12 +102,12 @@ def test_an_empty_day_stops_the_night_or_is_allowed(
     config = broken_night(lender, "empty")
     deliver(lender, "empty", pa.Table.from_pylist([], schema=EVENTS))
     line = refused("ingest", "--ds", NEXT, config=config)
-    assert "audit of the landing days of events" in line and "is_unexpectedly_empty: True" in line
+    assert_names(line, "audit", "events", "is_unexpectedly_empty: True")
     before = contents(lender)["events"]
     config.write_text(config.read_text(encoding="utf-8") + '[audit]\nempty_day = "warning"\n', encoding="utf-8")
     ended = funnel("ingest", "--ds", NEXT, "-c", config)
     assert (ended.code, ended.err) == (0, "")
-    assert "warning: ingest" in ended.out and "is_unexpectedly_empty: True" in ended.out
+    assert_names(ended.out, "warning: ingest", "is_unexpectedly_empty: True")
     assert contents(lender)["events"] == before
     recorded = [row for row in lender.rows("runs") if row["ds"] == NEXT and row["status"] == "ok"]
     assert "is_unexpectedly_empty" in recorded[-1]["warnings"]
@@ -115,16 +118,14 @@ def test_a_day_whose_every_row_is_broken(refused: Callable[..., str], lender: Co
     rows = [sms(str(n), None if n % 2 else "ann", "no time") for n in range(6)]
     deliver(lender, "broken", pa.Table.from_pylist(rows, schema=EVENTS))
     line = refused("ingest", "--ds", NEXT, config=config)
-    assert "quarantine_share: 1, reasons: null user: 3, unparsable time: 3" in line
-    assert "nothing was published" in line
+    assert_names(line, "quarantine_share: 1", "null user: 3", "unparsable time: 3")
 
 
 def test_a_column_that_the_source_does_not_have(refused: Callable[..., str], lender: Company) -> None:
     config = broken_night(lender, "narrow")
     deliver(lender, "narrow", WITHOUT_TIME)
     line = refused("ingest", "--ds", NEXT, config=config)
-    assert "source.events.columns.event_time = 'ts' does not fit the source" in line
-    assert line.endswith("the source has: id, uid, type, campaign, offer")
+    assert_names(line, "source.events.columns.event_time = 'ts'", "id, uid, type, campaign, offer")
 
 
 def test_a_file_that_cannot_be_read(refused: Callable[..., str], lender: Company) -> None:
@@ -133,25 +134,24 @@ def test_a_file_that_cannot_be_read(refused: Callable[..., str], lender: Company
     path = lender.folder / "torn" / "events" / NEXT.isoformat() / "part-0.parquet"
     path.write_bytes(path.read_bytes()[:-9])
     line = refused("ingest", "--ds", NEXT, config=config)
-    assert "source.events cannot be read as parquet" in line
-    assert "torn/events/2026-03-07/part-0.parquet" in line
+    assert_names(line, "source.events", "parquet", f"torn/events/{NEXT}/part-0.parquet")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "wrong"),
     [
-        ({'path = "source/events/{ds}"': 'format = "parket"\npath = "source/events/{ds}"'}, "cannot be read as parket"),
+        ({'path = "source/events/{ds}"': 'format = "parket"\npath = "source/events/{ds}"'}, "parket"),
         (
             {'path = "source/events/{ds}"': 'path = "source/events/{ds}"\nwhere = "colour = 1"'},
-            "source.events.where = 'colour = 1' does not fit the source",
+            "source.events.where = 'colour = 1'",
         ),
-        ({'event = "type"': 'event = "upper(("'}, "source.events.columns.event = 'upper((' does not fit the source"),
-        ({'"offer" }': '"tone" }'}, "source.events.context.offer = 'tone' does not fit the source"),
-        ({'numeric = ["age"]': 'numeric = ["income"]'}, "source.users.columns.income = 'income' does not fit"),
+        ({'event = "type"': 'event = "upper(("'}, "source.events.columns.event = 'upper(('"),
+        ({'"offer" }': '"tone" }'}, "source.events.context.offer = 'tone'"),
+        ({'numeric = ["age"]': 'numeric = ["income"]'}, "source.users.columns.income = 'income'"),
     ],
 )
 def test_a_mapping_that_does_not_fit(
-    refused: Callable[..., str], lender: Company, change: Mapping[str, str], told: str
+    refused: Callable[..., str], lender: Company, change: Mapping[str, str], wrong: str
 ) -> None:
     config = lender.folder / "changed.toml"
     text = lender.config.read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def test_a_mapping_that_does_not_fit(
         assert old in text
         text = text.replace(old, new)
     config.write_text(text, encoding="utf-8")
-    assert told in refused("ingest", "--ds", LAST, config=config)
+    assert_names(refused("ingest", "--ds", LAST, config=config), wrong)
 
 
 def test_a_table_s_folder_that_cannot_be_written(funnel: Callable[..., Ended], make_company: Callable) -> None:
@@ -179,29 +179,31 @@ def test_a_warehouse_that_cannot_be_written(funnel: Callable[..., Ended], make_c
     (company.folder / "taken").write_text("a file, not a folder", encoding="utf-8")
     for command in (("ingest", "--ds", LAST), ("tables",), ("sql", "SELECT * FROM events"), ("rollback", "events")):
         line = funnel(*command, "-c", company.config).complaint
-        assert "taken/warehouse cannot be opened: Not a directory; see [warehouse]" in line
+        assert_names(line, "taken/warehouse", "Not a directory", "[warehouse]")
 
 
 AHEAD = date.today() + timedelta(days=2)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "facts"),
     [
-        (("nightly", "--ds", AHEAD), f"--ds {AHEAD} is not over yet in Asia/Shanghai; the newest night is "),
-        (("train", "--as-of", AHEAD), f"--as-of {AHEAD} is not over yet"),
-        (("backfill", "--start", LAST, "--end", AHEAD), f"--end {AHEAD} is not over yet"),
-        (("nightly", "--ds", "03/01/2026"), "--ds: got '03/01/2026', takes a date such as 2026-01-31"),
-        (("backfill", "--start", LAST, "--end", DAYS[0]), f"the range {LAST} to {DAYS[0]} ends before it starts"),
-        (("score", "--ds", LAST), f"score {LAST}: no model trained on data up to {LAST} was promoted"),
-        (("score", "--ds", LAST, "--model", "best"), "no model 'best' in "),
-        (("rollback", "scores"), "no table 'scores'; the tables are events, quarantine, users, activity"),
-        (("rollback", "user_scores"), "table 'user_scores' has nothing to roll back"),
-        (("sql", "SELECT * FROM scores"), "funnel sql: no table or view 'scores'; did you mean user_scores"),
+        (("nightly", "--ds", AHEAD), [f"--ds {AHEAD}", "Asia/Shanghai"]),
+        (("train", "--as-of", AHEAD), [f"--as-of {AHEAD}"]),
+        (("backfill", "--start", LAST, "--end", AHEAD), [f"--end {AHEAD}"]),
+        (("nightly", "--ds", "03/01/2026"), ["--ds", "'03/01/2026'", "2026-01-31"]),
+        (("backfill", "--start", LAST, "--end", DAYS[0]), [f"{LAST} to {DAYS[0]}", "ends before it starts"]),
+        (("score", "--ds", LAST), [f"score {LAST}: ", "no model", "promoted"]),
+        (("score", "--ds", LAST, "--model", "best"), ["no model 'best'", "models"]),
+        (("rollback", "scores"), ["no table 'scores'", "events, quarantine, users, activity"]),
+        (("rollback", "user_scores"), ["'user_scores'", "nothing to roll back"]),
+        (("sql", "SELECT * FROM scores"), ["no table or view 'scores'", "user_scores"]),
     ],
 )
-def test_a_command_that_cannot_be_done(refused: Callable[..., str], arguments: tuple[object, ...], told: str) -> None:
-    assert told in refused(*arguments)
+def test_a_command_that_cannot_run(
+    refused: Callable[..., str], arguments: tuple[object, ...], facts: list[object]
+) -> None:
+    assert_names(refused(*arguments), *facts)
 
 
 def test_a_wrong_key_of_the_configuration(refused: Callable[..., str], lender: Company) -> None:
@@ -209,11 +211,11 @@ def test_a_wrong_key_of_the_configuration(refused: Callable[..., str], lender: C
     text = lender.config.read_text(encoding="utf-8")
     config.write_text(text.replace("windows_days", "window_days"), encoding="utf-8")
     line = refused("nightly", "--ds", LAST, config=config)
-    assert line == f"{config}: features.window_days is not a key of the configuration; did you mean 'windows_days'?"
+    assert_names(line, config, "features.window_days", "'windows_days'")
 
 
 def test_a_process_of_its_own_ends_the_same_way(lender: Company) -> None:
-    """What the JVM and Python print by themselves is on no test's stderr but a real process's."""
+    """Only a real process shows what the JVM and Python print to stderr by themselves."""
     config = broken_night(lender, "process")
     deliver(lender, "process", WITHOUT_TIME)
     ended = subprocess.run(
@@ -229,12 +231,14 @@ def test_a_process_of_its_own_ends_the_same_way(lender: Company) -> None:
     assert "\tat " not in ended.stderr, "a Java trace"
     said = [line for line in ended.stderr.splitlines() if not line.startswith("WARNING: Using incubator modules")]
     assert len(said) == 1, ended.stderr
-    assert said[0].startswith(f"error: ingest {NEXT}: source.events.columns.event_time = 'ts' does not fit the source")
+    assert said[0].startswith(f"error: ingest {NEXT}: ")
+    assert_names(said[0], "source.events.columns.event_time = 'ts'")
 
 
 def test_training_where_nothing_is_loaded(funnel: Callable[..., Ended], company: Company) -> None:
     line = funnel("train", "--as-of", LAST, "-c", company.config).complaint
-    assert line == f"train {LAST}: no exposure has landed up to {LAST}: load history first (funnel backfill)"
+    assert line.startswith(f"train {LAST}: ")
+    assert_names(line, "no exposure", "funnel backfill")
     assert not (company.folder / "models").exists()
 
 
@@ -243,8 +247,7 @@ def test_training_before_any_label_is_mature(funnel: Callable[..., Ended], make_
     company.land(LAST, [sms("1", "ann", f"{LAST}T10:00:00+08:00")])
     assert funnel("backfill", "--start", LAST, "--end", LAST, "-c", company.config).code == 0
     line = funnel("train", "--as-of", LAST, "-c", company.config).complaint
-    assert f"no exposure has a mature label of stage 'click' by {LAST}: its window is 3 days" in line
-    assert f"train as of {LAST + timedelta(days=3)} or later" in line
+    assert_names(line, "'click'", "3 days", LAST + timedelta(days=3))
 
 
 def test_a_stage_without_a_positive(funnel: Callable[..., Ended], make_company: Callable) -> None:
@@ -256,8 +259,7 @@ def test_a_stage_without_a_positive(funnel: Callable[..., Ended], make_company: 
         company.land(day, events + clicks)
     assert funnel("backfill", "--start", days[0], "--end", days[-1], "-c", company.config).code == 0
     line = funnel("train", "--as-of", days[-1], "-c", company.config).complaint
-    assert "stage 'register' has 0 positives among " in line
-    assert "fewer than training.min_positives = 2: load more history, widen its window_days, or leave the stage" in line
+    assert_names(line, "'register'", "0 positives", "training.min_positives = 2", "window_days", "history")
     assert not (company.folder / "models").exists()
     line = funnel("score", "--ds", days[-1], "-c", company.config).complaint
-    assert "no model trained on data up to" in line
+    assert_names(line, "no model", days[-1])

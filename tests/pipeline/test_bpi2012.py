@@ -1,4 +1,4 @@
-"""A real lender's contact funnel, from one raw file to scores; every count taken again from that file by pandas."""
+"""A real lender's contact funnel, from one raw file to scores; pandas recounts everything from that file."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = ROOT / "tests" / "configs" / "bpi2012.toml"
 ZONE = "Europe/Amsterdam"
-# The log ends on 14 March; the day after is one that a night would run, and find nothing.
+# The log ends on 14 March; the day after it is an empty day that a night would run.
 DAYS = DateRange(date(2011, 10, 1), date(2012, 3, 15))
 AS_OF = date(2012, 3, 14)
 END = pd.Timestamp("2012-03-15", tz=ZONE)

@@ -1,4 +1,4 @@
-"""`funnel doctor`: each thing that a night depends on, before one does."""
+"""`funnel doctor` checks everything a night depends on."""
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -11,8 +11,8 @@ from tests.support.company import Company
 DAY = date(2026, 3, 1)
 
 
-def line_of(said: Ended, check: str) -> str:
-    (line,) = [line for line in said.out.splitlines() if line.split()[1] == check]
+def line_of(ended: Ended, check: str) -> str:
+    (line,) = [line for line in ended.out.splitlines() if line.split()[1] == check]
     return line
 
 
@@ -20,33 +20,31 @@ def test_a_company_that_is_ready(company: Company, funnel: Callable[..., Ended])
     today = datetime.now(company.settings.zone).date()
     for day in (DAY, DAY + timedelta(days=2), today):
         company.land(day)
-    said = funnel("doctor", "-c", company.config)
-    assert said.code == 0, said.out
-    assert {line.split()[0] for line in said.out.splitlines()} == {"ok"}
-    assert line_of(said, "source").endswith("source/events/{ds}: 2 days, 2026-03-01 to 2026-03-03"), "today is not over"
-    assert line_of(said, "champion").endswith("funnel train --as-of")
+    ended = funnel("doctor", "-c", company.config)
+    assert ended.code == 0, ended.out
+    assert {line.split()[0] for line in ended.out.splitlines()} == {"ok"}
+    assert line_of(ended, "source").endswith("source/events/{ds}: 2 days, 2026-03-01 to 2026-03-03"), (
+        "today is not over"
+    )
+    assert line_of(ended, "champion").endswith("funnel train --as-of")
 
 
-@pytest.mark.parametrize(
-    ("path", "line"),
-    [
-        ("source/events/{ds}", "source.events.path: no past day has files at {folder}/source/events/{{ds}}"),
-        ("events.parquet", "source.events.path: nothing at {folder}/events.parquet"),
-    ],
-)
-def test_a_source_that_is_not_there(
-    make_company: Callable[..., Company], funnel: Callable[..., Ended], path: str, line: str
-) -> None:
+@pytest.mark.parametrize("path", ["source/events/{ds}", "events.parquet"])
+def test_a_missing_source(make_company: Callable[..., Company], funnel: Callable[..., Ended], path: str) -> None:
     company = make_company(replace={"source/events/{ds}": path})
-    said = funnel("doctor", "-c", company.config)
-    assert said.complaint == "1 of 5 checks failed"
-    assert line_of(said, "source") == f"failed  source         {line.format(folder=company.folder)}"
+    ended = funnel("doctor", "-c", company.config)
+    assert "1 of 5" in ended.complaint
+    line = line_of(ended, "source")
+    assert line.startswith("failed  source ")
+    assert "source.events.path" in line and f"{company.folder}/{path}" in line
 
 
-def test_a_registry_that_is_damaged(company: Company, funnel: Callable[..., Ended]) -> None:
+def test_a_damaged_registry(company: Company, funnel: Callable[..., Ended]) -> None:
     company.land(DAY)
     (company.folder / "models").mkdir()
     (company.folder / "models" / "mlflow.db").write_text("no database", encoding="utf-8")
-    said = funnel("doctor", "-c", company.config)
-    assert said.code == 1
-    assert line_of(said, "champion").startswith("failed  champion       the model registry at ")
+    ended = funnel("doctor", "-c", company.config)
+    assert ended.code == 1
+    line = line_of(ended, "champion")
+    assert line.startswith("failed  champion ")
+    assert f"{company.folder}/models" in line

@@ -1,7 +1,7 @@
-"""A night killed at every point, again and again: readers see each table before or after, and the retry ends the same.
+"""A night killed at every point: readers see each table as before or after, and a retry ends in the same tables.
 
-Real processes with JVMs of their own, and SIGKILL. Iceberg's metadata holds absolute paths, so that a warehouse can be
-copied back only to where it was: the unbroken night runs first, then its warehouse is put back for the broken one.
+Real processes with their own JVMs, and SIGKILL. Iceberg's metadata holds absolute paths, so a warehouse can only be
+copied back to where it was: the unbroken night runs first, then the warehouse is restored for the broken one.
 """
 
 import os
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 START = date(2026, 1, 1)
 USERS, DAYS = 1_000, 30
 NIGHT = START + timedelta(days=DAYS - 1)
-# A training, too, keeps who is known: the night's own state of them is due a week on.
+# Training also publishes a state of `known_users`; the night's own state is due a week later.
 TRAINED = NIGHT - timedelta(days=7)
 SETTINGS = (
     SMALL_SPARK
@@ -44,7 +44,7 @@ epochs = 1
 min_positives = 1
 """
 )
-OF_A_RUN = ("run_id", "scored_at", "made_from")
+RUN_COLUMNS = ("run_id", "scored_at", "made_from")
 """Columns that differ from run to run; `made_from` is a digest of file names."""
 PUBLISH, RECORD, STAGE = (
     "pipeline.warehouse.warehouse:Warehouse.publish",
@@ -55,7 +55,7 @@ PUBLISH, RECORD, STAGE = (
 
 @dataclass(frozen=True)
 class Kill:
-    """A stage, what it was about to do when it was killed, and the tables that readers see anew from then on."""
+    """A stage, the call it was about to make when killed, and the tables that have their new rows from then on."""
 
     where: str
     stage: str
@@ -70,9 +70,7 @@ KILLS = (
     Kill("users committed, quarantine and events not", "ingest", PUBLISH, 2, ("users",)),
     Kill("everything committed, nothing recorded", "ingest", RECORD, 1, LANDED),
     Kill("tiles committed, not recorded", "activity", RECORD, 1, (*LANDED, "activity")),
-    Kill(
-        "who is known is committed, before scores are staged", "score", STAGE, 2, (*LANDED, "activity", "known_users")
-    ),
+    Kill("known users committed, scores not staged", "score", STAGE, 2, (*LANDED, "activity", "known_users")),
     Kill("scores recorded, not committed", "score", PUBLISH, 2, (*LANDED, "activity", "known_users")),
     Kill("scores committed, not recorded", "score", RECORD, 3, (*LANDED, "activity", "known_users", "user_scores")),
 )
@@ -81,7 +79,7 @@ TABLES = (*LANDED, "activity", "known_users", "user_scores")
 
 @dataclass(frozen=True)
 class Company:
-    """A company with its history landed and a model trained, a night before and after, and that model's name."""
+    """A company with history landed and a model trained: that model, and the tables before and after a night."""
 
     config: Path
     model: str
@@ -109,28 +107,28 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
     shutil.rmtree(warehouse)
     kept.rename(warehouse)
     assert all_rows(config) == before
-    assert not any(before[name].equals(after[name]) for name in TABLES), "a night that changes nothing shows nothing"
+    assert not any(before[name].equals(after[name]) for name in TABLES), "a night that changes no table proves nothing"
     return Company(config, model, before, after)
 
 
 def all_rows(config: Path) -> dict[str, pa.Table]:
-    """What a reader sees of each table, sorted, without what differs from run to run."""
+    """Every row of each table as readers see it, sorted, without the columns that differ from run to run."""
     warehouse = Context(load(config)).warehouse
     seen = {}
     for name in TABLES:
         rows = warehouse.arrow(name, first=date.min, last=date.max).cast(warehouse.tables[name].schema)
-        # What Arrow cannot sort by is compared as text.
+        # Compare nested columns as text: Arrow cannot sort by them.
         columns = {
             field.name: pa.array(map(str, column.to_pylist())) if pa.types.is_nested(field.type) else column
             for field, column in zip(rows.schema, rows.columns, strict=True)
-            if field.name not in OF_A_RUN
+            if field.name not in RUN_COLUMNS
         }
         seen[name] = pa.table(columns).sort_by([(column, "ascending") for column in columns])
     return seen
 
 
 def start(company: Company, kill: Kill) -> subprocess.Popen[str]:
-    """The stage in a process and a session of its own."""
+    """Start the stage in its own process and session."""
     run = [sys.executable, "-m", "pipeline"]
     if kill.function:
         run[2:] = ["tests.support.kill_at", kill.function, str(kill.call)]
@@ -146,7 +144,7 @@ def start(company: Company, kill: Kill) -> subprocess.Popen[str]:
 
 
 def kill_while_spark_writes(company: Company, child: subprocess.Popen[str]) -> None:
-    """Spark keeps what its tasks write in a folder of that name until all of them are done."""
+    """Kill once `_temporary` exists, where Spark keeps its tasks' output until all have finished."""
     until(lambda: any(company.tables.glob("*/data/*/_temporary")) or child.poll() is not None, seconds=600, pause=0.005)
     child.kill()
 
@@ -154,12 +152,12 @@ def kill_while_spark_writes(company: Company, child: subprocess.Popen[str]) -> N
 def until(is_so: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(pause)
 
 
 def is_gone(session: int) -> bool:
-    """Whether no process of a session is left: not the JVM that it started, nor a worker of that."""
+    """Whether no process of a session is left, neither the JVM nor one of its workers."""
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
@@ -173,8 +171,8 @@ def staged_or_published(company: Company, names: Iterable[str]) -> set[Path]:
     return {path for name in names for path in (company.tables / name / "data").rglob("*.parquet")}
 
 
-def test_a_night_killed_everywhere_ends_as_if_nothing_had_been(company: Company) -> None:
-    # Each kill finds what the one before it has left.
+def test_a_night_killed_everywhere_ends_as_if_never_killed(company: Company) -> None:
+    # Each kill starts from what the one before left behind.
     for kill in KILLS:
         child = start(company, kill)
         if kill.function is None:
@@ -186,7 +184,7 @@ def test_a_night_killed_everywhere_ends_as_if_nothing_had_been(company: Company)
             expected = company.after if name in kill.new else company.before
             assert rows.equals(expected[name]), f"{kill.where}: {name}"
 
-    # The retry reads what a compaction between has written anew.
+    # The retry reads files that a compaction in between has rewritten.
     warehouse = Context(load(company.config)).warehouse
     assert warehouse.compact("events", more_than=0, dry_run=False).files >= DAYS
     nightly(Context(load(company.config)), NIGHT, model=company.model)

@@ -1,4 +1,4 @@
-"""Maintenance beside readers, writers and rollbacks: what they need stays, and a kill in the middle loses nothing."""
+"""Maintenance next to readers, writers and rollbacks: what they need stays, and a kill midway loses nothing."""
 
 import multiprocessing
 import os
@@ -29,12 +29,12 @@ from tests.support.kill_at import kill_at
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))
 PROCESSES = multiprocessing.get_context("spawn")
 LONG_AFTER = datetime.now(UTC) + timedelta(days=30)
-"""A month on, everything that a test makes is past every age of the configuration."""
+"""A month on, everything a test makes is past every age limit of the configuration."""
 NOTHING = ["nothing to clear away"]
 
 
 def publish(warehouse: Warehouse, rows: Mapping[date, list[str]]) -> int | None:
-    """One publish of `quarantine`, each row in a file of its own."""
+    """Publish to `quarantine` once, each row in its own file."""
     files = [staged(warehouse, day, [reason]) for day, reasons in rows.items() for reason in reasons]
     return warehouse.publish("quarantine", files, first=min(rows), last=max(rows), summary={})
 
@@ -52,11 +52,11 @@ def files_below(company: Company) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (company.folder / "warehouse").rglob("*") if path.is_file()}
 
 
-def maintained(company: Company, **options: Any) -> list[str]:
-    """What maintenance tells."""
-    told: list[str] = []
-    maintain(Context(company.settings, notify=told.append), **options)
-    return told
+def run_maintenance(company: Company, **options: Any) -> list[str]:
+    """Run maintenance; return the lines it prints."""
+    lines: list[str] = []
+    maintain(Context(company.settings, notify=lines.append), **options)
+    return lines
 
 
 def stages(company: Company) -> list[str]:
@@ -65,7 +65,7 @@ def stages(company: Company) -> list[str]:
 
 @contextmanager
 def once_before(patch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], object]) -> Iterator[list[str]]:
-    """Do something when a function is called for the first time, before it does its work; yields what was done."""
+    """Call `act` once, just before the first call of a function; fails if the function is never called."""
     real, done = getattr(owner, name), []
 
     def wrapped(*args: Any, **options: Any) -> Any:
@@ -90,30 +90,30 @@ def test_crowded_partitions_become_one_file_of_the_same_rows(company: Company, f
     before = {name: company.rows(name) for name in ("runs", "quarantine")}
     alone = files_of(warehouse, "runs", D3), files_of(warehouse, "quarantine", D2)
 
-    assert maintained(company) == ["quarantine  9 files compacted into 1", "runs        18 files compacted into 2"]
+    assert run_maintenance(company) == ["quarantine  9 files compacted into 1", "runs        18 files compacted into 2"]
     assert {name: company.rows(name) for name in before} == before
     assert [len(files_of(warehouse, "runs", day)) for day in (D1, D2, D3)] == [1, 1, 1]
     assert len(files_of(warehouse, "quarantine", D1)) == 1
     assert (files_of(warehouse, "runs", D3), files_of(warehouse, "quarantine", D2)) == alone
-    assert maintained(company) == NOTHING
+    assert run_maintenance(company) == NOTHING
 
     record(warehouse, D1, "later")
     query = "SELECT count(*), min(inputs['events']), max(started_at) IS NOT NULL FROM runs"
     found = funnel("sql", query, "--format", "csv", "--config", company.config).out.splitlines()
-    assert found[1] == "20,7,true", "analysts read old, new and compacted files as one"
+    assert found[1] == "20,7,true", "analysts read old, new and compacted files as one table"
     assert stages(company) == sorted([*(row["stage"] for row in before["runs"]), "later"])
 
 
-def test_a_dry_run_tells_and_does_nothing(company: Company, funnel: Callable[..., Ended]) -> None:
+def test_a_dry_run_reports_and_changes_nothing(company: Company, funnel: Callable[..., Ended]) -> None:
     warehouse = warehouse_at(company.config)
     for n in range(9):
         record(warehouse, D1, f"stage {n}")
     before = files_below(company)
     run = funnel("maintain", "--dry-run", "--config", company.config)
     assert (run.code, run.out) == (0, "runs        9 files would be compacted into 1\n")
-    (told,) = maintained(company, dry_run=True, now=LONG_AFTER)
-    # What is left is named by five snapshots; of the other four, the list of manifests of each is theirs alone.
-    assert told.startswith(
+    (line,) = run_maintenance(company, dry_run=True, now=LONG_AFTER)
+    # Five snapshots stay; each of the other four has a manifest list that no other snapshot uses.
+    assert line.startswith(
         "runs        9 files would be compacted into 1, 4 snapshots would be expired, 4 orphans would"
     )
     assert files_below(company) == before
@@ -128,11 +128,11 @@ def test_old_snapshots_go_with_their_files_and_the_last_publishes_stay(company: 
     oldest, now = warehouse.pin("quarantine"), company.rows("quarantine")
     publish(warehouse, {D3: ["wrong"]})
     warehouse.rollback("quarantine")
-    (told,) = maintained(company, now=LONG_AFTER)
-    assert told.startswith("quarantine  ") and "snapshots expired" in told and "orphans removed" in told
+    (line,) = run_maintenance(company, now=LONG_AFTER)
+    assert line.startswith("quarantine  ") and "snapshots expired" in line and "orphans removed" in line
     assert company.rows("quarantine") == now
     assert reasons_in(oldest.files) == ["always", "version 7"]
-    assert maintained(company, now=LONG_AFTER) == NOTHING
+    assert run_maintenance(company, now=LONG_AFTER) == NOTHING
 
     for n in (6, 5, 4, 3):
         warehouse.rollback("quarantine")
@@ -144,15 +144,15 @@ def test_old_snapshots_go_with_their_files_and_the_last_publishes_stay(company: 
     assert contents(warehouse) == {D1: ["a new beginning"], D2: ["always"]}
 
 
-def test_what_only_expired_snapshots_named_is_gone(company: Company) -> None:
+def test_files_of_expired_snapshots_are_removed(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, {D1: ["first"]})
     first = warehouse.pin("quarantine")
     for n in range(5):
         publish(warehouse, {D1: [f"version {n}"]})
-    assert maintained(company) == NOTHING
+    assert run_maintenance(company) == NOTHING
     assert reasons_in(first.files) == ["first"], "within keep_days a pinned snapshot can be read"
-    maintained(company, now=LONG_AFTER)
+    run_maintenance(company, now=LONG_AFTER)
     with pytest.raises(FileNotFoundError):
         reasons_in(first.files)
 
@@ -177,12 +177,12 @@ def test_a_rollback_after_compaction_takes_back_the_publish(company: Company) ->
     many = [f"reason {n}" for n in range(9)]
     publish(warehouse, {D1: many})
     publish(warehouse, {D2: many})
-    assert maintained(company) == ["quarantine  18 files compacted into 2"]
+    assert run_maintenance(company) == ["quarantine  18 files compacted into 2"]
     warehouse.rollback("quarantine")
     assert contents(warehouse) == {D1: many}
 
 
-def test_orphans_go_once_they_are_old(company: Company) -> None:
+def test_orphans_are_removed_once_old(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, {D1: ["live"]})
     (live,) = (Path(path.removeprefix("file://")) for path in warehouse.pin("quarantine").files)
@@ -199,35 +199,33 @@ def test_orphans_go_once_they_are_old(company: Company) -> None:
     size = old.stat().st_size + 3
 
     before = set(files_below(company))
-    (told,) = maintained(company)
-    assert told.startswith("quarantine  4 orphans removed (") and before - set(files_below(company)) == {
+    (line,) = run_maintenance(company)
+    assert line.startswith("quarantine  4 orphans removed (") and before - set(files_below(company)) == {
         old,
         checksums[2],
         *lost_metadata,
     }
-    assert told.endswith(f"({size / 1000:.3g} kB)" if size >= 1000 else f"({size:.3g} B)")
+    assert line.endswith(f"({size / 1000:.3g} kB)" if size >= 1000 else f"({size:.3g} B)")
     assert contents(warehouse) == {D1: ["live"]}
     warehouse.publish("quarantine", [f"file://{young}"], first=D2, last=D2, summary={})
     assert contents(warehouse) == {D1: ["live"], D2: ["young"]}
 
 
-def test_what_is_appended_while_it_compacts_is_not_lost(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_appended_during_compaction_are_kept(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     warehouse = warehouse_at(company.config)
     for n in range(9):
         record(warehouse, D1, f"stage {n}")
     with once_before(monkeypatch, upkeep, "_write_as_one", lambda: record(warehouse, D1, "meanwhile")):
-        told = maintained(company)
-    assert told == ["runs        10 files compacted into 1"]
+        lines = run_maintenance(company)
+    assert lines == ["runs        10 files compacted into 1"]
     assert stages(company) == sorted([*(f"stage {n}" for n in range(9)), "meanwhile"])
 
 
-def test_what_is_replaced_while_it_compacts_does_not_come_back(
-    company: Company, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_replaced_during_compaction_do_not_return(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, {D1: ["old"] * 9, D2: ["kept"] * 9})
     with once_before(monkeypatch, upkeep, "_write_as_one", lambda: publish(warehouse, {D1: ["new"]})):
-        maintained(company)
+        run_maintenance(company)
     assert contents(warehouse) == {D1: ["new"], D2: ["kept"] * 9}
 
 
@@ -238,7 +236,7 @@ def test_a_publish_that_loses_a_race_for_its_own_date_replaces_it_whole(
     warehouse = warehouse_at(company.config)
     if meanwhile == "compaction":
         publish(warehouse, {D1: ["old"] * 9})
-        race: Callable[[], object] = lambda: maintained(company)  # noqa: E731
+        race: Callable[[], object] = lambda: run_maintenance(company)  # noqa: E731
     else:
         warehouse.staging("quarantine")
         race = lambda: publish(warehouse, {D1: ["the other's"]})  # noqa: E731
@@ -257,27 +255,27 @@ def test_a_rollback_while_snapshots_expire_keeps_its_table(company: Company, mon
             warehouse.rollback("quarantine")
 
     with once_before(monkeypatch, upkeep, "_expire", roll_back_beyond_what_is_kept):
-        maintained(company, now=LONG_AFTER)
+        run_maintenance(company, now=LONG_AFTER)
     assert contents(warehouse) == {D1: ["version 1"]}
 
 
-def test_states_older_than_a_backfill_are_dropped_but_for_one_to_start_from(company: Company) -> None:
+def test_old_states_are_dropped_except_one_to_start_from(company: Company) -> None:
     days = [date(2026, 1, 1) + timedelta(days=7 * n) for n in range(20)]
     for day in days:
         nights.publish(company, "known_users", day, [{"user_id": "ann"}])
     kept = [day for day in days if day > days[-1] - timedelta(days=90)]
     dropped = days[: -len(kept) - 1]
-    assert maintained(company) == [f"known_users {len(dropped)} states until {dropped[-1]} dropped"]
+    assert run_maintenance(company) == [f"known_users {len(dropped)} states until {dropped[-1]} dropped"]
     assert sorted(row["as_of"] for row in company.rows("known_users")) == [days[len(dropped)], *kept]
-    assert maintained(company) == NOTHING
+    assert run_maintenance(company) == NOTHING
 
 
-def test_samples_of_features_are_dropped_when_old(company: Company) -> None:
+def test_old_feature_samples_are_dropped(company: Company) -> None:
     days = [date(2026, 1, 1) + timedelta(days=n) for n in (0, 1, 2, 90, 91)]
     for day in days:
         nights.publish(company, "feature_samples", day, [{"user_id": "ann"}])
-    assert maintained(company, dry_run=True) == ["feature_samples 2 samples until 2026-01-02 would be dropped"]
-    assert maintained(company) == ["feature_samples 2 samples until 2026-01-02 dropped"]
+    assert run_maintenance(company, dry_run=True) == ["feature_samples 2 samples until 2026-01-02 would be dropped"]
+    assert run_maintenance(company) == ["feature_samples 2 samples until 2026-01-02 dropped"]
     assert [row["ds"] for row in company.rows("feature_samples")] == days[2:]
 
 
@@ -288,7 +286,7 @@ def append_many(config: Path, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_writers_beside_compactions_lose_nothing(company: Company) -> None:
+def test_two_writers_during_compactions_lose_nothing(company: Company) -> None:
     each = 12
     with ProcessPoolExecutor(2, mp_context=PROCESSES) as pool:
         writers = [pool.submit(append_many, company.config, each) for _ in range(2)]
@@ -316,7 +314,7 @@ def maintain_and_be_killed(config: Path, point: str) -> None:
 
 
 @pytest.mark.slow
-def test_killed_anywhere_it_leaves_the_same_rows_and_the_next_one_finishes(company: Company) -> None:
+def test_killed_anywhere_it_keeps_all_rows_and_the_next_run_finishes(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     for point in KILLS:
         for n in range(8):
@@ -327,8 +325,8 @@ def test_killed_anywhere_it_leaves_the_same_rows_and_the_next_one_finishes(compa
         killed.join(60)
         assert killed.exitcode == -signal.SIGKILL, point
         assert contents(warehouse_at(company.config)) == before
-        assert maintained(company, now=LONG_AFTER) != NOTHING, point
-        assert maintained(company, now=LONG_AFTER) == NOTHING, point
+        assert run_maintenance(company, now=LONG_AFTER) != NOTHING, point
+        assert run_maintenance(company, now=LONG_AFTER) == NOTHING, point
         assert contents(warehouse_at(company.config)) == before
         named = {Path(path.removeprefix("file://")) for path in warehouse.pin("quarantine").files}
         assert named <= set(files_below(company))

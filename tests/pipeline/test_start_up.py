@@ -1,4 +1,4 @@
-"""What a command pays for: the modules that it imports, the files that it opens, the Java processes that it starts."""
+"""What a command costs: the modules it imports, the files it opens, the Java processes it starts."""
 
 import os
 import subprocess
@@ -36,11 +36,11 @@ HEAVY = {
     "sklearn",
     "torch",
 }
-OF_QUERIES = {"duckdb", "numpy", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy"}
+QUERY_MODULES = {"duckdb", "numpy", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy"}
 
 
 def modules_after(code: str, *arguments: object) -> set[str]:
-    """Run code in a process of its own; the names of the modules that it imported."""
+    """Run code in its own process; return the names of the modules it imported."""
     code += "\nprint(*sys.modules, file=sys.stderr)"
     ended = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -54,7 +54,7 @@ def modules_after(code: str, *arguments: object) -> set[str]:
 
 
 def modules_of(*arguments: object) -> set[str]:
-    """The modules that `funnel` with these arguments imports."""
+    """Return the modules that `funnel` imports with these arguments."""
     code = (
         "import sys, pipeline.__main__ as entry\n"
         "try: entry.main()\n"
@@ -68,15 +68,15 @@ def publish_users(warehouse: Warehouse, day: date, users: Iterable[str]) -> None
     publish_with(warehouse, "user_scores", day, [{"user_id": user} for user in users])
 
 
-def test_help_imports_nothing_of_what_commands_need() -> None:
+def test_help_imports_nothing_that_only_commands_need() -> None:
     loaded = modules_of("--help")
     assert "pipeline.cli" in loaded
-    assert not loaded & (HEAVY | OF_QUERIES | {"pipeline.config.settings", "pydantic_settings"})
+    assert not loaded & (HEAVY | QUERY_MODULES | {"pipeline.config.settings", "pydantic_settings"})
 
 
 def test_queries_import_what_reads_and_nothing_more(company: Company) -> None:
     publish_users(company.context().warehouse, D1, ["ann"])
-    # PyIceberg and DuckDB would import the latter by themselves, were they asked in another way.
+    # Called differently, PyIceberg and DuckDB would import the last three by themselves.
     for arguments in (("sql", "SELECT * FROM user_scores"), ("tables",)):
         loaded = modules_of(*arguments, "-c", company.config)
         assert {"pipeline.analyst.connection", "duckdb", "pyiceberg.table"} <= loaded
@@ -95,7 +95,7 @@ def test_a_query_opens_only_the_tables_it_names(company: Company, funnel: Callab
         funnel("sql", "SELECT user_id FROM events", "-c", company.config)
 
 
-def test_readers_see_what_writers_do(company: Company) -> None:
+def test_readers_see_what_writers_see(company: Company) -> None:
     settings = company.settings
     writer, reader = Warehouse.of(settings), Warehouse.of(settings, read_only=True)
     assert reader.pin("user_scores") == writer.pin("user_scores")
@@ -110,7 +110,7 @@ def test_readers_see_what_writers_do(company: Company) -> None:
     assert reader.row_counts("user_scores", first=D1, last=date.max) == {D1: 2, D1 + timedelta(days=1): 3}
 
 
-def test_a_reader_makes_nothing(company: Company) -> None:
+def test_a_reader_creates_no_files(company: Company) -> None:
     reader = Warehouse.of(company.settings, read_only=True)
     assert reader.pin("user_scores").files == ()
     assert not (company.folder / "warehouse").exists()
@@ -130,7 +130,7 @@ def test_a_reader_opens_few_manifests_of_many_nights(company: Company, monkeypat
         publish_users(warehouse, day, [f"u{n}"])
     publish_users(warehouse, days[3], ["again"])
     manifests = sorted((company.folder / "warehouse").rglob("*-m*.avro"))
-    assert len(manifests) > len(days), "each commit writes one; of these the table holds on to few"
+    assert len(manifests) > len(days), "each commit writes one; the table still uses few of them"
     opened: list[str] = []
     new_input = LocalFiles.new_input
 
