@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,15 @@ from tests.support.nights import publish, publish_scores, record
 D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
 
 
+def fetch(company: Company, query: str, at: datetime | str | None = None) -> list[tuple[Any, ...]]:
+    """The rows that an analyst's query returns as of a time."""
+    with connect(company.settings, query, at=at) as connection:
+        return connection.sql(query).fetchall()
+
+
 def reasons(company: Company, at: datetime | str | None = None) -> list[str]:
     """The reasons of the rows in `quarantine`, sorted."""
-    rows = connect(company.settings, "quarantine", at=at).sql("SELECT reason FROM quarantine ORDER BY ALL").fetchall()
-    return [reason for (reason,) in rows]
+    return [reason for (reason,) in fetch(company, "SELECT reason FROM quarantine ORDER BY ALL", at)]
 
 
 def put(company: Company, day: date, *rows: str) -> datetime:
@@ -75,7 +81,7 @@ def test_a_table_created_later_is_empty_and_a_time_before_all_commits_is_one_lin
     before = datetime.now(UTC) - timedelta(seconds=2)
     early = put(company, D1, "a")
     publish_scores(company, D1, {"ann": 0.1})
-    assert connect(company.settings, "latest_scores", at=early).sql("FROM latest_scores").fetchall() == []
+    assert fetch(company, "FROM latest_scores", early) == []
     query = ("sql", "SELECT reason FROM quarantine", "--format", "csv", "-c", company.config)
     told = funnel(*query, "--at", before.isoformat()).complaint
     assert told.startswith("nothing had been committed by ")
@@ -153,5 +159,5 @@ def test_all_tables_are_read_as_of_the_same_time(company: Company) -> None:
     publish_scores(company, D1, {"ann": 0.2}, run_id="second")
     record(company, D1, "score", datetime(2026, 3, 1, 18, tzinfo=UTC), run_id="second")
     both = "SELECT l.run_id, r.run_id, r.attempts FROM latest_scores AS l CROSS JOIN run_history AS r"
-    assert connect(company.settings, both, at=at).sql(both).fetchall() == [("first", "first", 1)]
-    assert connect(company.settings, both).sql(both).fetchall() == [("second", "second", 2)]
+    assert fetch(company, both, at) == [("first", "first", 1)]
+    assert fetch(company, both) == [("second", "second", 2)]
