@@ -12,21 +12,13 @@ from pipeline.warehouse.tables import all_tables
 from tests.support.company import Company
 from tests.support.nights import publish_scores
 from tests.support.places import ROOT
-from tests.support.sql_page import HEADING, PAGE, render_page
+from tests.support.sql_page import PAGE, render_page
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_columns_are_those_of_the_code() -> None:
+def test_tables_and_views_are_those_of_the_code() -> None:
     assert render_page(TEXT) == TEXT, "run: python -m tests.support.sql_page"
-
-
-def test_the_overviews_name_every_table_and_view_once(company: Company) -> None:
-    before = TEXT.partition(HEADING)[0]
-    for kind, known in (("table", all_tables(company.settings)), ("view", all_views(company.settings))):
-        (overview,) = re.findall(rf"^\| {kind} \|.*\n\|[-|]*\n((?:\|.*\n)*)", before, re.MULTILINE)
-        named = [name for row in overview.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-        assert sorted(named) == sorted(known)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "sql" / "views").glob("*.sql")))
