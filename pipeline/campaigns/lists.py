@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from pipeline.config.sections import Stage
+from pipeline.config.funnel import Stage
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 

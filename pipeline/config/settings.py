@@ -14,15 +14,13 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from pipeline.config.base import ConfigSection, check_names
 from pipeline.config.campaigns import Campaign, CampaignName, Targeting
 from pipeline.config.features import UserAttribute, declared_features
 from pipeline.config.figures import check_thresholds
+from pipeline.config.funnel import BUILT_IN_CONTEXT, Features, Funnel, Source
 from pipeline.config.sections import (
-    BUILT_IN_CONTEXT,
     Audit,
-    ConfigSection,
-    Features,
-    Funnel,
     Maintenance,
     Models,
     Monitoring,
@@ -30,11 +28,9 @@ from pipeline.config.sections import (
     Promotion,
     Reports,
     Scoring,
-    Source,
     Spark,
     Training,
     Warehouse,
-    check_names,
 )
 from pipeline.errors import ConfigError
 

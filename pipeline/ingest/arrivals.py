@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from pipeline.config.sections import Reader
+from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from pipeline.config.sections import Reader
+from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql

@@ -9,7 +9,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.config.sections import Reader
+from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, describe_error

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from pipeline.config.sections import Stage
+from pipeline.config.funnel import Stage
 from pipeline.config.settings import Settings
 from pipeline.dates import end_of_day, epoch_micros
 from pipeline.engines.duckdb import run_locally

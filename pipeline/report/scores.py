@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pipeline.charts.svg import distribution, means_by_band, rates_by_day
 from pipeline.config.features import user_features
 from pipeline.config.figures import FIGURES
-from pipeline.config.sections import EXPOSURE
+from pipeline.config.funnel import EXPOSURE
 from pipeline.dates import DateRange
 from pipeline.report.night import Night
 from pipeline.report.parts import (

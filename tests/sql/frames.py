@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config.features import aggregates, behaviour_features, context_names, exposure_features
-from pipeline.config.sections import Stage
+from pipeline.config.funnel import Stage
 from pipeline.dates import end_of_day, epoch_micros
 from pipeline.engines.spark import run_sql
 from tests.sql.logs import World

@@ -1,0 +1,176 @@
+"""The sections that describe the funnel and its data: `[funnel]`, `[source.events]`, `[source.users]`, `[features]`."""
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+
+from pipeline.config.base import ConfigSection, Identifier, check_names
+
+EXPOSURE = "exposure"
+BUILT_IN_CONTEXT = ("campaign", "hour")
+"""Attributes that every exposure has, whatever the source maps."""
+RESERVED_COLUMNS = {
+    "user_id",
+    "consent",
+    "time_zone",
+    "landed_on",
+    "as_of",
+    "ds",
+    "event_id",
+    "exposure_id",
+    "exposure_time",
+    "profile_on",
+    "seen_on",
+    "completed_on",
+    "made_from",
+    "exposure_date",
+    "feature_as_of",
+}
+"""Columns of the tables that hold features; no attribute of a user may take their names."""
+
+
+def _check_time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("an IANA time zone such as 'Asia/Shanghai'") from None
+    return value
+
+
+class Stage(ConfigSection):
+    """`funnel.stages`: one step of the funnel, an entry of the list."""
+
+    name: Identifier
+    """The stage's name in tables, scores and reports."""
+    event: str
+    """The source's name of the event that reaches the stage."""
+    window_days: PositiveInt
+    """How long after an exposure the event still counts, in days of 24 hours."""
+
+
+class Funnel(ConfigSection):
+    """`[funnel]`: what is sent, and the stages it should lead to."""
+
+    timezone: Annotated[str, AfterValidator(_check_time_zone)]
+    """The IANA time zone in which nights, windows and local dates are counted."""
+    exposure: str
+    """The source's name of the event that a message was sent."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    """The stages in the order in which users pass through them, one or more."""
+    attribution: Literal["last_touch", "any_in_window"] = "last_touch"
+    """Which exposures an outcome credits: `last_touch` only the latest before it, of its own campaign where it names
+    one; `any_in_window` every one whose window it falls into."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Funnel":
+        names = [EXPOSURE, *(stage.name for stage in self.stages)]
+        events = [self.exposure, *(stage.event for stage in self.stages)]
+        for label, values in (("name", names), ("event", events)):
+            repeated = sorted({value for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"every stage and the exposure need {label}s of their own; {repeated[0]!r} repeats")
+        return self
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    @property
+    def event_kinds(self) -> tuple[str, ...]:
+        """Our names of the events: the exposure, then the stages in order."""
+        return (EXPOSURE, *self.stage_names)
+
+    @property
+    def event_names(self) -> dict[str, str]:
+        """Our names of the events by the source's."""
+        return {self.exposure: EXPOSURE} | {stage.event: stage.name for stage in self.stages}
+
+
+class Reader(ConfigSection):
+    """A Spark reader."""
+
+    format: str = "parquet"
+    """Any format that Spark reads: `parquet`, `csv`, `json`, `jdbc`, …"""
+    path: str | None = None
+    """Where the files are; `{ds}` stands for the landing day. A source without files, such as `jdbc`, has no path."""
+    options: dict[str, str] = Field(default={})
+    """Options of the Spark reader; `{ds}` works here too, in a query for example."""
+    ready: str | None = None
+    """A path that exists once a night's partition is complete, such as `landing/{ds}/_SUCCESS`; by default `path`."""
+    where: str | None = None
+    """A Spark SQL condition on the source's columns; other rows are not this funnel's and are not read."""
+    columns: dict[str, str] = Field(default={})
+    """Our column = the source's column, or a Spark SQL expression over its columns."""
+
+    @property
+    def is_partitioned(self) -> bool:
+        return self.path is not None and "{ds}" in self.path
+
+
+class EventSource(Reader):
+    """`[source.events]`: the events, by any Spark reader.
+
+    `columns` maps `user_id`, `event` and `event_time`, and optionally `event_id`, `campaign_id` and `landed_on`.
+    """
+
+    context: dict[str, str] = Field(default={})
+    """Attributes of an exposure: our name = the source's column or a Spark SQL expression."""
+    lookback_days: Annotated[int, Field(ge=0)] = 7
+    """How many earlier landing days are searched for an event that is delivered again."""
+    future_tolerance_hours: Annotated[int, Field(ge=0)] = 0
+    """How many hours past the end of its landing day an event's time may lie; raise it if the source cuts its days in
+    another time zone."""
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        return check_names(columns, ("user_id", "event", "event_time", "event_id", "campaign_id", "landed_on"))
+
+
+class UserSource(Reader):
+    """`[source.users]`: the users' profiles, by any Spark reader. Optional: without it, users are those with events.
+
+    `columns` maps `user_id`, and optionally `consent`, `time_zone` (an IANA name), `landed_on` and the attributes that
+    `[features]` names. An attribute that it leaves out is read from the source's column of the same name.
+    """
+
+
+class Source(ConfigSection):
+    events: EventSource
+    users: UserSource | None = None
+
+    @property
+    def has_time_zones(self) -> bool:
+        """Whether the source provides its users' own time zones (IANA names)."""
+        return self.users is not None and "time_zone" in self.users.columns
+
+
+class Features(ConfigSection):
+    """`[features]`: what the model sees of a user and of an exposure."""
+
+    windows_days: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 7, 30, 90)
+    """Windows in days, ascending. Events of each kind are counted in each window; the days since the last one are
+    counted within the longest."""
+    categorical: tuple[Identifier, ...] = ()
+    """Users' attributes that are categories."""
+    numeric: tuple[Identifier, ...] = ()
+    """Users' attributes that are numbers."""
+    context: tuple[Identifier, ...] = ()
+    """Attributes of an exposure that the model sees: names from `source.events.context`, or `campaign` and `hour`,
+    which every exposure has."""
+
+    @field_validator("windows_days")
+    @classmethod
+    def _check_order(cls, windows: tuple[int, ...]) -> tuple[int, ...]:
+        if list(windows) != sorted(set(windows)):
+            raise ValueError("days in ascending order, each once, such as [1, 7, 30, 90]")
+        return windows
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Features":
+        names = [*self.categorical, *self.numeric]
+        for name in names:
+            if names.count(name) > 1 or name in RESERVED_COLUMNS:
+                raise ValueError(f"{name!r} is declared twice or is one of the pipeline's own columns")
+        return self
