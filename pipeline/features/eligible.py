@@ -1,4 +1,4 @@
-"""The users a night may score: known to the source, not yet completed, consent not withdrawn."""
+"""The users that a night may score: known to the source, not completed, consent not withdrawn."""
 
 from datetime import date
 
@@ -10,7 +10,10 @@ from pipeline.warehouse.tables import profile_columns
 
 
 def select_eligible(context: Context, known_users: DataFrame, ds: date) -> DataFrame:
-    """`user_id` and attributes of the users known by `ds` who have not completed nor withdrawn consent."""
+    """Select the users known by `ds` who have neither completed nor withdrawn consent.
+
+    Returns: `user_id` and the attributes as of `ds`.
+    """
     settings = context.settings
     return run_sql(
         context.spark,

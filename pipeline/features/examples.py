@@ -1,4 +1,4 @@
-"""Training examples: every exposure known at `as_of` with its features, labels and label masks."""
+"""Training examples: every exposure known as of a date, with its features, labels and label masks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.spark import cached, run_sql
 from pipeline.features.eligible import select_eligible
 from pipeline.features.features import activity_reach, compute_features
-from pipeline.features.known_users import publish_state_if_due, read_known_users
+from pipeline.features.known_users import publish_known_users_if_due, read_known_users
 from pipeline.features.samples import sample_features
 from pipeline.runs.context import Context
 from pipeline.runs.publish import stage_audit_publish
@@ -23,18 +23,18 @@ from pipeline.runs.record import Counts, StageRun, recorded
 
 
 def build_examples(context: Context, as_of: date) -> None:
-    """Publish the partition `as_of` of `examples`; how many labels were implied goes into `metrics`.
+    """Publish the partition `as_of` of `examples`, and the number of implied labels to `metrics`.
 
-    The features of a sample of the users there are on `as_of` go into `feature_samples`: a model of these examples
-    will be held against them.
+    The features of a sample of the users eligible on `as_of` become the partition of `feature_samples`, from which a
+    model of these examples gets its baseline. `known_users` gets a new state if one is due.
 
     Raises:
-        AuditError: a critical expectation failed; the table is as it was.
+        AuditError: a critical expectation failed; `examples` is unchanged.
     """
     settings, dates = context.settings, DateRange(as_of, as_of)
     with recorded(context, "examples", dates) as run:
         with cached_exposures(context, run, as_of) as exposed:
-            # Features are those of the evening before: what a night that sent this message would have known.
+            # Features are those of the evening before, which the night that planned the message would have known.
             spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
             first = as_of - timedelta(days=settings.training.history_days)
             known = compute_features(context, run, spine, first=first, last=as_of)
@@ -42,7 +42,7 @@ def build_examples(context: Context, as_of: date) -> None:
             check = partial(_audit, context)
             stage_audit_publish(context, run, "examples", rows, check)
             count = _record_implied(context, exposed, as_of)
-        state = publish_state_if_due(context, run, as_of)
+        state = publish_known_users_if_due(context, run, as_of)
         known_users = read_known_users(context, run, state, as_of)
         sample_features(context, run, select_eligible(context, known_users, as_of), as_of)
         run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
@@ -50,9 +50,9 @@ def build_examples(context: Context, as_of: date) -> None:
 
 @contextmanager
 def cached_exposures(context: Context, run: StageRun, as_of: date) -> Iterator[DataFrame]:
-    """Exposures up to `as_of` with observed stages, maturity and nested labels, by `sql/spark/exposures.sql`.
+    """Label the exposures up to `as_of`: observed stages, maturity, nested labels, by `sql/spark/exposures.sql`.
 
-    They are cached in the block.
+    The rows are cached until the block ends.
     """
     settings = context.settings
     first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
@@ -60,7 +60,7 @@ def cached_exposures(context: Context, run: StageRun, as_of: date) -> Iterator[D
     end_of_as_of = epoch_micros(end_of_day(as_of, settings.zone))
     seen = {"as_of": as_of, "end_of_as_of": end_of_as_of}
     with cached(run_sql(context.spark, "landed_again", {"events": events}, **seen)) as landed_again:
-        # Spark knows the size of a frame that is cached and counted: a small one, as this is, is broadcast, not sorted.
+        # Once cached and counted, Spark knows its size, and broadcasts it while it is small: nothing need be sorted.
         landed_again.count()
         exposures = run_sql(
             context.spark,
@@ -85,7 +85,7 @@ def _audit(context: Context, written: DataFrame) -> list[Finding]:
 
 
 def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> int:
-    """Write how many labels of each stage were implied into `metrics`; returns the number of exposures."""
+    """Write the number of implied labels of each stage to `metrics`; returns the number of exposures."""
     stages = context.settings.funnel.stage_names
     sums = [f"sum(label_{stage} - observed_{stage}) AS {stage}" for stage in stages]
     *implied, count = exposed.selectExpr(*sums, "count(*)").collect()[0]

@@ -1,4 +1,4 @@
-"""Point-in-time features of a spine, for training and for scoring by one SQL file."""
+"""Point-in-time features, for training and for scoring, by one SQL file."""
 
 from datetime import date, timedelta
 
@@ -13,11 +13,11 @@ from pipeline.warehouse.tables import profile_columns
 
 
 def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
-    """The features of each (user_id, as_of), by `sql/spark/features.sql`.
+    """Compute the features of each (user_id, as_of), by `sql/spark/features.sql`.
 
     Args:
-        spine: distinct `user_id`, `as_of` with first <= as_of <= last. One that brings the users' attributes, as of
-            `as_of`, spares reading every profile ever landed.
+        spine: distinct `user_id`, `as_of`, with first <= as_of <= last. If it has the users' attributes as of `as_of`,
+            `users` is not read.
 
     Returns: the spine with the columns of `user_features`.
     """
@@ -39,12 +39,12 @@ def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first
 
 
 def planned_context(settings: Settings) -> dict[str, str | None]:
-    """The context that a night scores users in, by column: what `[scoring] context` plans; null is unknown."""
+    """The context in which a night scores users, by column, from `[scoring] context`; null where none is planned."""
     planned = settings.scoring.context
     return {column: planned.get(name) for column, name in context_names(declared_features(settings)).items()}
 
 
 def activity_reach(settings: Settings) -> timedelta:
-    """How far before `as_of` a tile that still counts can have landed."""
+    """How long before `as_of` a tile may have landed and still count."""
     tolerance_days = -(-settings.source.events.future_tolerance_hours // 24)
     return timedelta(days=longest_window(settings) + tolerance_days)

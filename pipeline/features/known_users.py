@@ -1,9 +1,8 @@
-"""Everyone known by a night, from the newest state of an earlier night and what has landed since.
+"""Everyone known by a night, from the state of an earlier night and what has landed since.
 
-A night would otherwise read all of `users` and `activity` ever landed. The table `known_users` holds, as of some
-nights, what `sql/spark/known_users.sql` made of them. A state is used only while the files it was made from are the
-table's files still: after a backfill of an older day it is passed over, so that a night gives what reading
-everything would give.
+Without a state, a night reads all of `users` and `activity` ever landed. The table `known_users` holds the results of
+`sql/spark/known_users.sql` as of some nights. A state is used only while the tables still consist of the files that it
+was made from. After a backfill of an older day it is not, so that the result is always that of reading everything.
 """
 
 import hashlib
@@ -25,33 +24,33 @@ from pipeline.warehouse.tables import profile_columns
 from pipeline.warehouse.warehouse import Pinned
 
 STATE_NIGHTS = 7
-"""A state this many nights old is followed by a new one: its rows are written once in so many nights."""
+"""A state this many nights old is due to be followed by a new one."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What `known_users` holds as of a date."""
+    """A partition of `known_users`: everyone known by a date."""
 
     as_of: date
     pinned: Pinned
 
 
-def publish_state_if_due(context: Context, run: StageRun, ds: date) -> State:
-    """Publish the partition `ds` of `known_users`, unless a newer state than `STATE_NIGHTS` nights old still holds.
+def publish_known_users_if_due(context: Context, run: StageRun, ds: date) -> State:
+    """Publish the partition `ds` of `known_users`, unless a valid state is less than `STATE_NIGHTS` nights old.
 
-    Returns: the state for `read_known_users` to start from.
+    Returns: the state that `read_known_users` starts from.
     """
-    state = _newest_state(context, ds)
+    state = _find_newest_state(context, ds)
     if state is None or state.as_of <= ds - timedelta(days=STATE_NIGHTS):
         state = _publish_state(context, run, state, ds)
     return state
 
 
 def read_known_users(context: Context, run: StageRun, state: State | None, ds: date) -> DataFrame:
-    """Everyone known by `ds`, one row a user with the columns of `sql/spark/known_users.sql`.
+    """Read everyone known by `ds`: one row a user, with the columns of `sql/spark/known_users.sql`.
 
     Args:
-        state: what to start from; only what has landed since is read. None reads all that ever landed.
+        state: where to start from; only what has landed since is read. None: read all that has ever landed.
     """
     first = state.as_of + timedelta(days=1) if state else date.min
     names = ("activity", "users") if context.settings.source.users else ("activity",)
@@ -62,20 +61,20 @@ def read_known_users(context: Context, run: StageRun, state: State | None, ds: d
     return run_sql(context.spark, "known_users", views, **sql)
 
 
-def _newest_state(context: Context, ds: date) -> State | None:
-    """The newest state as of `ds` or before whose files are the tables' files still."""
+def _find_newest_state(context: Context, ds: date) -> State | None:
+    """The newest state up to `ds` that was made from the files that the tables have now."""
     warehouse = context.warehouse
     for as_of in sorted(warehouse.row_counts("known_users", first=date.min, last=ds), reverse=True):
         pinned = warehouse.pin("known_users", first=as_of, last=as_of)
         made_from = read_pinned(context.spark, pinned).select("made_from").first()
-        if made_from is not None and made_from[0] == _made_from(context, as_of):
+        if made_from is not None and made_from[0] == _digest_sources(context, as_of):
             return State(as_of, pinned)
     return None
 
 
 def _publish_state(context: Context, run: StageRun, earlier: State | None, as_of: date) -> State:
-    # Before the tables are read: a day that changes meanwhile makes a state that is passed over, never a wrong one.
-    made_from = _made_from(context, as_of)
+    # Before the tables are read: if a day changes meanwhile, the state is not used, rather than wrong.
+    made_from = _digest_sources(context, as_of)
     rows = read_known_users(context, run, earlier, as_of)
     rows = rows.withColumns({"made_from": F.lit(made_from), "as_of": F.lit(as_of)})
     staged = stage(rows, context.warehouse, "known_users")
@@ -84,7 +83,7 @@ def _publish_state(context: Context, run: StageRun, earlier: State | None, as_of
 
 
 def known_users_parameters(settings: Settings, ds: date) -> dict[str, object]:
-    """What `sql/spark/known_users.sql` takes, but for `has_earlier`."""
+    """The parameters of `sql/spark/known_users.sql` except `has_earlier`."""
     return {
         "ds": ds,
         "has_users": settings.source.users is not None,
@@ -94,8 +93,8 @@ def known_users_parameters(settings: Settings, ds: date) -> dict[str, object]:
     }
 
 
-def _made_from(context: Context, as_of: date) -> str:
-    """A digest of all that a state depends on: the SQL with its parameters, and every file landed by its date."""
+def _digest_sources(context: Context, as_of: date) -> str:
+    """Digest all that a state depends on: the SQL with its parameters, and every file landed by its date."""
     parts: list[object] = [
         render("spark/known_users", **known_users_parameters(context.settings, as_of), has_earlier=False)
     ]

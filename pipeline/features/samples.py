@@ -1,4 +1,4 @@
-"""What the users of a night are like: the features of a sample of them, kept to see later how users have changed."""
+"""The features of a sample of a night's users, kept so that later nights can show how users have changed."""
 
 from datetime import date
 
@@ -13,11 +13,11 @@ from pipeline.runs.publish import publish
 from pipeline.runs.record import StageRun
 
 PARTS = 1_000_000
-"""A sample is so many millionths of the users, rounded up."""
+"""A sample's share of the users is a multiple of one part in a million, rounded up."""
 
 
 def is_sampled(users: int, wanted: int) -> Column:
-    """Whether `user_id` is in the sample of about `wanted` of so many users: the same ones, night after night."""
+    """Whether `user_id` is in a sample of about `wanted` of the users, by its hash: the same ones every night."""
     parts = PARTS if users <= wanted else -(-PARTS * wanted // users)
     return F.expr(f"pmod(xxhash64(user_id), {PARTS}) < {parts}")
 
@@ -32,6 +32,6 @@ def sample_features(context: Context, run: StageRun, eligible: DataFrame, as_of:
 
 
 def publish_sample(context: Context, run: StageRun, rows: DataFrame, ds: date) -> None:
-    """Make rows of `user_id` and the features the partition `ds` of `feature_samples`."""
+    """Publish rows of `user_id` and features as the partition `ds` of `feature_samples`."""
     staged = stage_one_partition(rows.withColumn("ds", F.lit(ds)), context.warehouse, "feature_samples", ds, files=1)
     publish(context, staged, DateRange(ds, ds), run.stage)

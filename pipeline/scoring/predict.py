@@ -1,4 +1,4 @@
-"""The champion inside Spark's Python workers: loaded once a worker, Arrow batches in and out."""
+"""The model inside Spark's Python workers: loaded once a worker, Arrow batches in and out."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,29 +15,30 @@ from model import Bundle
 Batches = Iterator[pa.RecordBatch]
 
 FARTHEST = 1_000_000
-"""Thousandths of log-odds of a score that is exactly 0 or 1: farther out than any other float64 has."""
+"""Thousandths of log-odds of a score of exactly 0 or 1, beyond those of any other float64."""
 
 
 SAMPLED = "is_sampled"
-"""Boolean column of the rows to score: whether the row's features are wanted back."""
+"""Boolean column of the rows to score: whether to return the row's features."""
 
 
 def predictor(
     bundle_name: str, constants: Mapping[str, str | None], kept: Sequence[str]
 ) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
-    """A function for `mapInArrow` that scores one partition.
+    """Make a function for `mapInArrow` that scores one partition.
 
-    In: `user_id`, features and `is_sampled`. Out, in the order of `user_id`: `user_id`, of each stage `raw_<stage>`,
-    `p_<stage>` and `log_odds_<stage>`, the raw score's log-odds in whole thousandths, and `sample`, a struct of the
-    columns `kept` for a sampled row and null for others.
+    In: `user_id`, features and `is_sampled`. Out, in the order of `user_id`: `user_id`; for each stage `raw_<stage>`,
+    `p_<stage>` and `log_odds_<stage>`, the raw score's log-odds in whole thousandths; and `sample`, a struct of the
+    columns `kept`, null for a row that is not sampled.
 
-    The rows of a partition are sorted before they are scored: the last bits of a matrix product depend on the place
-    of a row in it, so that equal partitions in an equal order repeat every score. A partition is held in memory for
-    that: Arrow sorts a million rows, 65,536 a partition, in 0.3 s, where Spark took about 1.7 s (two busy cores).
+    The rows of a partition are sorted before they are scored: the last bits of a matrix product depend on a row's
+    place in it, so that equal partitions in equal order repeat every score. The partition is held in memory for that
+    and sorted by Arrow, which is faster than Spark; tests/benchmarks/results/scoring.md shows the whole pass.
 
     Args:
-        bundle_name: the bundle's folder as given to `SparkContext.addFile`.
-        constants: text columns that are the same in every row; they need not come through Spark.
+        bundle_name: the bundle's folder, as given to `SparkContext.addFile`.
+        constants: text columns with one value for all rows, which need not pass through Spark.
+        kept: the columns of `sample`.
     """
 
     def predict(batches: Iterable[pa.RecordBatch]) -> Batches:
@@ -59,7 +60,7 @@ def predictor(
 
 
 def with_constants(rows: pa.Table, constants: Mapping[str, str | None]) -> pa.Table:
-    """The rows with text columns that have one value."""
+    """Add text columns that have one value in all rows."""
     for name, value in constants.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(rows)))
     return rows
@@ -74,7 +75,7 @@ def _sample(rows: pa.Table, kept: Sequence[str]) -> pa.StructArray:
 def thousandths_of_log_odds(p: np.ndarray) -> np.ndarray:
     """Log-odds of probabilities, float64 (n,), in whole thousandths, int32 (n,).
 
-    NaN has no log-odds and reads as 0: the audit stops it, not the ranking.
+    NaN, which has no log-odds, becomes 0: it is for the audit to stop it, not for the ranking.
 
     >>> thousandths_of_log_odds(np.array([0.0, 0.5, 0.75, 1.0])).tolist()
     [-1000000, 0, 1099, 1000000]
@@ -88,10 +89,10 @@ def thousandths_of_log_odds(p: np.ndarray) -> np.ndarray:
 def _load(path: str) -> Bundle:
     import torch
 
-    # Spark runs one worker a core: more threads in each would only wait for one another.
+    # Spark runs one worker a core; more threads in each would only wait for one another.
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     bundle = Bundle.load(Path(path))
-    # Spark's worker collects garbage after every task, and looks at each of torch's objects again: 0.08 s a task.
+    # Spark's worker collects garbage after every task, and would visit each of torch's objects again.
     gc.freeze()
     return bundle

@@ -1,4 +1,4 @@
-"""A night's scores: one row for every user who may still be texted, from the champion as of that night."""
+"""A night's scores: one row for every user who may still be texted, by the champion as of that night."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +22,7 @@ from pipeline.engines.spark import cached, stage_one_partition
 from pipeline.errors import FunnelError
 from pipeline.features.eligible import select_eligible
 from pipeline.features.features import compute_features, planned_context
-from pipeline.features.known_users import publish_state_if_due, read_known_users
+from pipeline.features.known_users import publish_known_users_if_due, read_known_users
 from pipeline.features.samples import is_sampled, publish_sample
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.publish import audit_staged, publish
@@ -33,34 +33,35 @@ from pipeline.warehouse.warehouse import Pinned
 
 BANDS = 10
 PARTITION_USERS = 65_536
-"""At most about so many users are scored in one go: enough to outweigh a task, few enough for its memory."""
+"""Rows per scoring partition: enough to outweigh the cost of a task, few enough for its memory."""
 
 
 def score(context: Context, ds: date, *, model: str | None = None) -> None:
-    """Publish the partition `ds` of `user_scores`: `stage_scores`, then `publish_scores`."""
+    """Score a night and publish the partition `ds` of `user_scores`."""
     publish_scores(context, ds, stage_scores(context, ds, model=model))
 
 
 def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tuple[str, ...]:
-    """Score every user who is eligible on `ds` into files that no reader sees, and audit them.
+    """Score every user eligible on `ds` into files that readers do not see yet, and audit them.
 
-    The features of a sample of the users become the partition `ds` of `feature_samples`.
+    The features of a sample of the users become the partition `ds` of `feature_samples`. `known_users` gets a new
+    state if one is due.
 
     Args:
         model: a version to use instead of the champion as of `ds`.
 
-    Returns: the files, for `publish_scores`; nothing else is needed to publish them.
+    Returns: the files, all that `publish_scores` needs.
 
     Raises:
-        FunnelError: no model was trained by `ds`, no user is eligible, or the bundle does not fit the funnel.
+        FunnelError: no promoted model was trained on data up to `ds`, no user is eligible, or the bundle does not fit.
         AuditError: a critical expectation failed; the files are removed.
     """
     settings = context.settings
     with recorded(context, "score", DateRange(ds, ds)) as run:
-        run.model_version = model or _champion(context, ds)
+        run.model_version = model or _require_champion(context, ds)
         path = context.registry.bundle_path(run.model_version)
         _require_same_stages(path, settings)
-        state = publish_state_if_due(context, run, ds)
+        state = publish_known_users_if_due(context, run, ds)
         eligible = select_eligible(context, read_known_users(context, run, state, ds), ds)
         with cached(eligible.withColumn("as_of", F.lit(ds))) as spine:
             count = spine.count()
@@ -73,10 +74,10 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
 
 
 def publish_scores(context: Context, ds: date, files: Sequence[str]) -> None:
-    """Make audited files the partition `ds` of `user_scores`, in one commit and without Spark; again is the same.
+    """Commit audited files as the partition `ds` of `user_scores`, without Spark; repeated, it changes nothing.
 
     Raises:
-        FunnelError: the files are no longer there, or the warehouse cannot be written.
+        FunnelError: the files are gone, or the warehouse cannot be written.
     """
     night = DateRange(ds, ds)
     with recorded(context, "publish", night) as run:
@@ -90,9 +91,9 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
     """Score rows of features into audited files of the run's one date, and publish a sample of the features.
 
     Args:
-        inputs: `user_id`, once each, and the columns of `columns.feature_columns`.
+        inputs: distinct `user_id`, and the columns of `tables.feature_columns`.
         bundle: the folder of the model `run.model_version`.
-        users: how many rows there must be.
+        users: the number of rows, which the audit checks.
 
     Raises:
         AuditError: a critical expectation failed; the files are removed.
@@ -100,7 +101,7 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
     ds = run.dates.first
     partitions = -(-users // PARTITION_USERS)
     chosen = inputs.withColumn(SAMPLED, is_sampled(users, context.settings.monitoring.sample_users))
-    with cached(_scored(context, chosen, bundle, partitions)) as scored:
+    with cached(_score_rows(context, chosen, bundle, partitions)) as scored:
         rows = with_bands(scored.drop("sample"), context.settings.funnel.stage_names).select(
             "*",
             F.lit(ds).alias("ds"),
@@ -110,7 +111,7 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
             F.lit(code_version()).alias("code_version"),
             F.lit(datetime.now(UTC)).alias("scored_at"),
         )
-        # A file a core, until files hold half a million users.
+        # One file a core, and more once a file would hold over half a million users.
         cores = context.spark.sparkContext.defaultParallelism
         files = max(min(partitions, cores), -(-partitions // 8))
         staged = stage_one_partition(rows, context.warehouse, "user_scores", ds, files=files)
@@ -119,24 +120,24 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
         return staged
 
 
-def _scored(context: Context, inputs: DataFrame, bundle: Path, partitions: int) -> DataFrame:
-    """What `predict.predictor` makes of each row of features, in the planned campaign's context.
+def _score_rows(context: Context, inputs: DataFrame, bundle: Path, partitions: int) -> DataFrame:
+    """Apply `predict.predictor` to each row of features, in the planned campaign's context.
 
-    Which users share a partition depends on their ids and number alone, so that a rerun, on however many cores,
-    repeats every score to the last bit.
+    Which users share a partition depends only on their ids and number, so that a rerun repeats every score to the
+    last bit on any number of cores.
     """
     settings = context.settings
-    score_rows = predictor(bundle.name, planned_context(settings), list(feature_columns(settings)))
+    score_batches = predictor(bundle.name, planned_context(settings), list(feature_columns(settings)))
     context.spark.sparkContext.addFile(str(bundle), recursive=True)
     spread = inputs.drop("as_of").repartition(partitions, "user_id")
-    return spread.mapInArrow(score_rows, _score_schema(settings))
+    return spread.mapInArrow(score_batches, _score_schema(settings))
 
 
 def with_bands(scored: DataFrame, stages: tuple[str, ...]) -> DataFrame:
-    """Replace `log_odds_<stage>` by `band_<stage>`, 1 to 10 by its rank among the night's users, 10 the best.
+    """Replace `log_odds_<stage>` by `band_<stage>`, from 1 to 10, the best, by rank among the night's users.
 
-    Thousandths of log-odds are few enough to rank on the driver whatever the number of users. Equal ones share a
-    band, by their middle rank.
+    Distinct thousandths of log-odds are few enough to be ranked on the driver for any number of users. Equal ones
+    share a band, by their middle rank.
     """
     pairs = ", ".join(f"{position}, log_odds_{stage}" for position, stage in enumerate(stages))
     counted = scored.selectExpr(f"stack({len(stages)}, {pairs}) AS (stage, log_odds)").groupBy("stage", "log_odds")
@@ -146,19 +147,19 @@ def with_bands(scored: DataFrame, stages: tuple[str, ...]) -> DataFrame:
     counts["band"] = 1 + (BANDS * middle // by_stage.transform("sum")).astype(int)
     lowest = counts.groupby(["stage", "band"])["log_odds"].min()
     bands = {
-        f"band_{stage}": F.expr(_band(f"log_odds_{stage}", lowest[position].to_dict()))
+        f"band_{stage}": F.expr(_band_sql(f"log_odds_{stage}", lowest[position].to_dict()))
         for position, stage in enumerate(stages)
     }
     return scored.withColumns(bands).drop(*(f"log_odds_{stage}" for stage in stages))
 
 
-def _band(column: str, lowest: Mapping[int, int]) -> str:
-    """SQL for the band of a column's value, from the lowest value of each band that has any."""
+def _band_sql(column: str, lowest: Mapping[int, int]) -> str:
+    """SQL for the band of a column's value, from the lowest value in each band that has any."""
     cases = (f"WHEN {column} >= {lowest[band]} THEN {band}" for band in sorted(lowest, reverse=True))
     return f"CASE {' '.join(cases)} END"
 
 
-def _champion(context: Context, ds: date) -> str:
+def _require_champion(context: Context, ds: date) -> str:
     champion = context.registry.champion(ds)
     if champion is None:
         raise FunnelError(
@@ -182,9 +183,9 @@ def _require_same_stages(bundle: Path, settings: Settings) -> None:
 
 def _score_schema(settings: Settings) -> str:
     stages = settings.funnel.stage_names
-    of_stage = "raw_{0} double, p_{0} double, log_odds_{0} int"
+    columns = "raw_{0} double, p_{0} double, log_odds_{0} int"
     sample = from_arrow_schema(pa.schema(feature_columns(settings))).simpleString()
-    return ", ".join(["user_id string", *(of_stage.format(stage) for stage in stages), f"sample {sample}"])
+    return ", ".join(["user_id string", *(columns.format(stage) for stage in stages), f"sample {sample}"])
 
 
 def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[Finding]:

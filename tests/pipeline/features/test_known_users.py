@@ -11,7 +11,12 @@ from pyspark.sql import DataFrame
 from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.engines.duckdb import run_locally
-from pipeline.features.known_users import STATE_NIGHTS, known_users_parameters, publish_state_if_due, read_known_users
+from pipeline.features.known_users import (
+    STATE_NIGHTS,
+    known_users_parameters,
+    publish_known_users_if_due,
+    read_known_users,
+)
 from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
@@ -39,7 +44,7 @@ def known(company: Company, ds: date) -> dict[str, Row]:
     """Everyone known by a night, by user, as the night finds it; that is what reading everything gives."""
     context: Context = company.context()
     run = StageRun(context, "score", DateRange(ds, ds))
-    state = publish_state_if_due(context, run, ds)
+    state = publish_known_users_if_due(context, run, ds)
     before = states(company)
     found = rows(read_known_users(context, run, state, ds))
     assert found == rows(read_known_users(context, run, None, ds))
