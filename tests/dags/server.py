@@ -22,13 +22,13 @@ class Webhook:
     """A server that keeps the alerts it receives."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
-        told = self.told
+        self.received: list[str] = []
+        received = self.received
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                told.append(json.loads(body)["text"])
+                received.append(json.loads(body)["text"])
                 self.send_response(200)
                 self.end_headers()
 

@@ -246,7 +246,7 @@ def test_a_date_before_the_first_data_fails_at_once_and_the_log_says_why(
     page.goto(f"{airflow.address}/dags/{NIGHT_ID}/runs/{run['dag_run_id']}/tasks/wait")
     page.get_by_text(cause).first.wait_for()
     shot(page, "failed-log", wait=2)
-    (line,) = [line for line in webhook.told if str(day) in line]
+    (line,) = [line for line in webhook.received if str(day) in line]
     assert line.startswith(f"funnel_nightly failed: {cause}")
     assert f" {lender.first_day} | report: {airflow.address}/funnelcast/reports/{day} | " in line
     assert "\n" not in line
@@ -276,7 +276,7 @@ def test_a_killed_worker_is_retried(
     # Which stage had the first Spark depends on how long the form took.
     tries = [airflow.tasks(run)[stage]["try_number"] for run in runs for stage in ("ingest", "activity", "score")]
     assert sorted(tries) == [1] * 11 + [2]
-    alerts = [line for run in runs for line in webhook.told if " failed: " in line and str(night_of(run)) in line]
+    alerts = [line for run in runs for line in webhook.received if " failed: " in line and str(night_of(run)) in line]
     assert not alerts, "no alert for what a retry fixes"
 
 

@@ -51,7 +51,7 @@ def test_a_failed_night_is_one_line_with_dag_stage_date_cause_report_and_log(
     alerts: ModuleType, hook: Webhook, error: Exception | None, cause: str
 ) -> None:
     alerts.alert_failure(failed("score", error))
-    (line,) = hook.told
+    (line,) = hook.received
     failure, report, log = line.split(" | ")
     assert failure.startswith("funnel_nightly failed: score 2026-03-01: ") and failure.endswith(cause)
     assert failure.count("score 2026-03-01") == 1
@@ -67,20 +67,20 @@ def test_a_line_that_names_its_stage_is_sent_as_it_is(alerts: ModuleType, hook: 
     with pytest.raises(AirflowException) as raised, fail_in_one_line("score", "2026-03-01"):
         raise error
     alerts.alert_failure(failed("score", raised.value))
-    assert hook.told[0].split(" | ")[0] == "funnel_nightly failed: score 2026-03-01: no model"
+    assert hook.received[0].split(" | ")[0] == "funnel_nightly failed: score 2026-03-01: no model"
 
 
 def test_a_failed_training_is_one_line_without_a_report(alerts: ModuleType, hook: Webhook) -> None:
     alerts.alert_failure(failed("train", MemoryError("no memory"), dag_id="funnel_training"))
-    assert hook.told == ["funnel_training failed: train: no memory | log: https://airflow.example.com/log"]
+    assert hook.received == ["funnel_training failed: train: no memory | log: https://airflow.example.com/log"]
 
 
 @pytest.mark.parametrize(("kind", "alerted"), [("scheduled", True), ("backfill", False), ("manual", False)])
 def test_only_a_scheduled_night_is_late(alerts: ModuleType, hook: Webhook, kind: str, alerted: bool) -> None:
     run = {"run_type": kind, "data_interval_start": "2026-02-28T16:00:00Z", "state": "queued"}
     alerts.alert_late({"dag_run": run})
-    assert len(hook.told) == alerted
-    for line in hook.told:
+    assert len(hook.received) == alerted
+    for line in hook.received:
         assert line.startswith("funnel_nightly: scores of 2026-03-01 are late")
         assert " 5 h " in line and line.endswith("queued") and "\n" not in line
 
