@@ -66,10 +66,9 @@ def send_alert(line: str, connection_id: str | None) -> None:
         httpx.post(address, json={"text": line}, headers=headers, timeout=TIMEOUT_SECONDS).raise_for_status()
     except (FunnelError, httpx.HTTPError, httpx.InvalidURL) as error:
         # Never log the address: it is often the secret.
-        told = (
-            f"HTTP {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else describe_error(error)
-        )
-        log.error("no alert sent through connection %r: %s", connection_id, told)
+        has_answer = isinstance(error, httpx.HTTPStatusError)
+        cause = f"HTTP {error.response.status_code}" if has_answer else describe_error(error)
+        log.error("no alert sent through connection %r: %s", connection_id, cause)
 
 
 def resolve_webhook(connection_id: str) -> tuple[str, dict[str, str]]:

@@ -47,10 +47,8 @@ class StageQuality:
     ceiling: float | None
 
 
-def demo(out: Path, *, users: int, days: int, nights: int) -> list[StageQuality]:
+def demo(out: Path, *, users: int, days: int, nights: int) -> None:
     """Simulate, load, train, run the last nights one by one and make a target list; print results and next steps.
-
-    Returns: the quality of each stage's scores.
 
     Raises:
         FunnelError: `out` holds files that no demo made.
@@ -81,7 +79,6 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> list[StageQuality]
     _show_quality(scores, quality)
     _make_list(settings, last_night)
     _show_next(config, last_night, settings)
-    return quality
 
 
 def simulate_company(out: Path, *, users: int, days: int, start: date, seed: int) -> Summary:

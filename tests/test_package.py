@@ -91,10 +91,9 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
 
     assert run("-c", "import pipeline, sql; print(pipeline.__file__, sql.__file__)").count(str(site)) == 2
     assert "nightly" in run("-m", "pipeline", "--help")
-    names = [path.stem for path in (ROOT / "sql").glob("*.sql")]
-    held = run("-c", "from importlib.resources import files; print(*(each.name for each in files('sql').iterdir()))")
+    names = {path.relative_to(ROOT) for path in (ROOT / "sql").rglob("*.sql")}
     assert names
-    assert set(names) <= {Path(name).stem for name in held.split()}
+    assert {path.relative_to(site) for path in (site / "sql").rglob("*.sql")} == names
     # The demo on a company of a handful of days uses every SQL file, the log configuration and the demo's own.
     said = run("-m", "pipeline", "demo", "--out", "small", "--users", "1500", "--days", "60", "--nights", "1")
     assert "user_scores of 2026-02-28" in said
