@@ -98,7 +98,7 @@ class Registry:
         """All registered versions, newest first."""
         if self.tracking.is_empty:
             return []
-        with self.tracking.told_in_one_line():
+        with self.tracking.as_one_line_error():
             found, token = [], None
             while True:
                 page = self.tracking.client.search_model_versions(f"name = '{self.name}'", page_token=token)
@@ -117,7 +117,7 @@ class Registry:
         known = self._find(version)
         if known:
             return known
-        with self.tracking.told_in_one_line():
+        with self.tracking.as_one_line_error():
             self._ensure_name()
             tags = {"version": version, "as_of": run.as_of.isoformat()}
             source = f"{run.artifacts}/{run.bundle}"
@@ -134,7 +134,7 @@ class Registry:
         model = self._find(version)
         if model is None:
             raise FunnelError(f"model {version} is not registered")
-        with self.tracking.told_in_one_line():
+        with self.tracking.as_one_line_error():
             if reason:
                 self._tag(model, "reason", reason)
             if not model.is_promoted:
@@ -160,7 +160,7 @@ class Registry:
             )
         model = self._find(withdrawn)
         assert model is not None
-        with self.tracking.told_in_one_line():
+        with self.tracking.as_one_line_error():
             self._tag(model, "withdrawn_at", _now())
         self._point_alias()
         return withdrawn, before
@@ -175,7 +175,7 @@ class Registry:
         champion = self.champion(NEVER_TOO_EARLY)
         model = self._find(champion) if champion else None
         if model:
-            with self.tracking.told_in_one_line():
+            with self.tracking.as_one_line_error():
                 self.tracking.client.set_registered_model_alias(self.name, CHAMPION, model.number)
 
     def _ensure_name(self) -> None:

@@ -72,13 +72,13 @@ class Tracking:
 
     @cached_property
     def client(self) -> "MlflowClient":
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             if self._server is None:
                 _make_once(self.folder)
             return _client(self._server or _sqlite(self.folder / DATABASE))
 
     @contextmanager
-    def told_in_one_line(self) -> Iterator[None]:
+    def as_one_line_error(self) -> Iterator[None]:
         """Turn MLflow's failures into a line that names the store."""
         _set_defaults()
         from mlflow.exceptions import MlflowException
@@ -88,14 +88,16 @@ class Tracking:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = _without_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
-            is_away = isinstance(error, OperationalError) or re.search("API request to .* failed with|locked", reason)
-            kind = TransientError if is_away else FunnelError
-            advice = "try again when it answers" if is_away else "see models.path and models.tracking_uri"
+            is_transient = isinstance(error, OperationalError) or re.search(
+                "API request to .* failed with|locked", reason
+            )
+            kind = TransientError if is_transient else FunnelError
+            advice = "try again when it answers" if is_transient else "see models.path and models.tracking_uri"
             raise kind(f"the model registry at {self.place} cannot be used: {reason}; {advice}") from error
 
     def begin(self, as_of: date, *, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> TrainingRun:
         """Open a run for a training as of a date; it is nobody's model until `finish`."""
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             from mlflow.entities import Param, RunTag
 
             made = self.client.create_run(self._experiment(), tags={**tags, "as_of": as_of.isoformat()}).info.run_id
@@ -108,15 +110,15 @@ class Tracking:
             return _training_run(self.client.get_run(made))
 
     def finish(self, run: TrainingRun) -> None:
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             self.client.set_terminated(run.id, "FINISHED")
 
     def fail(self, run: TrainingRun) -> None:
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             self.client.set_terminated(run.id, "FAILED")
 
     def log_metrics(self, run: TrainingRun, figures: Mapping[str, float]) -> None:
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
@@ -124,7 +126,7 @@ class Tracking:
 
     def log_folder(self, run: TrainingRun, folder: Path, path: str | None = None) -> None:
         """Copy a folder's content to the run's artifacts, to `path` in them."""
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             self.client.log_artifacts(run.id, str(folder), path)
 
     def log_json(self, run: TrainingRun, name: str, content: object) -> None:
@@ -135,13 +137,13 @@ class Tracking:
 
     def read_json(self, run: TrainingRun, name: str) -> Any:
         """What `log_json` kept; None where it kept nothing."""
-        with self.told_in_one_line(), tempfile.TemporaryDirectory() as folder:
+        with self.as_one_line_error(), tempfile.TemporaryDirectory() as folder:
             if name not in {each.path for each in self.client.list_artifacts(run.id)}:
                 return None
             return json.loads(Path(self.client.download_artifacts(run.id, name, folder)).read_text(encoding="utf-8"))
 
     def tag(self, run: TrainingRun, name: str, value: str) -> None:
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             self.client.set_tag(run.id, name, value)
 
     def finished(self, **tags: str) -> list[TrainingRun]:
@@ -149,7 +151,7 @@ class Tracking:
         if self.is_empty:
             return []
         wanted = [f"tags.{name} = '{_unquoted(value)}'" for name, value in tags.items()]
-        with self.told_in_one_line():
+        with self.as_one_line_error():
             conditions = " and ".join(["attributes.status = 'FINISHED'", *wanted])
             runs: list[Run] = []
             token = None
@@ -178,7 +180,7 @@ class Tracking:
 
     def _download(self, run: TrainingRun, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
-        with self.told_in_one_line(), tempfile.TemporaryDirectory(dir=to.parent) as draft:
+        with self.as_one_line_error(), tempfile.TemporaryDirectory(dir=to.parent) as draft:
             whole = Path(self.client.download_artifacts(run.id, run.bundle, draft))
             try:
                 whole.rename(to)

@@ -26,7 +26,7 @@ PROPERTIES = {
 """Properties of every table."""
 
 
-def create(catalog: Catalog, identifier: Identifier, wanted: Table) -> IcebergTable:
+def create_table(catalog: Catalog, identifier: Identifier, wanted: Table) -> IcebergTable:
     """Create the table, or load the one that another process has created meanwhile."""
     with (
         suppress(TableAlreadyExistsError),
@@ -39,7 +39,7 @@ def create(catalog: Catalog, identifier: Identifier, wanted: Table) -> IcebergTa
     return catalog.load_table(identifier)
 
 
-def update(table: IcebergTable, wanted: Table) -> None:
+def update_table(table: IcebergTable, wanted: Table) -> None:
     """Add the columns that the table lacks and correct the docs that differ, in at most one commit of metadata.
 
     Raises:

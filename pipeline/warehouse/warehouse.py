@@ -27,7 +27,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError, TransientError
-from pipeline.warehouse.evolution import create, update
+from pipeline.warehouse.evolution import create_table, update_table
 from pipeline.warehouse.local_catalog import LocalReader
 from pipeline.warehouse.retries import as_one_line_error, is_unreachable, retry_lost_races
 from pipeline.warehouse.schema import Table
@@ -310,8 +310,8 @@ class Warehouse:
         wanted = self.tables[name]
         table = self._load(name)
         if table is None:
-            return create(self._catalog, (self.namespace, name), wanted)
-        update(table, wanted)
+            return create_table(self._catalog, (self.namespace, name), wanted)
+        update_table(table, wanted)
         return table
 
     def _between(self, name: str, first: date | None, last: date | None) -> str | BooleanExpression:
