@@ -61,14 +61,14 @@ def send_alert(line: str, connection_id: str | None) -> None:
         return
     import httpx
 
+    # Never log the address: it is often the secret.
     try:
         address, headers = resolve_webhook(connection_id)
         httpx.post(address, json={"text": line}, headers=headers, timeout=TIMEOUT_SECONDS).raise_for_status()
+    except httpx.HTTPStatusError as error:
+        log.error("no alert sent through connection %r: HTTP %d", connection_id, error.response.status_code)
     except (FunnelError, httpx.HTTPError, httpx.InvalidURL) as error:
-        # Never log the address: it is often the secret.
-        has_answer = isinstance(error, httpx.HTTPStatusError)
-        cause = f"HTTP {error.response.status_code}" if has_answer else describe_error(error)
-        log.error("no alert sent through connection %r: %s", connection_id, cause)
+        log.error("no alert sent through connection %r: %s", connection_id, describe_error(error))
 
 
 def resolve_webhook(connection_id: str) -> tuple[str, dict[str, str]]:
