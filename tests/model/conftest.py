@@ -1,4 +1,4 @@
-"""One trained bundle serves every test that only reads it."""
+"""One trained bundle, shared by every test that only reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.model.funnels import FEATURES, TASKS, Funnel, draw_funnel, last_rows
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from threads, and lose much where tests share their cores."""
+    """Networks this small gain nothing from threads, and are much slower when tests share cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -22,7 +22,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Funnel:
-    """``table`` has the features and labels; ``truth`` (n, 3) the probabilities behind the labels."""
+    """``table`` holds features and labels, ``truth`` (n, 3) the probabilities behind the labels."""
 
     table: pa.Table
     truth: np.ndarray
@@ -36,7 +36,7 @@ class Funnel:
 
 
 def draw_funnel(rows: int, *, seed: int = 0) -> Funnel:
-    """Clicks depend on age, visits, city and the offer; the later stages on age and city again."""
+    """Draw a funnel in which clicks depend on age, visits, city and offer, later stages on age, city or visits."""
     draw = np.random.default_rng(seed)
     age = draw.normal(40.0, 10.0, rows)
     visits = draw.poisson(3.0, rows)
@@ -66,12 +66,12 @@ def draw_funnel(rows: int, *, seed: int = 0) -> Funnel:
 
 
 def last_rows(rows: int, share: float = 0.25, tasks: int = 3) -> np.ndarray:
-    """A ``held_out`` of the last rows, for every task."""
+    """Mark the last rows as held out, for every task."""
     return np.repeat((np.arange(rows) >= rows * (1 - share))[:, None], tasks, axis=1)
 
 
 def replace(table: pa.Table, **columns: object) -> pa.Table:
-    """The table with these columns in place of those of the same name."""
+    """Replace the columns of these names."""
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values))
     return table

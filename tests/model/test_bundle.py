@@ -1,4 +1,4 @@
-"""Bundles: what they predict, that they survive a save, and what is refused."""
+"""Bundles: predictions, saving and loading, and what is rejected."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def test_a_score_does_not_depend_on_its_neighbours(bundle):
     np.testing.assert_array_equal(whole, np.concatenate(parts))
 
 
-def test_batches_and_extra_columns_are_welcome(bundle):
+def test_batches_and_extra_columns_are_accepted(bundle):
     table = draw_funnel(50, seed=7).table
     batch = table.append_column("note", pa.array(["x"] * 50)).to_batches()[0]
     np.testing.assert_array_equal(bundle.predict(batch).raw, bundle.predict(table).raw)
@@ -65,12 +65,12 @@ def test_a_missing_column_is_named(bundle):
         bundle.predict(draw_funnel(5).table.drop_columns("age"))
 
 
-def test_a_data_frame_is_told_what_to_become(bundle):
+def test_a_data_frame_is_rejected_with_a_way_to_convert_it(bundle):
     with pytest.raises(ValueError, match=r"rows are a DataFrame, not a pyarrow Table \(pyarrow.Table.from_pandas"):
         bundle.predict(draw_funnel(5).table.to_pandas())
 
 
-def test_evaluate_leaves_out_rows_without_a_label(bundle):
+def test_evaluate_ignores_rows_without_a_label(bundle):
     table = draw_funnel(2_000, seed=8).table
     masked = table["label_complete"].to_pylist()[:1_500] + [None] * 500
     column = table.schema.get_field_index("label_complete")
@@ -92,7 +92,7 @@ def test_a_saved_bundle_gives_the_same_scores(bundle, saved):
     assert sorted(path.name for path in saved.iterdir()) == ["bundle.json", "weights.safetensors"]
 
 
-def test_loading_leaves_torchs_generator_alone(saved):
+def test_loading_does_not_touch_torchs_random_state(saved):
     torch.manual_seed(5)
     Bundle.load(saved)
     drawn = torch.rand(3)
@@ -105,7 +105,7 @@ def test_a_bundle_is_never_overwritten(bundle, saved):
         bundle.save(saved)
 
 
-def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):
+def test_a_failed_save_leaves_nothing_behind(bundle, tmp_path):
     broken = dataclasses.replace(bundle, trained_on={"share": float("nan")})
     with pytest.raises(ValueError):
         broken.save(tmp_path / "champion")
@@ -118,7 +118,7 @@ def cut_weights(folder):
 
 
 def change_manifest(*, sign=False, **changes):
-    """With ``sign``, as other code might have written it; without, as an accident might have left it."""
+    """With ``sign``, as other code might write it; without, as an accident might leave it."""
 
     def change(folder):
         path = folder / "bundle.json"
@@ -152,13 +152,13 @@ def change_manifest(*, sign=False, **changes):
         (change_manifest(sign=True, model={"experts": 3}), "does not fit this code: .*size mismatch"),
     ],
 )
-def test_a_damaged_foreign_or_newer_bundle_is_refused_in_one_line(saved, damage, words):
+def test_a_damaged_foreign_or_newer_bundle_is_rejected_in_one_line(saved, damage, words):
     damage(saved)
     with pytest.raises(BundleError, match=words) as error:
         Bundle.load(saved)
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_folder_is_rejected(tmp_path):
     with pytest.raises(BundleError, match="cannot be read"):
         Bundle.load(tmp_path / "nowhere")

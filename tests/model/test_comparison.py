@@ -1,4 +1,4 @@
-"""The shared model against each task's own: planted seesaws, intervals by scipy, scores by separate fits."""
+"""The shared model against separate models: planted seesaws, intervals by scipy, scores by separate fits."""
 
 import dataclasses
 
@@ -20,8 +20,10 @@ QUICK = TrainConfig(epochs=4, learning_rate=0.05, batch_size=256, device="cpu")
 
 
 def draw_table(directions: dict[str, list[float]], *, taught: dict[str, range]) -> pa.Table:
-    """Twelve numbers a row, a task per direction, which its logit has among them, and where its labels are known
-    beside the held-out rows."""
+    """Draw twelve numbers per row and a binary task per direction of its logit.
+
+    Labels are known in the held-out rows and in the rows ``taught``.
+    """
     draw = np.random.default_rng(0)
     x = draw.normal(size=(ROWS, 12))
     columns = {f"x{column}": x[:, column] for column in range(12)}
@@ -43,7 +45,7 @@ def compare(table: pa.Table, tasks: list[str], model: ModelConfig) -> Seesaw:
     )
 
 
-def test_a_bottom_too_small_for_two_directions_loses_the_one_and_wins_a_task_like_the_other():
+def test_a_bottom_too_small_for_two_directions_is_a_seesaw():
     same, other = [2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 1.0, 1.0]
     taught = {"click": range(800), "register": range(60), "unlike": range(800)}
     found = compare(draw_table({"click": same, "register": same, "unlike": other}, taught=taught), [*taught], STARVED)
@@ -52,7 +54,7 @@ def test_a_bottom_too_small_for_two_directions_loses_the_one_and_wins_a_task_lik
     assert found.is_seesaw and "unlike" in found.losers and "register" in found.winners
 
 
-def test_tasks_that_agree_do_not_pay_for_each_other():
+def test_agreeing_tasks_are_no_seesaw():
     same = [2.0, 2.0, 2.0]
     taught = {"click": range(50), "register": range(50, 100)}
     found = compare(draw_table({"click": same, "register": same}, taught=taught), [*taught], STARVED)
@@ -67,7 +69,7 @@ def by_hand(shared: np.ndarray, single: np.ndarray) -> Seesaw:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 8])
-def test_the_interval_is_students_over_the_paired_differences(seeds):
+def test_the_interval_is_students_t_over_paired_differences(seeds):
     draw = np.random.default_rng(seeds)
     shared, single = draw.random((2, seeds, 5))
     found = by_hand(shared, single)
@@ -99,7 +101,7 @@ def test_a_seesaw_needs_a_winner_and_a_loser(gains, verdicts, is_seesaw, conclus
 
 @pytest.fixture(scope="module")
 def small() -> dict:
-    """A funnel with a regression beside it, masks that differ by task, context, and options that matter."""
+    """A funnel and a regression, with context, masks that differ by task, and non-default options."""
     table = draw_funnel(400).table
     spend = np.random.default_rng(0).normal(size=400) + table["age"].to_numpy() / 10
     rows = np.arange(400)
@@ -124,7 +126,7 @@ def own_model(small: dict, column: int, held_out: np.ndarray | pa.Table | None, 
     )
 
 
-def test_scores_are_those_of_separate_fits_on_the_held_out_rows(small):
+def test_scores_equal_those_of_separate_fits_on_the_held_out_rows(small):
     found = seesaw(**small, seeds=[3, 8])
     assert found.tasks == ("click", "spend") and found.scores == ("AUC", "R²") and found.seeds == (3, 8)
     for row, seed in enumerate(found.seeds):
@@ -135,7 +137,7 @@ def test_scores_are_those_of_separate_fits_on_the_held_out_rows(small):
 
 
 @pytest.mark.parametrize("held_rows", [0, 150])
-def test_a_table_to_test_on_takes_the_place_of_the_held_out_rows(small, held_rows):
+def test_a_test_table_replaces_the_held_out_rows(small, held_rows):
     rows, test = small["data"], small["data"].slice(100, 200)
     held_out = rows.slice(0, held_rows) if held_rows else None
     training = dataclasses.replace(small["training"], stop_on=None)
@@ -165,7 +167,7 @@ def one_class(table: pa.Table) -> pa.Table:
         ({"tasks": []}, r"tasks is \[\], not a sequence of at least one task"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_line(small, changes, words):
+def test_incomparable_input_is_rejected_in_one_line(small, changes, words):
     made = {name: change(small["data"]) if callable(change) else change for name, change in changes.items()}
     with pytest.raises(ValueError, match=f"^{words}$"):
         seesaw(**small | made)

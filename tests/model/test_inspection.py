@@ -1,4 +1,4 @@
-"""Expert use against gates set by hand and a plain loop, importance against evaluating a shuffled table."""
+"""Expert use against fixed gates and a plain loop; importance against evaluating a shuffled table."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ from tests.model.funnels import TASKS, draw_funnel, replace
 
 
 def with_model(bundle: Bundle, **options: object) -> Bundle:
-    """The bundle with a fresh, untrained network of these options; weights large enough to matter."""
+    """The bundle with a fresh, untrained network, whose weights are large enough to matter."""
     config = ModelConfig(expert_units=(4,), tower_units=(4,), init_std=0.5, **options)
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -38,7 +38,7 @@ def with_model(bundle: Bundle, **options: object) -> Bundle:
 
 
 def set_gates(gates: torch.nn.Sequential, weights: torch.Tensor) -> None:
-    """Gates (G, k) that weigh every row alike."""
+    """Make the gates return these weights (G, k) for every row."""
     with torch.no_grad():
         gates[-1].weight.zero_()
         gates[-1].bias.copy_(weights.log())
@@ -66,7 +66,7 @@ def untrained(spec, tasks, config, network) -> Bundle:
     )
 
 
-def test_gates_set_by_hand_are_read_back():
+def test_manually_set_gates_are_read_back():
     table = draw_funnel(50).table
     spec = FeatureSpec.fit([Numeric("age")], table)
     weights = torch.tensor([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3], [0.98, 0.01, 0.01]])
@@ -90,7 +90,7 @@ def test_gates_set_by_hand_are_read_back():
 def test_expert_use_equals_a_loop_over_rows(bundle, architecture):
     shown = with_model(bundle, architecture=architecture, experts=3, levels=2, dropout=0.5)
     shown.network.train()
-    table = draw_funnel(2_500, seed=1).table  # more than are scored in one piece
+    table = draw_funnel(2_500, seed=1).table  # more than one piece
     use = expert_use(shown, table)
     encoded = shown.encode(table)
     with torch.inference_mode():
@@ -104,10 +104,10 @@ def test_expert_use_equals_a_loop_over_rows(bundle, architecture):
             assert use.mean[task, expert] == pytest.approx(weights.sum() / 2_500, abs=1e-6)
             spread = math.sqrt(((weights - weights.mean()) ** 2).sum() / 2_500)
             assert use.deviation[task, expert] == pytest.approx(spread, abs=1e-6)
-    assert use.deviation.max() > 0.01  # the gates did look at the rows
+    assert use.deviation.max() > 0.01  # the gates depend on the row
 
 
-def test_a_context_that_is_hidden_does_not_move_the_gates(bundle):
+def test_hidden_context_does_not_influence_the_gates(bundle):
     table = draw_funnel(300, seed=2).table
     other = replace(table, offer=["bonus"] * 300, hour=[8] * 300)
     hidden, hidden_other = (expert_use(bundle, each, hide_context=True) for each in (table, other))
@@ -115,7 +115,7 @@ def test_a_context_that_is_hidden_does_not_move_the_gates(bundle):
     assert np.abs(expert_use(bundle, table).mean - expert_use(bundle, other).mean).max() > 0.01
 
 
-def test_experts_of_another_task_have_no_weight_and_no_part_in_the_entropy(bundle):
+def test_other_tasks_experts_have_no_weight_and_do_not_count_in_the_entropy(bundle):
     shown = with_model(bundle, architecture="ple", experts=1, task_experts=2)
     set_gates(shown.network.architecture.last.gates, torch.ones(3, 7))
     use = expert_use(shown, draw_funnel(20).table)
@@ -130,33 +130,33 @@ def test_experts_of_another_task_have_no_weight_and_no_part_in_the_entropy(bundl
         ],
         atol=1e-6,
     )
-    assert (use.mean == 0).sum() == 12  # not only near 0
+    assert (use.mean == 0).sum() == 12  # exactly 0
     np.testing.assert_allclose(use.entropy, math.log(3), atol=1e-6)
     np.testing.assert_allclose(use.entropy_share, 1.0, atol=1e-6)
     assert str(use).splitlines()[1] == "click 0     0.33 ± 0.00            -            -"
 
 
-def test_one_expert_leaves_no_entropy_to_have_a_share_of(bundle):
+def test_a_single_expert_has_no_share_of_entropy(bundle):
     use = expert_use(with_model(bundle, experts=1), draw_funnel(5).table)
     assert use.entropy.tolist() == [0.0] * 3
     assert np.isnan(use.entropy_share).all() and str(use).splitlines()[-1].split() == ["of", "log", "k", "-", "-", "-"]
 
 
 @pytest.mark.parametrize("architecture", ["shared_bottom", "single_task", "cross_stitch", "aitm", "esmm"])
-def test_an_architecture_without_gates_is_refused(bundle, architecture):
+def test_an_architecture_without_gates_is_rejected(bundle, architecture):
     with pytest.raises(ValueError, match=r"^.* has no gates to inspect$"):
         expert_use(with_model(bundle, architecture=architecture), draw_funnel(5).table)
 
 
 @pytest.mark.parametrize("look", [expert_use, permutation_importance])
-def test_an_empty_table_is_refused(bundle, look):
+def test_an_empty_table_is_rejected(bundle, look):
     with pytest.raises(ValueError, match=r"^the table has no rows to inspect$"):
         look(bundle, draw_funnel(5).table.slice(0, 0))
 
 
 @pytest.fixture(scope="module")
 def mixed() -> tuple[Bundle, pa.Table]:
-    """Every kind of feature and of task, gaps in all, and a network that was never trained."""
+    """Every kind of feature and task, with missing values, and an untrained network."""
     rows, draw = 300, np.random.default_rng(0)
     viewed = [[f"v{each}" for each in draw.integers(0, 5, draw.integers(0, 4))] or None for _ in range(rows)]
     table = pa.table(
@@ -207,7 +207,7 @@ def test_importance_equals_evaluating_a_table_with_the_column_shuffled(mixed, hi
         assert (found.drop[row] == 0).all() if unseen else (found.drop[row] != 0).all()
 
 
-def test_a_feature_that_counts_ranks_above_one_that_does_not():
+def test_a_useful_feature_ranks_above_noise():
     draw = np.random.default_rng(1)
     x, missing = draw.normal(size=2_000), draw.random(2_000) < 0.5
     table = pa.table(
@@ -216,7 +216,7 @@ def test_a_feature_that_counts_ranks_above_one_that_does_not():
             "useful": x,
             "gap": pa.array(draw.normal(size=2_000), mask=missing),
             "label_plain": (x + draw.normal(size=2_000) > 0).astype(int),
-            "label_gone": missing.astype(int),  # the indicator of "gap" says it all, its value nothing
+            "label_gone": missing.astype(int),  # only the indicator of "gap" is informative, its value is not
         }
     )
     bundle = fit(
@@ -235,7 +235,7 @@ def test_a_feature_that_counts_ranks_above_one_that_does_not():
     assert abs(found.drop[noise, gone]) < 0.02 and abs(found.drop[useful, gone]) < 0.02
 
 
-def test_looking_changes_nothing(bundle):
+def test_inspection_changes_nothing(bundle):
     table = draw_funnel(400, seed=3).table
     weights = {name: weight.clone() for name, weight in bundle.network.state_dict().items()}
     scores, columns = bundle.predict(table).calibrated, table.to_pydict()
@@ -258,7 +258,7 @@ def test_a_task_of_one_class_has_no_importance(bundle):
     assert found.table("complete").splitlines()[:2] == ["complete  AUC -", "city      - ± -"]
 
 
-def test_text_is_sorted_for_each_task():
+def test_text_is_sorted_per_task():
     drop = np.array([[0.01, 0.3], [0.2, -0.001]])
     found = Importance(("age", "city"), ("a", "b"), ("AUC", "R²"), np.array([0.7, 0.5]), drop, np.full((2, 2), 0.02))
     assert str(found).splitlines() == [
@@ -275,12 +275,12 @@ def test_text_is_sorted_for_each_task():
 
 
 @pytest.mark.parametrize("repeats", [0, 1.5])
-def test_repeats_are_a_number_of_times(bundle, repeats):
+def test_invalid_repeats_are_rejected(bundle, repeats):
     with pytest.raises(ValueError, match=f"^repeats is {repeats}, not a positive integer$"):
         permutation_importance(bundle, draw_funnel(5).table, repeats=repeats)
 
 
-def test_plots_are_pictures_that_grow_with_what_they_show(bundle, tmp_path):
+def test_plots_grow_with_their_content(bundle, tmp_path):
     image = pytest.importorskip("matplotlib.image")
     table = draw_funnel(200, seed=5).table
     expert_use(bundle, table).plot(tmp_path / "few.png")

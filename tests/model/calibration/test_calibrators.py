@@ -1,4 +1,4 @@
-"""Calibration and the figures it is judged by."""
+"""Calibrators, and the metrics of calibration."""
 
 import json
 
@@ -13,7 +13,7 @@ from model.metrics import TaskMetrics, expected_calibration_error, log_loss, rel
 
 
 def drawn(rows, distort, seed=0):
-    """Distorted logits, labels drawn from the true ones, and the true ones."""
+    """Distorted logits, labels drawn from the true logits, and the true logits."""
     draw = np.random.default_rng(seed)
     truth = draw.normal(-2.0, 1.2, rows)
     return distort(truth), (draw.random(rows) < sigmoid(truth)).astype(np.float32), truth
@@ -24,12 +24,12 @@ def line(logits):
 
 
 def steps(logits):
-    """Monotone and far from a line: flat but for two jumps."""
+    """Monotone and far from a line: flat except for two jumps."""
     return 0.05 * logits + 3.0 * (logits > -1.0) + 2.0 * (logits > -3.0)
 
 
 @pytest.mark.parametrize(("distort", "method"), [(line, "platt"), (steps, "isotonic")])
-def test_a_planted_miscalibration_is_undone(distort, method):
+def test_a_planted_miscalibration_is_corrected(distort, method):
     logits, labels, _ = drawn(20_000, distort)
     calibrator, cross_fitted = calibrate(logits, labels, seed=0)
     assert calibrator.method == method
@@ -42,12 +42,12 @@ def test_a_planted_miscalibration_is_undone(distort, method):
         assert log_loss(fresh_labels, corrected) == pytest.approx(log_loss(fresh_labels, sigmoid(truth)), abs=1e-3)
 
 
-def test_isotonic_needs_more_than_a_lucky_curve():
+def test_isotonic_is_not_chosen_for_a_lucky_curve():
     logits, labels, _ = drawn(20_000, lambda truth: truth)
     assert calibrate(logits, labels, seed=0)[0].method == "platt"
 
 
-def test_a_handful_of_positives_changes_nothing_and_a_few_only_the_line():
+def test_too_few_positives_leave_scores_raw_and_few_allow_only_platt():
     logits, _, _ = drawn(2_000, steps)
     labels = np.zeros(2_000)
     labels[:9] = 1
@@ -57,7 +57,7 @@ def test_a_handful_of_positives_changes_nothing_and_a_few_only_the_line():
     assert calibrate(logits, np.ones(2_000), seed=0)[0].method == "identity"
 
 
-def test_scores_in_the_wrong_order_are_flattened_not_turned_around():
+def test_scores_in_the_wrong_order_are_flattened_not_reversed():
     logits, labels, _ = drawn(5_000, lambda truth: -truth)
     calibrator, _ = calibrate(logits, labels, seed=0)
     assert calibrator.slope > 0
@@ -83,8 +83,8 @@ def test_calibrators_keep_the_order_within_a_stage(fit, sample):
     np.testing.assert_array_equal(restored(probes), calibrator(probes))
 
 
-def test_isotonic_by_hand():
-    # Scores 0 and 1 pool (rates 1/2 and 1/4 run the wrong way) to 2/6 at their centre, score 2 has rate 3/4.
+def test_isotonic_matches_a_manual_calculation():
+    # Scores 0 and 1, whose rates 1/2 and 1/4 fall, pool to 2/6 at their centre; score 2 has rate 3/4.
     logits = np.repeat([0.0, 1.0, 2.0], [2, 4, 4])
     labels = np.array([1, 0, 1, 0, 0, 0, 1, 1, 1, 0])
     calibrator = fit_isotonic(logits, labels)
@@ -92,21 +92,21 @@ def test_isotonic_by_hand():
     assert sigmoid(np.array(calibrator.y)) == pytest.approx([2 / 6, 3 / 4], abs=0.005)
 
 
-def test_calibration_error_by_hand():
+def test_calibration_error_matches_a_manual_calculation():
     labels = np.array([0, 0, 0, 1, 1, 1, 0, 1])
     p = np.array([0.1, 0.1, 0.3, 0.3, 0.6, 0.6, 0.8, 0.8])
     # Four bins of two rows: gaps |0.1-0|, |0.3-0.5|, |0.6-1|, |0.8-0.5|.
     assert expected_calibration_error(labels, p, bins=4) == pytest.approx((0.1 + 0.2 + 0.4 + 0.3) / 4)
 
 
-def test_equal_scores_share_a_bin_whatever_the_order_of_rows():
+def test_equal_scores_share_a_bin_in_any_row_order():
     labels = np.array([1, 0, 0, 0] * 25)
     table = reliability(labels, np.full(100, 0.25))
     assert table.rows.tolist() == [100]
     assert expected_calibration_error(np.sort(labels), np.full(100, 0.25)) == pytest.approx(0.0)
 
 
-def test_figures_without_rows_are_none():
+def test_metrics_without_rows_are_none():
     empty = np.empty(0)
     figures = TaskMetrics.measure(empty, raw=empty, calibrated=empty)
     assert (figures.rows, figures.auc, figures.log_loss, figures.ece) == (0, None, None, None)

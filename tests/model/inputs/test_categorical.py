@@ -1,4 +1,4 @@
-"""Vocabularies: which values get an id, in single columns and in lists."""
+"""Vocabularies: which values get which ids, in single columns and in lists."""
 
 import datetime
 from decimal import Decimal
@@ -27,7 +27,7 @@ def list_ids(spec, column):
     return spec.encode(pa.table({"l": column})).lists.tolist()
 
 
-def test_missing_and_unseen_values_have_ids_of_their_own():
+def test_missing_and_unseen_values_have_their_own_ids():
     spec = fitted(["b", "a", "b", None], Categorical("c"))
     assert ids(spec, ["b", "a", None, "zz"]) == [2, 3, MISSING, UNSEEN]
 
@@ -59,12 +59,12 @@ READS_AS_STRINGS = [
 
 
 @pytest.mark.parametrize("column", READS_AS_STRINGS, ids=lambda column: str(column.type))
-def test_anything_that_reads_as_a_string_can_be_categorical(column):
+def test_anything_that_casts_to_a_string_can_be_categorical(column):
     assert sorted(ids(fitted(column, Categorical("c")), column)) == [2, 3]
 
 
 @pytest.mark.parametrize("elements", READS_AS_STRINGS, ids=lambda elements: str(elements.type))
-def test_anything_that_reads_as_a_string_can_be_in_a_list(elements):
+def test_anything_that_casts_to_a_string_can_be_in_a_list(elements):
     column = pa.ListArray.from_arrays([0, 2, 2], elements)
     pair, empty = list_ids(fitted(column, CategoricalList("l", max_length=2)), column)
     assert sorted(pair) == [2, 3] and empty == [PADDING, PADDING]
@@ -78,7 +78,7 @@ def test_nan_is_missing():
     assert list_ids(fitted(lists, CategoricalList("l", max_length=2)), lists) == [[0, 2]]
 
 
-def test_a_dictionary_reads_as_its_values_do():
+def test_a_dictionary_encodes_like_its_values():
     values = pa.chunked_array([["a", None, "b", "a", "zz", "a"], ["b", "b", "c", None, "b"]])
     spec = fitted(["b", "a", "b"], Categorical("c"))
     encoded = values.dictionary_encode()
@@ -122,7 +122,7 @@ def test_every_integer_of_a_large_vocabulary_is_found(step):
     assert set(lookup.find_ids(between, "c")) == {UNSEEN}
 
 
-def test_dictionaries_that_follow_each_other_are_told_apart():
+def test_successive_dictionaries_are_told_apart():
     lookup = Lookup(["a", "b", "c"])
     column = pa.array(["a", "b", "b", None]).dictionary_encode()
     other = pa.DictionaryArray.from_arrays(column.indices, pa.array(["c", "a"]))
@@ -159,7 +159,7 @@ def test_a_list_becomes_its_first_ids_and_padding():
     ]
 
 
-def test_elements_past_the_end_of_a_list_and_under_null_lists_are_not_counted():
+def test_elements_beyond_max_length_and_under_null_lists_are_not_counted():
     long = fitted([["a", "b", "b", "b"], ["a", "c"]], CategoricalList("l", max_length=2))
     assert long.lists[0].values == ("a", "b", "c")
     under_null = pa.ListArray.from_arrays([0, 2, 3], pa.array(["x", "x", "a"]), mask=pa.array([True, False]))
@@ -174,7 +174,7 @@ def test_the_lists_of_two_features_lie_side_by_side():
     assert spec.encode(table).lists.tolist() == [[2, 3, 2], [4, -1, -1]]
 
 
-def test_a_column_of_nulls_alone_can_be_fitted_and_served():
+def test_a_column_of_only_nulls_can_be_fitted_and_served():
     table = pa.table({"c": pa.nulls(2), "l": pa.nulls(2)})
     spec = FeatureSpec.fit([Categorical("c"), CategoricalList("l", max_length=2)], table)
     assert spec.vocabulary_sizes == spec.list_sizes == (SPECIAL_IDS,)
@@ -194,7 +194,7 @@ LISTS = st.lists(st.none() | st.lists(ELEMENTS, max_size=5), max_size=12)
     max_length=st.integers(1, 6),
     cuts=st.lists(st.integers(0, 12), max_size=3),
 )
-def test_lists_encode_as_a_loop_over_rows_would(rows, kind, max_length, cuts):
+def test_encoded_lists_equal_a_loop_over_rows(rows, kind, max_length, cuts):
     vocabulary = {"0": 2, "1": 3, str(-(2**63)): 4}
     spec = fitted([["0", "0", "0", "1", "1", str(-(2**63))]], CategoricalList("l", max_length=max_length))
     known = set(spec.lists[0].values)
@@ -213,7 +213,7 @@ def test_lists_encode_as_a_loop_over_rows_would(rows, kind, max_length, cuts):
 
 @settings(deadline=None)
 @given(st.lists(st.none() | st.lists(ELEMENTS, min_size=3, max_size=3), min_size=1, max_size=8), st.integers(1, 4))
-def test_lists_of_a_fixed_size_encode_as_others_do(rows, max_length):
+def test_fixed_size_lists_encode_like_other_lists(rows, max_length):
     fixed = pa.array(rows, pa.list_(pa.int64(), 3))
     spec = fitted(fixed, CategoricalList("l", max_length=max_length))
     assert spec == fitted(pa.array(rows, pa.list_(pa.int64())), CategoricalList("l", max_length=max_length))
@@ -230,7 +230,7 @@ def test_counts_are_exact_over_many_batches_of_many_values():
         fit.add(pa.record_batch({"c": piece}))
     found, counts = np.unique(values.astype(str), return_counts=True)
     expected = found[np.lexsort((found, -counts))]
-    assert len(expected) > MERGE_AT  # so counts are merged on the way
+    assert len(expected) > MERGE_AT  # so counts are merged in between
     np.testing.assert_array_equal(fit.finish().values, expected[:200_000])
 
 
@@ -243,7 +243,7 @@ def test_counts_are_exact_over_many_batches_of_many_values():
     ],
     ids=["string", "struct", "nested"],
 )
-def test_a_column_that_is_no_list_of_labels_is_refused_in_fit_and_encode(column, words):
+def test_a_column_without_lists_of_values_is_rejected_by_fit_and_encode(column, words):
     spec = fitted([["x"]], CategoricalList("l"))
     for refused in (lambda: fitted(column, CategoricalList("l")), lambda: list_ids(spec, column)):
         with pytest.raises(ValueError) as error:
@@ -261,6 +261,6 @@ def test_a_column_that_is_no_list_of_labels_is_refused_in_fit_and_encode(column,
         (lambda: CategoricalList(""), r"name is ''"),
     ],
 )
-def test_a_bad_declaration_is_refused(declare, words):
+def test_an_invalid_declaration_is_rejected(declare, words):
     with pytest.raises(ValueError, match=words):
         declare()

@@ -1,4 +1,4 @@
-"""The specification: what a table becomes, how it is learned in batches and stored, and what is refused."""
+"""The feature specification: encoding, fitting in batches, storage, and what is rejected."""
 
 import datetime
 import json
@@ -41,7 +41,7 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors, strict=True))
 
 
-@settings(max_examples=50, deadline=None)  # Arrow takes a second to load what groups rows
+@settings(max_examples=50, deadline=None)  # Arrow's first group_by is slow to load
 @given(ROWS, ROWS)
 def test_any_values_encode_to_finite_numbers_and_valid_ids_and_survive_json(rows, later):
     table, served = table_of(rows), table_of(later)
@@ -58,9 +58,9 @@ def test_any_values_encode_to_finite_numbers_and_valid_ids_and_survive_json(rows
         assert same(restored.encode(each), encoded)
 
 
-@settings(max_examples=50, deadline=None)  # Arrow takes a second to load what groups rows
+@settings(max_examples=50, deadline=None)  # Arrow's first group_by is slow to load
 @given(ROWS, st.lists(st.integers(0, 20), max_size=4))
-def test_how_rows_are_cut_into_batches_does_not_matter(rows, cuts):
+def test_batch_boundaries_do_not_matter(rows, cuts):
     table = table_of(rows)
     bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     pieces = [table.slice(start, stop - start) for start, stop in pairwise(bounds)]
@@ -77,7 +77,7 @@ def test_how_rows_are_cut_into_batches_does_not_matter(rows, cuts):
     torch.testing.assert_close(streamed.encode(table).dense, whole.encode(table).dense, atol=1e-6, rtol=1e-6)
 
 
-def test_the_same_batches_give_the_same_specification_as_their_table():
+def test_batches_give_the_same_specification_as_their_table():
     table = table_of([(float(row), [row], row % 3, float(row % 7), row**0.5) for row in range(100)])
     chunked = pa.concat_tables([table.slice(0, 60), table.slice(60)])
     assert FeatureSpec.fit(FEATURES, iter(chunked.to_batches())) == FeatureSpec.fit(FEATURES, chunked)
@@ -96,14 +96,14 @@ def test_tables_batches_and_chunks_encode_alike():
     assert [each.shape for each in empty.tensors] == [(0, 1), (0, 2), (0, 2)]
 
 
-def test_features_of_one_kind_alone_leave_the_other_tensors_without_columns():
+def test_without_features_of_a_kind_its_tensor_has_no_columns():
     encoded = FeatureSpec.fit([Numeric("x")], pa.table({"x": [1.0, 3.0]})).encode(pa.table({"x": [3.0, 1.0]}))
     assert len(encoded) == 2
     assert encoded.sparse.shape == encoded.lists.shape == (2, 0)
     assert encoded.dense.tolist() == [[1.0], [-1.0]]
 
 
-def test_the_columns_of_a_feature_are_those_that_change_with_it():
+def test_a_features_columns_are_those_that_change_with_it():
     table = table_of([(1.0, [1], 1, 1.0, 1.0), (None, [2], 2, None, 2.0), (3.0, [1], 1, 3.0, 3.0)])
     table = table.append_column("m", table["l"])
     spec = FeatureSpec.fit([*FEATURES, CategoricalList("m", max_length=3)], table)
@@ -127,7 +127,7 @@ def test_the_columns_of_a_feature_are_those_that_change_with_it():
         spec.locate("city")
 
 
-def test_hiding_context_blanks_the_context_of_those_rows_in_a_copy():
+def test_hiding_context_blanks_the_context_of_the_given_rows_in_a_copy():
     table = pa.table(
         {
             "offer": ["a", "b"],
@@ -186,7 +186,7 @@ def test_a_column_whose_type_changes_between_batches_is_named():
 
 
 @pytest.mark.parametrize("source", [pa.table({"x": pa.array([], pa.int64())}), [], [pa.record_batch({"x": [1]})[:0]]])
-def test_a_source_without_rows_is_refused(source):
+def test_a_source_without_rows_is_rejected(source):
     with pytest.raises(ValueError, match="no rows to fit features on"):
         FeatureSpec.fit([Numeric("x")], source)
 
@@ -195,6 +195,6 @@ def test_a_source_without_rows_is_refused(source):
     ("features", "words"),
     [([], "empty"), ([Numeric("x"), CategoricalList("x")], "'x' is declared more than once")],
 )
-def test_bad_declarations_are_refused(features, words):
+def test_invalid_declarations_are_rejected(features, words):
     with pytest.raises(ValueError, match=words):
         FeatureSpec.fit(features, pa.table({"x": [1]}))

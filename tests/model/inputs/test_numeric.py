@@ -1,4 +1,4 @@
-"""Scales: what a number becomes under each transform, and what is learned from a stream of numbers."""
+"""Scales: each transform, and statistics of a stream of numbers."""
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ def test_numeric_is_standardised_with_an_indicator_for_missing():
 
 
 @pytest.mark.parametrize("transform", ["standard", "log", "quantile"])
-def test_a_numeric_never_missing_in_training_reads_as_the_middle_later(transform):
+def test_a_numeric_never_missing_in_training_later_reads_as_the_middle(transform):
     spec = fitted([-3.0, 0.0, 3.0], Numeric("x", transform=transform))
     assert dense(spec, [None, 0.0]) == [[0.0], [0.0]]
 
@@ -49,7 +49,7 @@ def test_outliers_and_constants_stay_finite(transform):
 
 @pytest.mark.parametrize("transform", ["standard", "log", "quantile"])
 @pytest.mark.parametrize("column", [pa.nulls(2), pa.array([None, float("nan")], pa.float64())])
-def test_a_column_that_is_all_missing_can_be_fitted_and_served(transform, column):
+def test_a_column_of_only_missing_numbers_can_be_fitted_and_served(transform, column):
     spec = fitted(column, Numeric("x", transform=transform))
     assert dense(spec, column) == [[0.0, 1.0], [0.0, 1.0]]
     assert spec.edges == ((-1.0, 1.0),)
@@ -69,7 +69,7 @@ def test_encoding_does_not_change_the_table():
     st.floats(-1e30, 1e30),
     st.floats(1e-30, 3e38),
 )
-def test_a_standardised_value_is_the_rounded_one_of_float64(values, kind, mean, scale):
+def test_values_are_standardised_in_float64_and_rounded_once(values, kind, mean, scale):
     column = pa.array(values, pa.float64()).cast(kind, safe=False)
     numeric_ = FittedNumeric(Numeric("x"), Standardiser(mean, scale), indicator=True, edges=(0.0, 1.0))
     expected = []
@@ -80,13 +80,13 @@ def test_a_standardised_value_is_the_rounded_one_of_float64(values, kind, mean, 
     np.testing.assert_array_equal(encoded, np.array(expected, np.float32).reshape(-1, 2))
 
 
-def test_quantiles_become_those_of_a_standard_normal():
+def test_quantiles_map_to_those_of_a_standard_normal():
     draw = np.random.default_rng(0)
     scores = normal_scores(np.exp(3 * draw.normal(size=20_000)), np.exp(3 * draw.normal(size=20_000)))
     np.testing.assert_allclose(np.quantile(scores, [0.02, 0.16, 0.5, 0.84, 0.98]), [-2.05, -1, 0, 1, 2.05], atol=0.05)
 
 
-def test_a_value_met_often_sits_in_the_middle_of_its_share():
+def test_a_frequent_value_sits_in_the_middle_of_its_share():
     # In the order of 5 references, 1 spans the shares 0.25 to 0.75, and 5 spans 0 to 1.
     assert normal_scores([0.0, 1.0, 1.0, 1.0, 2.0], [1.0]).tolist() == [0.0]
     assert normal_scores([5.0] * 5, [5.0]).tolist() == [0.0]
@@ -100,7 +100,7 @@ def test_values_beyond_all_training_values_stay_within_5_point_2():
 
 
 @pytest.mark.parametrize("rows", [40, 257, 5_000])
-def test_normal_scores_are_those_of_scikit_learn_but_for_ties_at_either_end(rows):
+def test_normal_scores_match_scikit_learn_except_for_ties_at_either_end(rows):
     from sklearn.preprocessing import QuantileTransformer
 
     draw = np.random.default_rng(rows)
@@ -130,7 +130,7 @@ def test_edges_are_quantiles_of_the_encoded_values():
     st.lists(st.none() | st.floats(width=64) | st.sampled_from([0.0, 1e-40, 1.0]), min_size=1, max_size=80),
     st.sampled_from(["standard", "log", "quantile"]),
 )
-def test_edges_can_be_told_apart_in_float32(values, transform):
+def test_edges_are_distinct_in_float32(values, transform):
     (edges,) = fitted(pa.array(values, pa.float64()), Numeric("x", transform=transform)).edges
     assert 2 <= len(edges) <= 65
     assert np.diff(np.float32(edges)).min() > 1e-6
@@ -141,7 +141,7 @@ def test_edges_can_be_told_apart_in_float32(values, transform):
     st.lists(st.floats(-1e30, 1e30) | st.floats(1e15, 1e15 + 8), min_size=1, max_size=30),
     st.lists(st.integers(0, 30), max_size=4),
 )
-def test_moments_do_not_depend_on_the_cuts(values, cuts):
+def test_moments_do_not_depend_on_batch_boundaries(values, cuts):
     whole, parts = Moments(), Moments()
     whole.add(np.array(values))
     for part in np.split(np.array(values), sorted(cuts)):
@@ -158,7 +158,7 @@ def test_moments_are_exact_far_from_zero():
     assert moments.scale == pytest.approx(((1000**2 - 1) / 12) ** 0.5, rel=1e-12)
 
 
-def test_a_sample_is_uniform_and_does_not_depend_on_the_cuts(monkeypatch):
+def test_a_sample_is_uniform_and_does_not_depend_on_batch_boundaries(monkeypatch):
     monkeypatch.setattr(statistics, "SAMPLE_ROWS", 500)
     values = np.random.default_rng(1).permutation(20_000).astype(float)
     samples = []
@@ -174,7 +174,7 @@ def test_a_sample_is_uniform_and_does_not_depend_on_the_cuts(monkeypatch):
     assert counts.min() > 25 and counts.max() < 75  # 50 +- 7 in each tenth of the stream
 
 
-def test_quantiles_of_more_rows_than_are_sampled_are_close(monkeypatch):
+def test_sampled_quantiles_are_close(monkeypatch):
     monkeypatch.setattr(statistics, "SAMPLE_ROWS", 10_000)
     fit = NumericFit(Numeric("x", transform="quantile"))
     for start in range(0, 100_000, 10_000):  # sorted: a sample of the first or last rows would be far off
@@ -184,6 +184,6 @@ def test_quantiles_of_more_rows_than_are_sampled_are_close(monkeypatch):
     np.testing.assert_allclose(np.array(scaler.quantiles) / 100_000, np.linspace(0, 1, 257), atol=0.02)
 
 
-def test_an_unknown_transform_is_refused():
+def test_an_unknown_transform_is_rejected():
     with pytest.raises(ValueError, match=r"'age'.*transform is 'sqrt', not one of standard, log, quantile"):
         Numeric("age", transform="sqrt")

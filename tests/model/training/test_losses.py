@@ -1,4 +1,4 @@
-"""Losses by hand: weights of rows, weights of tasks, and what is learned of them."""
+"""Losses against manual calculations: row weights, task weights, and learned weights."""
 
 import math
 
@@ -9,7 +9,6 @@ import torch
 
 from model import ModelConfig, Numeric, Task, TrainConfig, fit
 from model.labels import Labels, LabelSummary
-from model.network.heads import ChainHead, MixedHead
 from model.training.losses import TaskWeights, task_losses
 from tests.model.funnels import FEATURES, TASKS, draw_funnel, replace
 
@@ -37,7 +36,7 @@ def test_parts_of_a_batch_add_up_to_the_whole():
     torch.testing.assert_close(sum(parts), whole)
 
 
-def test_learned_weights_are_those_of_the_paper():
+def test_learned_weights_match_the_paper():
     tasks = [Task("click"), Task("spend", kind="regression")]
     weigh = TaskWeights(tasks, learned=True)
     with torch.no_grad():
@@ -48,7 +47,7 @@ def test_learned_weights_are_those_of_the_paper():
     assert halves.item() == pytest.approx(total)
 
 
-def test_the_best_learned_weight_of_a_constant_loss_is_its_inverse():
+def test_the_optimal_learned_weight_of_a_constant_loss_is_its_inverse():
     weigh = TaskWeights([Task("click"), Task("spend", kind="regression")], learned=True)
     optimiser = torch.optim.LBFGS(weigh.parameters(), max_iter=100)
 
@@ -63,7 +62,7 @@ def test_the_best_learned_weight_of_a_constant_loss_is_its_inverse():
     assert weigh.log_variance.exp().tolist() == pytest.approx([0.5, 4.0], rel=1e-3)
 
 
-def test_weighing_a_row_twice_is_having_it_twice():
+def test_weighting_a_row_twice_equals_repeating_it():
     table = pa.table({"x": [0.0, 1.0, 2.0], "label_a": [0, 1, 1], "w": [2.0, 1.0, 1.0]})
     labels = Labels.read(table, [Task("a", sample_weight="w")])
     double = Labels.read(table.take([0, 0, 1, 2]), [Task("a")])
@@ -75,7 +74,7 @@ def test_weighing_a_row_twice_is_having_it_twice():
     torch.testing.assert_close(once, twice)
 
 
-def test_rows_of_weight_0_do_not_teach():
+def test_rows_of_weight_0_have_no_influence():
     table = draw_funnel(600).table
     weight = np.r_[np.ones(500), np.zeros(100)]
     weighted = replace(table, label_click=table["label_click"]).append_column("w", pa.array(weight))
@@ -88,7 +87,7 @@ def test_rows_of_weight_0_do_not_teach():
     assert first.metrics["click"].train_rows == 500
 
 
-def test_a_task_of_weight_0_leaves_shared_weights_to_the_others():
+def test_a_task_of_weight_0_does_not_influence_shared_weights():
     table = draw_funnel(600).table
     one = TrainConfig(epochs=1, device="cpu", weight_decay=0.0)
     model = ModelConfig(architecture="shared_bottom", head="independent", expert_units=(8,), embedding_dim=2)
@@ -99,7 +98,7 @@ def test_a_task_of_weight_0_leaves_shared_weights_to_the_others():
     np.testing.assert_array_equal(first.predict(table).raw[:, 0], second.predict(table).raw[:, 0])
 
 
-def test_learned_loss_weights_train_and_stay_out_of_the_bundle():
+def test_learned_loss_weights_are_trained_but_not_in_the_bundle():
     table = draw_funnel(600).table
     training = TrainConfig(epochs=2, device="cpu", loss_weights="uncertainty")
     bundle = fit(table, features=FEATURES, tasks=TASKS, model=SMALL, training=training)
@@ -108,21 +107,9 @@ def test_learned_loss_weights_train_and_stay_out_of_the_bundle():
     assert not np.array_equal(bundle.predict(table).raw, fixed.predict(table).raw)
 
 
-def test_a_mixed_head_chains_the_binary_tasks_only():
-    head = MixedHead(ChainHead(), binary=[True, False, True])
-    scores = torch.randn(6, 3)
-    outputs = head(scores)
-    torch.testing.assert_close(outputs[:, [0, 2]], ChainHead()(scores[:, [0, 2]]))
-    assert torch.equal(outputs[:, 1], scores[:, 1])
-    targets = torch.tensor([0.4, 7.0, 0.1])
-    torch.testing.assert_close(
-        head(head.invert(targets)[None])[0] * torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 7.0, 0.0])
-    )
-
-
 @pytest.fixture(scope="module")
 def spending():
-    """A funnel with money at its end: spend in euros, known of those who clicked."""
+    """A funnel that ends in money: spend in euros, known for those who clicked."""
     draw = np.random.default_rng(0)
     x = draw.normal(size=4000)
     click = draw.random(4000) < 1 / (1 + np.exp(-x))
@@ -134,7 +121,7 @@ def spending():
     return table, fit(table, features=[Numeric("x")], tasks=tasks, held_out=held_out, model=SMALL, training=training)
 
 
-def test_a_regression_is_predicted_in_its_own_unit(spending):
+def test_a_regression_is_predicted_in_the_unit_of_its_label(spending):
     table, bundle = spending
     predicted = bundle.predict(pa.table({"x": [-1.0, 0.0, 1.0]}))
     assert predicted.raw[:, 1] == pytest.approx([380.0, 500.0, 620.0], abs=25)
@@ -147,7 +134,7 @@ def test_a_regression_is_predicted_in_its_own_unit(spending):
     assert set(bundle.reliability(table)) == {"click"}
 
 
-def test_reliability_says_what_became_of_each_bin(spending):
+def test_reliability_compares_predicted_and_observed_rates(spending):
     table, bundle = spending
     diagram = bundle.reliability(table)["click"]
     assert diagram.rows.sum() == 4000 and np.abs(diagram.predicted - diagram.observed).max() < 0.12
@@ -170,7 +157,7 @@ def test_a_regression_survives_a_save(spending, tmp_path):
         ([Task("a", sample_weight="w")], {"label_a": [1, 0]}, "'w' is not in the table"),
     ],
 )
-def test_bad_labels_and_weights_are_named(tasks, columns, words):
+def test_invalid_labels_and_weights_are_named(tasks, columns, words):
     table = pa.table({"x": [1.0, 2.0], **columns})
     with pytest.raises(ValueError, match=words):
         fit(table, features=[Numeric("x")], tasks=tasks)
@@ -184,7 +171,7 @@ def test_bad_labels_and_weights_are_named(tasks, columns, words):
         ({"loss_weight": float("nan")}, "task 'a': loss_weight is nan"),
     ],
 )
-def test_bad_tasks_are_refused(options, words):
+def test_invalid_tasks_are_rejected(options, words):
     with pytest.raises(ValueError, match=words):
         Task("a", **options)
     with pytest.raises(ValueError, match="a task's name is ''"):

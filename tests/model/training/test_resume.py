@@ -1,4 +1,4 @@
-"""Streams, kills and several processes: the same weights as from one table in one go."""
+"""Streams, kills and several processes end in the same weights as one uninterrupted run on a table."""
 
 import math
 import os
@@ -31,7 +31,7 @@ def table():
 
 
 class Killed(BaseException):
-    """As a signal would: nothing that training catches."""
+    """Like a signal: nothing that training catches."""
 
 
 def fit_table(table, **options):
@@ -40,7 +40,7 @@ def fit_table(table, **options):
 
 
 @pytest.mark.parametrize("reports", [1, 9, 31])
-def test_a_killed_run_goes_on_to_the_same_weights(table, tmp_path, monkeypatch, reports):
+def test_a_killed_run_resumes_to_the_same_weights(table, tmp_path, monkeypatch, reports):
     monkeypatch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
     unbroken = fit_table(table)
@@ -60,11 +60,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(table, tmp_path, monkeypatch, 
     batches = rest[0].batches
     done = (seen[-1].epoch - 1) * batches + seen[-1].batch
     first = (rest[0].epoch - 1) * batches + rest[0].batch
-    assert first - 1 in (done - 1, done)  # nothing is done twice but the step that was under way
+    assert first - 1 in (done - 1, done)  # at most the interrupted step is repeated
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_a_finished_checkpoint_gives_the_bundle_at_once(table, tmp_path):
+def test_a_finished_checkpoint_yields_the_bundle_without_training(table, tmp_path):
     first = fit_table(table, checkpoint=tmp_path)
     seen = []
     again = fit_table(table, checkpoint=tmp_path, on_progress=seen.append)
@@ -72,7 +72,7 @@ def test_a_finished_checkpoint_gives_the_bundle_at_once(table, tmp_path):
     np.testing.assert_array_equal(first.predict(table).raw, again.predict(table).raw)
 
 
-def test_a_checkpoint_of_another_training_is_refused(table, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_training_is_rejected(table, tmp_path, monkeypatch):
     fit_table(table, checkpoint=tmp_path)
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="other data, options or code"):
         patch.setattr("model.training.checkpoint.FORMAT", 1)
@@ -96,21 +96,21 @@ def files(table, tmp_path_factory):
 
 
 def numbered(rows):
-    """Encodes a table of row numbers as examples that carry them."""
+    """Encode a table of row numbers as examples that carry them."""
     number = torch.tensor(rows["number"].to_pylist(), dtype=torch.float32)[:, None]
     empty = torch.empty(len(number), 0, dtype=torch.int32)
     return Examples(Encoded(empty, number, empty), number, torch.ones_like(number))
 
 
 def stream(folder, *, rows, row_group_size, shuffle_rows):
-    """Row numbers in a file of small row groups, streamed in batches of up to 50."""
+    """Stream row numbers from a file with small row groups, in batches of up to 50."""
     pq.write_table(pa.table({"number": range(rows)}), folder / "rows.parquet", row_group_size=row_group_size)
     options = {"columns": ["number"], "batch_size": 50, "shuffle_rows": shuffle_rows, "device": CPU}
     return StreamedSource(ds.dataset(folder), numbered, **options)
 
 
 @pytest.mark.parametrize("shuffle_rows", [1, 100, 10_000])
-def test_a_stream_gives_every_row_once_an_epoch_in_an_order_of_its_own(tmp_path, shuffle_rows):
+def test_a_stream_yields_every_row_once_per_epoch_in_a_new_order(tmp_path, shuffle_rows):
     source = stream(tmp_path, rows=1_003, row_group_size=37, shuffle_rows=shuffle_rows)
 
     def epoch(seed):
@@ -123,10 +123,10 @@ def test_a_stream_gives_every_row_once_an_epoch_in_an_order_of_its_own(tmp_path,
     assert sorted(first) == sorted(second) == list(range(1_003))
     assert first != second and first == epoch(1)
     neighbours = np.abs(np.diff(first))
-    assert np.median(neighbours) > 20  # rows of a file do not stay together
+    assert np.median(neighbours) > 20  # neighbours in the file are spread out
 
 
-def test_a_stream_waits_in_bounded_memory(tmp_path):
+def test_a_stream_uses_bounded_memory(tmp_path):
     source = stream(tmp_path, rows=20_000, row_group_size=100, shuffle_rows=1_000)
     encode, encoded, held, sent = source.encode, [], [], 0
 
@@ -140,10 +140,10 @@ def test_a_stream_waits_in_bounded_memory(tmp_path):
         sent += len(batch)
     assert sent == sum(encoded) == 20_000
     assert max(held) <= 1_000 + 100 + (READ_AHEAD + 1) * 50
-    assert max(held) >= 1_000  # the buffer is as full as it may be
+    assert max(held) >= 1_000  # the buffer is used to the full
 
 
-def test_a_stream_learns_what_a_table_does(files, table):
+def test_a_stream_learns_the_same_as_a_table(files, table):
     later = table.slice(1_125)
     training = TrainConfig(epochs=6, device="cpu", batch_size=128)
     options = {"features": FEATURES, "tasks": TASKS, "held_out": later, "model": SMALL, "training": training}
@@ -157,7 +157,7 @@ def test_a_stream_learns_what_a_table_does(files, table):
     np.testing.assert_array_equal(streamed.predict(table).raw, again.predict(table).raw)
 
 
-def test_a_killed_stream_goes_on_too(files, table, tmp_path, monkeypatch):
+def test_a_killed_stream_resumes_too(files, table, tmp_path, monkeypatch):
     monkeypatch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
     options = {"held_out": table.slice(1_125)}
@@ -182,17 +182,17 @@ def test_a_killed_stream_goes_on_too(files, table, tmp_path, monkeypatch):
         (None, {"held_out": None, "tasks": ["buy"]}, "column 'label_buy' is not in the data set"),
     ],
 )
-def test_what_cannot_be_streamed_is_said_in_one_line(files, data, options, words):
+def test_data_that_cannot_be_streamed_is_rejected_in_one_line(files, data, options, words):
     with pytest.raises(ValueError, match=words):
         fit_table(data or files, **options)
 
 
-def test_a_loss_that_explodes_leaves_the_last_good_weights(table):
+def test_an_exploding_loss_leaves_the_last_good_weights(table):
     numbers = replace(table, age=table["age"].to_numpy().astype(float))
     explosive = TrainConfig(epochs=30, device="cpu", learning_rate=0.02, patience=30)
     calls = []
 
-    def sabotage(progress):  # as if a schedule had gone wrong after two good epochs
+    def sabotage(progress):  # like a broken schedule, after two good epochs
         calls.append(progress)
         if progress.held_out is not None and progress.epoch == 2:
             object.__setattr__(explosive, "learning_rate", 1e30)
@@ -207,7 +207,7 @@ def test_a_loss_that_explodes_leaves_the_last_good_weights(table):
     np.testing.assert_array_equal(error.bundle.predict(numbers).raw, two.predict(numbers).raw)
 
 
-def test_stopping_can_follow_one_task(table):
+def test_early_stopping_can_follow_one_task(table):
     seen = []
     training = TrainConfig(epochs=4, device="cpu", stop_on="complete")
     bundle = fit_table(table, training=training, on_progress=seen.append)
@@ -222,7 +222,7 @@ def test_stopping_can_follow_one_task(table):
         fit_table(table, held_out=None, training=TrainConfig(stop_on="click", device="cpu"))
 
 
-def test_dropout_and_batch_normalisation_are_back_after_each_validation(table):
+def test_training_mode_is_restored_after_each_validation(table):
     modes = []
 
     def look(progress):
@@ -247,7 +247,7 @@ def test_dropout_and_batch_normalisation_are_back_after_each_validation(table):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 129])
-def test_batch_normalisation_bears_any_number_of_rows(rows):
+def test_batch_normalisation_works_with_any_number_of_rows(rows):
     data = pa.table({"x": np.arange(rows), "label_buy": [1] + [0] * (rows - 1)})
     model = ModelConfig(experts=2, batch_norm=True)
     training = TrainConfig(epochs=2, batch_size=64, device="cpu")
@@ -267,7 +267,7 @@ def test_batch_normalisation_bears_any_number_of_rows(rows):
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_each_option_of_training_changes_the_weights(table, options):
+def test_each_training_option_changes_the_weights(table, options):
     plain = TrainConfig(epochs=2, device="cpu", weight_decay=options.get("weight_decay", 1e-2))
     other = fit_table(table, training=TrainConfig(epochs=2, device="cpu", **options))
     first = fit_table(table, training=plain)
@@ -283,7 +283,7 @@ def test_each_option_of_training_changes_the_weights(table, options):
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_as_the_plain_one_does(table):
+def test_a_compiled_network_trains_like_the_plain_one(table):
     steady = TrainConfig(epochs=2, device="cpu", context_dropout=0.0, unseen_share=0.0)
     model = ModelConfig(experts=2, expert_units=(8,), embedding_dim=2)
     plain = fit_table(table, model=model, training=steady)
@@ -318,7 +318,7 @@ distributed.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["mmoe", "aitm"])
-def test_two_processes_train_as_one_does(tmp_path, architecture):
+def test_two_processes_train_like_one(tmp_path, architecture):
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf-8")
     results = []

@@ -1,4 +1,4 @@
-"""Sources of batches: what a buffer holds, what each of several processes reads, how files become rows."""
+"""Sources of batches: the shuffle buffer, the share of each process, and reading files."""
 
 import itertools
 import os
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def numbered(numbers):
-    """Examples that carry their numbers in every tensor, ids apart from values."""
+    """Examples that carry their number in every tensor."""
     number = torch.as_tensor(numbers, dtype=torch.float32)[:, None]
     return Examples(Encoded(number.int(), number, torch.empty(len(number), 0, dtype=torch.int32)), number, number)
 
@@ -39,7 +39,7 @@ def numbers_of(rows):
 
 
 def streamed(folder, *, sizes, **options):
-    """Row numbers in a file of row groups of these sizes."""
+    """Stream row numbers from a file with row groups of these sizes."""
     ends = list(itertools.accumulate(sizes))
     schema = pa.schema([("number", pa.int64())])
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
@@ -51,7 +51,7 @@ def streamed(folder, *, sizes, **options):
 
 @settings(deadline=None)
 @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(0, 12)), max_size=20))
-def test_a_buffer_behaves_as_a_list_that_is_shuffled(capacity, moves):
+def test_a_buffer_behaves_like_a_shuffled_list(capacity, moves):
     buffer, plain, came = ShuffleBuffer(capacity), [], itertools.count()
     ours, theirs = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
     buffer.add(numbered([]))
@@ -67,7 +67,7 @@ def test_a_buffer_behaves_as_a_list_that_is_shuffled(capacity, moves):
         assert len(buffer) == len(plain)
 
 
-def test_what_was_taken_from_a_buffer_stays_as_it_was():
+def test_rows_taken_from_a_buffer_do_not_change_later():
     buffer = ShuffleBuffer(3)
     buffer.add(numbered([1, 2, 3]))
     taken = buffer.take(2)
@@ -83,7 +83,7 @@ def as_process(monkeypatch, rank, count):
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 @pytest.mark.parametrize("sizes", [[1_003], [37] * 27 + [4], [5, 700, 0, 1, 297], [500, 503]], ids=str)
-def test_processes_share_the_rows_of_a_stream_in_as_many_steps(tmp_path, monkeypatch, processes, sizes):
+def test_processes_share_the_rows_of_a_stream_in_equally_many_steps(tmp_path, monkeypatch, processes, sizes):
     source = streamed(tmp_path, sizes=sizes)
     parts = []
     for rank in range(processes):
@@ -97,7 +97,7 @@ def test_processes_share_the_rows_of_a_stream_in_as_many_steps(tmp_path, monkeyp
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_process_reads_other_rows_every_epoch(tmp_path, monkeypatch):
+def test_a_process_reads_different_rows_every_epoch(tmp_path, monkeypatch):
     source = streamed(tmp_path, sizes=[10] * 100)
     as_process(monkeypatch, 0, 2)
     first, second = ({number for batch in source.epoch(seed) for number in numbers_of(batch)} for seed in (1, 2))
@@ -105,7 +105,7 @@ def test_a_process_reads_other_rows_every_epoch(tmp_path, monkeypatch):
     assert 150 < len(first & second) < 350  # half of them, by chance
 
 
-def test_a_process_reads_no_row_group_of_another(tmp_path, monkeypatch):
+def test_a_process_reads_only_its_own_row_groups(tmp_path, monkeypatch):
     source = streamed(tmp_path, sizes=[10] * 20)
     read = []
     monkeypatch.setattr("model.training.row_groups.RowGroup.read", lambda group, most: read.append(group.rows) or [])
@@ -127,14 +127,14 @@ def test_processes_share_every_batch_of_a_table(monkeypatch, processes):
     assert [list(itertools.chain(*batch)) for batch in zip(*parts, strict=True)] == whole
 
 
-def test_more_processes_than_rows_are_refused(tmp_path, monkeypatch):
+def test_more_processes_than_rows_are_rejected(tmp_path, monkeypatch):
     as_process(monkeypatch, 0, 4)
     with pytest.raises(ValueError, match="4 processes cannot share 3 rows: start no more than 3"):
         streamed(tmp_path, sizes=[3])
 
 
-def test_a_stream_mixes_rows_as_a_plain_buffer_does(tmp_path):
-    """The order a stream had when its buffer was a list: row groups at random, half of a shuffled buffer sent."""
+def test_a_stream_mixes_rows_like_a_plain_list(tmp_path):
+    """A plain implementation: random row groups, and half of a shuffled list sent at a time."""
     sizes = [90, 10, 37, 200, 63, 100, 12, 88]
     starts = [0, *itertools.accumulate(sizes)]
     generator = torch.Generator().manual_seed(9)
@@ -154,7 +154,7 @@ def test_a_stream_mixes_rows_as_a_plain_buffer_does(tmp_path):
     assert [numbers_of(batch) for batch in source.epoch(9)] == expected
 
 
-def test_reading_ahead_gives_the_same_items_and_gets_no_more_than_it_may():
+def test_reading_ahead_yields_the_same_items_and_fetches_no_more_than_allowed():
     got = []
     items = (got.append(number) or number for number in range(20))
     for number in read_ahead(items, 3):
@@ -162,7 +162,7 @@ def test_reading_ahead_gives_the_same_items_and_gets_no_more_than_it_may():
     assert got == list(range(20))
 
 
-def test_reading_ahead_passes_errors_on_and_leaves_no_thread():
+def test_reading_ahead_propagates_errors_and_leaves_no_thread():
     def broken():
         yield 1
         raise ValueError("of the file")
@@ -178,7 +178,7 @@ def test_reading_ahead_passes_errors_on_and_leaves_no_thread():
     assert threading.active_count() == before
 
 
-def test_strings_in_parquet_are_read_as_dictionaries_and_encode_as_strings_do(tmp_path):
+def test_strings_in_parquet_are_read_as_dictionaries_and_encode_like_strings(tmp_path):
     words = [f"w{number % 7}" if number % 5 else None for number in range(60)]
     table = pa.table({"c": words, "large": pa.array(words, pa.large_string()), "n": range(60)})
     pq.write_table(table.slice(0, 40), tmp_path / "a.parquet", row_group_size=15)
@@ -196,7 +196,7 @@ def test_strings_in_parquet_are_read_as_dictionaries_and_encode_as_strings_do(tm
     assert all(torch.equal(one, other) for one, other in zip(read.tensors, spec.encode(table).tensors, strict=True))
 
 
-def test_files_of_other_types_and_folders_that_name_a_column_are_read_as_the_data_set_says(tmp_path):
+def test_files_and_partition_folders_are_read_with_the_data_sets_schema(tmp_path):
     for month, codes in (("may", pa.array([1, 2])), ("june", pa.array(["2", "x"]))):
         (tmp_path / f"month={month}").mkdir()
         pq.write_table(pa.table({"code": codes}), tmp_path / f"month={month}" / "rows.parquet")
@@ -244,7 +244,7 @@ distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_one_stream_each_row_once(tmp_path):
+def test_two_processes_train_on_every_row_of_a_stream_once(tmp_path):
     rows = 1_001  # one row group and a bit for one process, the rest of it for the other
     folder, out = tmp_path / "data", tmp_path / "out"
     folder.mkdir(), out.mkdir()

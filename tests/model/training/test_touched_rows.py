@@ -1,4 +1,4 @@
-"""AdamW over the rows a batch holds: the weights of torch's dense AdamW."""
+"""AdamW for touched rows against torch's dense AdamW."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SIZES, DIM, ROWS, RATE, DECAY = (40, 300), 4, 16, 1e-2, 1e-1
 
 
 def batches(steps: int, seed: int = 0):
-    """Ids that repeat within a batch, and others that come back after very different numbers of steps."""
+    """Ids that repeat within a batch, and others that return after very different numbers of steps."""
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         often = torch.randint(0, SIZES[0], (ROWS,), generator=draw)
@@ -33,7 +33,7 @@ def two_tables() -> tuple[StackedEmbedding, StackedEmbedding]:
 
 
 def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), compact: bool = True) -> float:
-    """Train a table each way to the same targets; the greatest difference of weights after a flush."""
+    """Train one table each way on the same targets; return the greatest difference in weights after a flush."""
     torch.manual_seed(0)
     ours, dense = two_tables()
     touched = TouchedRows(ours, "sparse", weight_decay=DECAY)
@@ -56,11 +56,11 @@ def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), comp
 
 @pytest.mark.parametrize("compact", [True, False])
 @pytest.mark.parametrize("flush_at", [(), (0, 7, 300)])
-def test_the_weights_are_those_of_dense_adamw(compact, flush_at):
+def test_the_weights_equal_those_of_dense_adamw(compact, flush_at):
     assert train_both(700, scale=1.0, flush_at=flush_at, compact=compact) < 1e-5
 
 
-def test_a_table_is_brought_up_to_date_every_so_many_steps(monkeypatch):
+def test_a_table_is_flushed_at_regular_intervals(monkeypatch):
     monkeypatch.setattr(touched_rows, "FLUSH_EVERY", 100)
     assert train_both(350, scale=1.0) < 1e-5
 
@@ -69,7 +69,7 @@ def test_gradients_as_small_as_eps_differ_by_a_fraction_of_a_step():
     assert train_both(700, scale=1e-8) < 0.1 * RATE
 
 
-def test_a_step_leaves_rows_it_does_not_touch_alone():
+def test_a_step_does_not_move_rows_it_does_not_touch():
     ours, _ = two_tables()
     touched = TouchedRows(ours, "sparse", weight_decay=DECAY)
     before, seen = ours.table.weight.detach().clone(), torch.zeros(sum(SIZES), dtype=torch.bool)
@@ -81,10 +81,10 @@ def test_a_step_leaves_rows_it_does_not_touch_alone():
     assert torch.equal(ours.table.weight[~seen], before[~seen])
     assert (ours.table.weight[seen] != before[seen]).all()
     touched.flush()
-    assert (ours.table.weight[~seen] != before[~seen]).all(), "what was never touched decays all the same"
+    assert (ours.table.weight[~seen] != before[~seen]).all(), "untouched rows decay all the same"
 
 
-def test_rows_that_come_back_after_longer_than_momentum_reaches():
+def test_rows_that_return_after_their_momentum_has_faded():
     ours, dense = two_tables()
     touched = TouchedRows(ours, "sparse", weight_decay=DECAY)
     adamw = torch.optim.AdamW(dense.parameters(), lr=RATE, weight_decay=DECAY)
@@ -121,7 +121,7 @@ def test_padding_of_lists_stays_padding():
     torch.testing.assert_close(ours.lookup.table.weight, dense.lookup.table.weight, rtol=1e-5, atol=1e-6)
 
 
-def test_what_was_saved_goes_on_bit_for_bit():
+def test_a_restored_state_continues_bit_for_bit():
     def trained(stop_at: int | None) -> torch.Tensor:
         torch.manual_seed(0)
         table, _ = two_tables()
