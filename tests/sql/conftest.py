@@ -13,7 +13,7 @@ ZONE = "spark.sql.session.timeZone"
 
 @pytest.fixture
 def spark_in(make_company: Callable) -> Iterator[Callable[[ZoneInfo], SparkSession]]:
-    """The shared session as a funnel of a zone starts it; the zone it had before is put back."""
+    """The shared session, configured for a funnel of a zone; its former zone is restored afterwards."""
     active = SparkSession.getActiveSession()
     before = active.conf.get(ZONE) if active else None
     yield lambda zone: open_session(make_company(timezone=zone.key).settings)

@@ -105,7 +105,7 @@ def known_users(
     last_stage: str,
     earlier: DataFrame | None = None,
 ) -> DataFrame:
-    """Everyone known by `ds`; of a source without users where `profiles` is None."""
+    """Every user known by `ds`; `profiles` is None for a source without users."""
     views = {"activity": tiles(spark, events)}
     if profiles is not None:
         views["users"] = frame(spark, profiles, USERS)

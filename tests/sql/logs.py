@@ -1,4 +1,4 @@
-"""Random event logs, crowded where mistakes hide: at midnights, at the ends of windows, at equal times, late."""
+"""Random event logs, dense where mistakes hide: midnights, ends of windows, equal times, late landings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class World:
-    """Where and when a log plays, and the funnel it belongs to; `windows` holds each stage's days, in order."""
+    """Place and time of a log, and its funnel; `windows` holds each stage's days, in order."""
 
     zone: ZoneInfo
     first: date
@@ -51,7 +51,7 @@ class World:
         return ("exposure", *self.windows)
 
     def instant(self, dice: Dice) -> datetime:
-        """A time on the hour or just beside it; often the very edge of a day."""
+        """A time on the hour or just off it; often the very edge of a day."""
         start = midnight(self.first + timedelta(days=dice.below(self.days)), self.zone)
         hours = 0 if dice.chance(0.3) else dice.below(24)
         return start + timedelta(hours=hours) + dice.pick((-1, 0, 0, 1)) * MOMENT
@@ -61,13 +61,13 @@ class World:
 
 
 def random_events(dice: Dice, world: World, *, users: int, campaigns: bool = True) -> list[Event]:
-    """Exposures at random, and stage events that follow them by about nothing, about a window, or by chance."""
+    """Random exposures; stage events follow at once, after about a window, or at random."""
     return [event for user in range(users) for event in events_of_user(dice, world, f"u{user}", campaigns=campaigns)]
 
 
 def events_of_user(dice: Dice, world: World, user_id: str, *, campaigns: bool) -> list[Event]:
     events: list[Event] = []
-    # Ids in random order: which of two events is the later must not be told by the order of their making.
+    # Ids in random order, so that they do not reveal which of two events is later.
     names = [f"{user_id}-{n}" for n in range(20)]
 
     def add(kind: str, at: datetime) -> None:

@@ -1,4 +1,4 @@
-"""What the SQL files must give, in plain Python: slow, without joins or windows, one sentence of the design a step."""
+"""What the SQL files must return, in plain Python: slow, without joins or windows, one rule of the design per step."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Event:
-    """A row of `events`. `event_time` is in UTC: Python subtracts two times of one other zone by their wall clocks."""
+    """A row of `events`. `event_time` is in UTC: for any other zone Python subtracts wall-clock times."""
 
     event_id: str
     user_id: str
@@ -35,7 +35,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A row of the source, mapped to our columns; `raw` tells it from every other row."""
+    """A row of the source, mapped to our columns; `raw` is unique."""
 
     raw: str
     landed_on: date
@@ -81,7 +81,7 @@ def features(
     attributes: Sequence[str],
     zone: ZoneInfo,
 ) -> Row:
-    """The features of one row of the spine: a window of n days ends with `as_of` and holds it."""
+    """The features of one row of the spine: a window of n days ends with `as_of`, inclusive."""
     ages: dict[str, list[int]] = {kind: [] for kind in kinds}
     for each in events:
         if each.user_id == user_id and is_visible(each, as_of, zone):
@@ -122,7 +122,7 @@ def exposures(
 def _reached(
     exposed: list[Event], outcomes: list[Event], windows: Mapping[str, int], attribution: str
 ) -> set[tuple[str, str]]:
-    """Which stages each exposure gets the credit for. Of exposures at one instant, the greater id is the later."""
+    """The stages credited to each exposure. Of exposures at one instant, the one with the greater id is later."""
     of_user: dict[str, list[Event]] = {}
     for each in exposed:
         of_user.setdefault(each.user_id, []).append(each)
@@ -166,7 +166,7 @@ def _example(
 def eligible(
     events: Iterable[Event], profiles: Iterable[Profile] | None, ds: date, *, last_stage: str, zone: ZoneInfo
 ) -> set[str]:
-    """Known to the source (to its events, where it has no users), not yet completed, consent not withdrawn."""
+    """Known to the source (through events if it has no users), not yet completed, consent not withdrawn."""
     seen = [each for each in events if is_visible(each, ds, zone)]
     if profiles is None:
         willing = {each.user_id for each in seen}
@@ -194,13 +194,13 @@ def rejection(row: SourceRow, *, event_names: Mapping[str, str], tolerance_hours
 
 
 def key_of(row: SourceRow) -> object:
-    """What tells a row from another: the source's id, else the content."""
+    """What identifies a row: the source's id, else the content."""
     content = (row.user_id, row.source_event, row.event_time, row.campaign_id, sorted((row.context or {}).items()))
     return (row.event_id or "").strip() or repr(content)
 
 
 def kept_keys(rows: Iterable[SourceRow], known: Mapping[str, date], *, lookback_days: int) -> set[tuple[date, object]]:
-    """The landing days on which each key of sound rows is kept, one night after the other.
+    """The landing days on which each key of valid rows is kept, night by night.
 
     Args:
         known: keys that were kept before the first night, with the day.

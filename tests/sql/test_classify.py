@@ -22,7 +22,7 @@ KNOWN = pa.schema({"event_id": pa.string(), "landed_on": pa.date32()})
 FIRST = date(2026, 3, 24)
 DAYS = 12
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
-"""Its clocks go forward in the night to March 29, inside the days of these tests."""
+"""Its clocks go forward on the night to March 29, within the days of these tests."""
 
 
 def classify(
@@ -48,7 +48,7 @@ def classify(
 
 
 def with_raw(found: list[Row], rows: list[SourceRow]) -> list[Row]:
-    """Give rows that are not quarantined, which keep no raw content, that of a source row of the same content."""
+    """Give rows that are not quarantined, and so have no raw content, that of an equal source row."""
     given = {row["raw"] for row in found if row["fate"] == "quarantined"}
     waiting: dict[str, list[str]] = {}
     for row in rows:
@@ -68,11 +68,11 @@ def with_raw(found: list[Row], rows: list[SourceRow]) -> list[Row]:
 
 
 def random_rows(dice: Dice, *, events: int, tolerance_hours: int = 0) -> list[SourceRow]:
-    """Events that land up to four times on days apart, with and without ids, and rows that break the contract."""
+    """Events that land up to four times on different days, with and without ids, and invalid rows."""
     rows: list[SourceRow] = []
     for n in range(events):
         landed_on = FIRST + timedelta(days=dice.below(DAYS))
-        # Few users and times: events without an id must meet others of almost the same content.
+        # Few users and times, so that events without an id meet others of almost the same content.
         row = SourceRow(
             raw="",
             landed_on=landed_on,
@@ -92,7 +92,7 @@ def random_rows(dice: Dice, *, events: int, tolerance_hours: int = 0) -> list[So
 
 
 def broken(dice: Dice, row: SourceRow, tolerance_hours: int) -> SourceRow:
-    """The row with one thing wrong with it, or two; its time may be the last that is right."""
+    """The row with one or two faults; its time may be the last valid one."""
     end = reference.midnight(row.landed_on + timedelta(days=1), AMSTERDAM) + timedelta(hours=tolerance_hours)
     changes: tuple[dict[str, Any], ...] = (
         {"user_id": None},
@@ -132,7 +132,7 @@ def test_fates_of_random_rows(spark_in: Callable, seed: int, lookback_days: int,
     assert all((row["fate"] == "quarantined") == (row["reason"] is not None) for row in found)
     sound = [row for row in rows if reasons[row.raw] is None]
     kept = Counter((row["landed_on"], reference.key_of(by_raw[row["raw"]])) for row in found if row["fate"] == "kept")
-    # Which of a day's rows of one key is kept is free; that it is exactly one is not.
+    # Exactly one of a day's rows of one key is kept, no matter which.
     assert kept == Counter(reference.kept_keys(sound, known, lookback_days=lookback_days))
     for row in found:
         theirs = by_raw[row["raw"]]
@@ -156,7 +156,7 @@ def content(row: Row) -> tuple[Any, ...]:
     ("seed", "lookback_days"),
     [(31, 2), *(pytest.param(seed, days, marks=pytest.mark.slow) for seed, days in ((32, 7), (33, 0), (34, 1)))],
 )
-def test_a_range_keeps_what_its_nights_one_by_one_would(spark_in: Callable, seed: int, lookback_days: int) -> None:
+def test_a_range_keeps_what_its_nights_would_one_by_one(spark_in: Callable, seed: int, lookback_days: int) -> None:
     dice, spark = Dice(seed), spark_in(AMSTERDAM)
     rows = random_rows(dice, events=400)
     days = [FIRST + timedelta(days=n) for n in range(DAYS)]
@@ -186,7 +186,7 @@ def test_a_range_keeps_what_its_nights_one_by_one_would(spark_in: Callable, seed
     assert ingested([0, *sorted({1 + dice.below(DAYS - 1) for _ in range(4)})]) == at_once
 
 
-def test_which_of_a_days_duplicates_is_kept_does_not_hang_on_the_order_of_the_rows(spark_in: Callable) -> None:
+def test_which_duplicate_of_a_day_is_kept_does_not_depend_on_the_order_of_the_rows(spark_in: Callable) -> None:
     # Sources send an id twice with another user, event, campaign or context.
     spark, at = spark_in(AMSTERDAM), reference.midnight(FIRST, AMSTERDAM)
     row = SourceRow("", FIRST, "", "ann", "sms_sent", at, "a", {"offer": "cash"})

@@ -1,6 +1,6 @@
 """Who may be scored, against the reference: consent as it last landed, completions by both clocks.
 
-Everyone known by a night is the same from all that has landed and from what was known earlier with what landed since.
+A night knows the same users from all that has landed as from an earlier state and what has landed since.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ USERS = 400
 def known_by_steps(
     spark: SparkSession, events: list[Event], profiles: list[Profile] | None, steps: list[date], *, last_stage: str
 ) -> DataFrame:
-    """Known by the last of the dates: each date starts from the one before it and sees only what landed since."""
+    """Users known by the last date; each date starts from the previous one and sees only what landed since."""
     known, before = None, date.min
     for ds in steps:
         landed = [each for each in events if before < each.landed_on <= ds]
         of_users = None if profiles is None else [each for each in profiles if before < each.landed_on <= ds]
         known = frames.known_users(spark, landed, of_users, ds, last_stage=last_stage, earlier=known)
-        # A state is written and read again: what it is made of is no part of the next plan.
+        # A state is written and read back, so that the next plan does not include its own.
         known, before = spark.createDataFrame(known.toArrow()), ds
     assert known is not None
     return known
@@ -53,7 +53,7 @@ def test_random_users(spark_in: Callable, seed: int, world: World, has_users: bo
 
 
 @pytest.mark.slow
-def test_attributes_of_the_eligible_are_those_that_features_would_look_up(spark_in: Callable) -> None:
+def test_eligible_users_have_the_attributes_that_features_would_look_up(spark_in: Callable) -> None:
     world, dice = WORLD, Dice(43)
     spark, ds = spark_in(world.zone), world.first + timedelta(days=20)
     events, profiles = random_events(dice, world, users=USERS), random_profiles(dice, world, users=USERS)

@@ -21,13 +21,13 @@ CASES = [
 MORE_CASES = [
     (12, "any_in_window", True, spring("Asia/Shanghai")),
     (13, "last_touch", True, spring("Europe/Amsterdam", {"click": 2, "register": 2, "complete": 9})),
-    # A funnel may have one stage.
+    # A funnel may have a single stage.
     (16, "last_touch", True, spring("Europe/Amsterdam", {"click": 5})),
 ]
 
 
 def log_with_relandings(dice: Dice, world: World, *, campaigns: bool) -> list[Event]:
-    """A random log, some of whose events land once more, later than any look-back."""
+    """A random log; some of its events land again, later than any look-back."""
     events = random_events(dice, world, users=200, campaigns=campaigns)
     again = [replace(each, landed_on=each.landed_on + timedelta(days=9)) for each in events if dice.chance(0.1)]
     return events + again
@@ -138,7 +138,7 @@ def test_an_event_counts_from_the_night_it_landed(spark: SparkSession) -> None:
 
 
 def test_windows_are_24_hours_a_day_when_clocks_change(spark_in: Callable) -> None:
-    # From noon before the change to noon three days on are 71 hours in March, 73 in October.
+    # From noon before the change to noon three days later: 71 hours in March, 73 in October.
     changes = {date(2026, 3, 28): spring("Europe/Amsterdam"), date(2026, 10, 24): autumn("Europe/Amsterdam")}
     for first, world in changes.items():
         sent = reference.midnight(first, world.zone) + timedelta(hours=12)

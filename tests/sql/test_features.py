@@ -1,4 +1,4 @@
-"""Tiles and features against the reference; features are read from tiles, the reference's from the events."""
+"""Tiles and features against the reference, which computes features from events instead of tiles."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What happens or lands after `as_of` leaves a row as it was; what was known by then does not.
+"""What happens or lands after `as_of` does not change a row; what was known by then does.
 
 Every user lives in several worlds at once, told apart by a prefix of the ids. The first is the log as it is; in
 each other one, each user's log differs by one change.
@@ -84,7 +84,7 @@ def user_logs(dice: Dice, world: World, as_of: date) -> dict[str, Log]:
 
 
 def in_worlds(logs: dict[str, Log], changes: tuple[Callable[[Log], Log], ...]) -> Log:
-    """All worlds' events and profiles, ids prefixed by the world's number; world 0 is the log as it is."""
+    """All worlds' events and profiles, ids prefixed by the world's number; world 0 is the unchanged log."""
     events: list[Event] = []
     profiles: list[Profile] = []
     for number, change in enumerate((lambda log: log, *changes)):
