@@ -80,7 +80,7 @@ class Campaign(ConfigSection):
     min_band: dict[str, Annotated[int, Field(ge=1, le=10)]] = Field(default={})
     """The lowest score band, 1 to 10, that a user may be in; by stage."""
     control_share: OpenShare = 0.1
-    """The share of the selected users who are not texted, to measure what the messages cause; 0 measures nothing."""
+    """The share of the selected users who are not texted, to measure what the messages cause; 0 goes without."""
     measurable_uplift: Annotated[float, Field(gt=0, le=1)] = 0.5
     """The share of the outcomes that the messages must cause for the control group to show it (80% power, 5% level)."""
 

@@ -133,7 +133,7 @@ class Maintenance(ConfigSection):
     """`[maintenance]`: what `funnel maintain` keeps; never less than a reader or a rollback needs."""
 
     keep_days: PositiveInt = 7
-    """Snapshots younger than this many days are kept, so that readers finish and `--at` can go back."""
+    """Snapshots that were current within this many days are kept, for readers and for `--at`."""
     keep_publishes: Annotated[int, Field(ge=2)] = 5
     """At least this many of a table's last publishes are kept, however old."""
     orphan_hours: Annotated[int, Field(ge=24)] = 72
