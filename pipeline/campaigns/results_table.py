@@ -156,12 +156,12 @@ def _make_csv_cells(name: str, estimate: Estimate | None) -> dict[str, float | N
 
 
 def _draw_plot(plot: Path, results: CampaignResults) -> None:
-    from pipeline.charts.campaigns import as_file, qini_curve
+    from pipeline.charts.campaigns import draw_qini_curve, make_standalone
 
     if results.qini is None:
         raise FunnelError(f"--plot {plot}: no Qini curve without a control group and mature outcomes of {results.goal}")
     try:
-        plot.write_text(as_file(qini_curve("qini", results.qini)), encoding="utf-8")
+        plot.write_text(make_standalone(draw_qini_curve("qini", results.qini)), encoding="utf-8")
     except OSError as error:
         raise FunnelError(f"--plot {plot}: the file cannot be written: {error.strerror}") from None
 

@@ -1,4 +1,4 @@
-"""What a report knows of its night: what ran, what was scored, what came before; and the queries that all parts use."""
+"""The night a report is about: what ran, what was scored, what came before; and the queries that sections share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pipeline.errors import FunnelError
 
 
 @dataclass(frozen=True)
-class Warned:
+class NightWarning:
     """A line of warning, and whether the night before had none like it."""
 
     stage: str
@@ -24,9 +24,9 @@ class Warned:
 
 @dataclass(frozen=True)
 class Night:
-    """One night. Tables may be empty and figures missing: it is read as it is, after a failure, too.
+    """One night. Tables may be empty and figures missing: a failed night is read as it is.
 
-    `before` is the newest night before it that has scores.
+    `before` is the latest earlier night that has scores.
     """
 
     settings: Settings
@@ -36,7 +36,7 @@ class Night:
     runs: list[dict[str, Any]]
     """The latest run of each stage, in the order they started."""
     scores: dict[str, Any] | None
-    """`users`, `model`, `scored_at` and `expected` (outcomes of the last stage, were all texted)."""
+    """`users`, `model`, `scored_at` and `expected` (outcomes of the last stage if all are texted)."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -44,28 +44,30 @@ class Night:
 
     @cached_property
     def failures(self) -> list[dict[str, Any]]:
-        """The stages whose latest run failed, the newest first."""
+        """The stages whose latest run failed, newest first."""
         return [run for run in reversed(self.runs) if run["status"] != "ok"]
 
     @cached_property
-    def warnings(self) -> list[Warned]:
-        earlier = {(stage, _without_numbers(line)) for stage, line in _lines(_runs(self.connection, self.before))}
+    def warnings(self) -> list[NightWarning]:
+        earlier = {
+            (stage, _strip_numbers(line)) for stage, line in _warning_lines(_read_runs(self.connection, self.before))
+        }
         return [
-            Warned(stage, line, is_new=self.before is not None and (stage, _without_numbers(line)) not in earlier)
-            for stage, line in _lines(self.runs)
+            NightWarning(stage, line, is_new=self.before is not None and (stage, _strip_numbers(line)) not in earlier)
+            for stage, line in _warning_lines(self.runs)
         ]
 
     @property
     def to_do(self) -> str:
-        """The next step of whoever runs the funnel."""
+        """The operator's next step."""
         again = f"funnel nightly --ds {self.ds}"
         if self.scores and any(run["stage"] == "monitor" for run in self.failures):
             return (
-                "Make no list of these scores before monitoring has passed: mend the cause it names, then run "
+                "Make no list from these scores until monitoring passes: fix the cause it names, then run "
                 f"funnel monitor --ds {self.ds}."
             )
         if self.failures:
-            return f"Mend what failed, then run the night again: {again}. Running it again repeats nothing twice."
+            return f"Fix what failed, then run the night again: {again}. Nothing is counted twice."
         if not self.scores:
             return f"Score the night: {again}."
         if self.warnings:
@@ -75,7 +77,7 @@ class Night:
     def query(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(text, parameters).fetchall()
 
-    def column(self, name: str, ds: date) -> np.ndarray:
+    def read_column(self, name: str, ds: date) -> np.ndarray:
         """A column of a night's scores."""
         text = f"SELECT {name} FROM user_scores WHERE ds = ? ORDER BY user_id"
         column: np.ndarray = self.connection.execute(text, [ds]).fetchnumpy()[name]
@@ -83,20 +85,20 @@ class Night:
 
 
 def read_night(settings: Settings, connection: duckdb.DuckDBPyConnection, ds: date) -> Night:
-    """The night as the connection's tables have it.
+    """Read a night from the connection's tables.
 
     Raises:
         FunnelError: nothing ran for it; names the newest that has.
     """
-    runs = _runs(connection, ds)
+    runs = _read_runs(connection, ds)
     if not runs:
-        raise FunnelError(_nothing_ran(connection, ds))
+        raise FunnelError(_describe_missing_night(connection, ds))
     ((before,),) = connection.execute("SELECT max(ds) FROM user_scores WHERE ds < ?", [ds]).fetchall()
-    return Night(settings, connection, ds, before, runs, _scores(connection, ds, settings.funnel.stage_names[-1]))
+    return Night(settings, connection, ds, before, runs, _read_scores(connection, ds, settings.funnel.stage_names[-1]))
 
 
-def _runs(connection: duckdb.DuckDBPyConnection, ds: date | None) -> list[dict[str, Any]]:
-    return _dicts(
+def _read_runs(connection: duckdb.DuckDBPyConnection, ds: date | None) -> list[dict[str, Any]]:
+    return _query_dicts(
         connection,
         "SELECT stage, status, rows_in, rows_out, duplicates, quarantined, seconds, warnings, message, "
         "strftime(started_at, '%Y-%m-%d %H:%M') AS started FROM runs WHERE ds = $ds "
@@ -105,14 +107,14 @@ def _runs(connection: duckdb.DuckDBPyConnection, ds: date | None) -> list[dict[s
     )
 
 
-def _nothing_ran(connection: duckdb.DuckDBPyConnection, ds: date) -> str:
+def _describe_missing_night(connection: duckdb.DuckDBPyConnection, ds: date) -> str:
     ((newest,),) = connection.execute("SELECT max(ds) FROM runs").fetchall()
     known = f"the newest night that ran is {newest}" if newest else "no night has run yet"
     return f"nothing ran for {ds}, {known}: run `funnel nightly --ds {ds}` first"
 
 
-def _scores(connection: duckdb.DuckDBPyConnection, ds: date, last_stage: str) -> dict[str, Any] | None:
-    (scores,) = _dicts(
+def _read_scores(connection: duckdb.DuckDBPyConnection, ds: date, last_stage: str) -> dict[str, Any] | None:
+    (scores,) = _query_dicts(
         connection,
         f"SELECT count(*) AS users, any_value(model_version) AS model, sum(p_{last_stage}) AS expected, "
         "strftime(max(scored_at), '%Y-%m-%d %H:%M') AS scored_at FROM user_scores WHERE ds = $ds",
@@ -121,16 +123,18 @@ def _scores(connection: duckdb.DuckDBPyConnection, ds: date, last_stage: str) ->
     return scores if scores["users"] else None
 
 
-def _dicts(connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _query_dicts(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     result = connection.execute(query, parameters)
     names = [column[0] for column in result.description]
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-def _lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _warning_lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(run["stage"], line) for run in runs for line in run["warnings"].splitlines()]
 
 
-def _without_numbers(line: str) -> str:
-    """A warning's kind: the same one says other numbers on another night."""
+def _strip_numbers(line: str) -> str:
+    """A warning's kind: the same warning has other numbers on another night."""
     return "".join(letter for letter in line if not letter.isdigit())

@@ -1,4 +1,8 @@
-"""A night's report: one HTML file that needs nothing else to be read, for whoever asks how the night went."""
+"""A night's report: one self-contained HTML file that says how the night went.
+
+To add a section, write a module in `pipeline/report/sections` with a function `build(night)` that returns a `Section`,
+or None if the night has nothing to show. Add it to `SECTIONS` below, at its place in the page.
+"""
 
 from collections.abc import Callable
 from datetime import date
@@ -11,37 +15,46 @@ from markupsafe import Markup
 from pipeline.analyst.connection import connect
 from pipeline.errors import FunnelError
 from pipeline.files import write_atomically
-from pipeline.report.backtest import backtest
-from pipeline.report.campaigns import campaigns
+from pipeline.report.formats import format_expected
 from pipeline.report.glossary import GLOSSARY
-from pipeline.report.model import drift, experts
 from pipeline.report.night import Night, read_night
-from pipeline.report.operations import audits, stages, where_next
-from pipeline.report.parts import Section, about
-from pipeline.report.scores import funnel_by_day, in_figures, scores_and_bands, what_changed
+from pipeline.report.parts import Section
+from pipeline.report.sections import (
+    audits,
+    backtest,
+    campaigns,
+    changes,
+    drift,
+    experts,
+    figures,
+    funnel,
+    next_steps,
+    scores,
+    stages,
+)
 from pipeline.runs.context import Context
 
 TABLES = "runs, metrics, audits, user_scores, activity, events, feature_samples, targets"
 SECTIONS: tuple[Callable[[Night], Section | None], ...] = (
-    in_figures,
-    what_changed,
-    scores_and_bands,
-    backtest,
-    funnel_by_day,
-    drift,
-    experts,
-    campaigns,
-    audits,
-    stages,
-    where_next,
+    figures.build,
+    changes.build,
+    scores.build,
+    backtest.build,
+    funnel.build,
+    drift.build,
+    experts.build,
+    campaigns.build,
+    audits.build,
+    stages.build,
+    next_steps.build,
 )
-"""In the order in which a reader asks; one of which the night has nothing is None."""
+"""In the order of the page."""
 
 
 def report(context: Context, ds: date) -> str:
     """Write a night's report to `<[reports] path>/<ds>.html`, whole or not at all; the same night is the same file.
 
-    A night that failed has one too: it starts with the cause.
+    A failed night has a report too, which starts with the cause.
 
     Returns: the file's path, or its URI where the configuration names one.
 
@@ -62,9 +75,9 @@ def report(context: Context, ds: date) -> str:
 
 
 def _render(night: Night, sections: list[Section]) -> str:
-    # Everything is escaped but the charts and the style, which are ours.
+    # Everything is escaped except the charts and the style, which are our own.
     environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["about"] = about
+    environment.filters["format_expected"] = format_expected
     template, style = (
         files("pipeline.report").joinpath(f"templates/report.{kind}.j2").read_text("utf-8") for kind in ("html", "css")
     )

@@ -68,7 +68,7 @@ def test_a_good_night(nights: Company) -> None:
         "Funnel night 2026-03-02 ✓ Scores are out , without warnings. What to do Nothing: the scores may be used."
         in text
     )
-    assert "Users scored 20 Expected, were all texted 0.5 complete Model model-7 Scored at (Asia/Shanghai)" in text
+    assert "Users scored 20 Expected if all are texted 0.5 complete Model model-7 Scored at (Asia/Shanghai)" in text
     assert "2026-03-02 09:30 Compared with 2026-03-01" in text
     explained = "share of users expected to reach the stage if all were texted"
     assert f"Mean score {explained} click 9.45% 10.5% −1.05 points" in text
@@ -76,7 +76,7 @@ def test_a_good_night(nights: Company) -> None:
     assert "ingest ✓ ok 200 188 10 2 0 1.0 2026-03-03 00:00" in text
     assert "score ✓ ok 20 20 0 0 0 61.2" in text
     assert "Band 10 averages 17.6%, all users 9.45% (dashed)." in text
-    assert "10% over these days, 10% on the last one." in text
+    assert "10% over these days, 10% on the last day." in text
     assert "WHERE ds = '2026-03-02' ORDER BY p_complete DESC" in text
     assert page.tags.count("svg") == 9
 
@@ -110,9 +110,9 @@ def test_a_failed_stage_comes_first(company: Company, stage: str) -> None:
     record(company, D2, stage, MIDNIGHT + timedelta(hours=1), status="failed", message="the disk is full")
     text = Page(report(company.context(), D2)).text
     assert (
-        f"Funnel night 2026-03-02 ✗ {stage} failed for 2026-03-02: the disk is full ✗ No scores of this night." in text
+        f"Funnel night 2026-03-02 ✗ {stage} failed for 2026-03-02: the disk is full ✗ No scores for this night." in text
     )
-    assert "The newest before it are of 2026-03-01." in text
+    assert "The newest earlier ones are of 2026-03-01." in text
     assert f"{stage} ✗ failed 0 0" in text
 
 
@@ -120,7 +120,7 @@ def test_a_failed_stage_comes_first(company: Company, stage: str) -> None:
 def test_a_failed_rerun_keeps_the_night_s_scores(nights: Company) -> None:
     record(nights, D2, "score", MIDNIGHT + timedelta(hours=5), status="failed", message="no model")
     text = Page(report(nights.context(), D2)).text
-    assert "score failed for 2026-03-02: no model ▲ Scores are there , of 2026-03-02 09:30" in text
+    assert "score failed for 2026-03-02: no model ▲ Scores exist , from 2026-03-02 09:30" in text
     assert "Users scored 20" in text
 
 
@@ -135,8 +135,8 @@ def test_a_night_that_monitoring_stopped_says_so(company: Company) -> None:
     record(company, D1, "score", MIDNIGHT)
     record(company, D1, "monitor", MIDNIGHT, status="failed", message="drift of age: PSI 0.6 > 0.5")
     text = Page(report(company.context(), D1)).text
-    assert "✗ monitor failed for 2026-03-01: drift of age: PSI 0.6 > 0.5 ▲ Scores are there" in text
-    assert "What to do Make no list of these scores before monitoring has passed" in text
+    assert "✗ monitor failed for 2026-03-01: drift of age: PSI 0.6 > 0.5 ▲ Scores exist" in text
+    assert "What to do Make no list from these scores until monitoring passes" in text
 
 
 def test_a_first_night(company: Company) -> None:
@@ -144,7 +144,7 @@ def test_a_first_night(company: Company) -> None:
     record(company, D1, "score", MIDNIGHT)
     monitor(company.context(), D1)
     text = Page(report(company.context(), D1)).text
-    assert "Compared with no night before" in text
+    assert "Compared with no earlier night" in text
     assert "Scores are out" in text
 
 
@@ -152,7 +152,8 @@ def test_a_first_night_that_failed_at_once(company: Company) -> None:
     record(company, D1, "ingest", MIDNIGHT, status="failed", message="nothing at source/events")
     text = Page(report(company.context(), D1)).text
     assert (
-        "ingest failed for 2026-03-01: nothing at source/events ✗ No scores of this night. No earlier night has" in text
+        "ingest failed for 2026-03-01: nothing at source/events ✗ No scores for this night. No earlier night has any."
+        in text
     )
 
 

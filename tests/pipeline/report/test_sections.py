@@ -127,15 +127,15 @@ def test_what_changed(page: Page) -> None:
     mean, before = both["now"].mean(), both["before"].mean()
     assert "The same as the night before, model-1." in page.text
     assert "197 were scored on both nights, 2 are new, 3 are no longer scored." in page.text
-    assert "Warnings 1 tonight, 1 of them of a kind that last night had not." in page.text
+    assert "Warnings 1 tonight, 1 of a kind that last night did not have." in page.text
     assert f"click {100 * mean:.3g}% −{100 * (before - mean):.2f} points" in page.text
     assert "age 45 40 0.50 sd" in page.text, "by 5 years, of a standard deviation of 10"
 
 
 def test_matured_messages_are_held_against_their_scores(page: Page) -> None:
-    promised, auc = SCORES.sum(), roc_auc_score(CLICKED, SCORES)
-    assert f"model-1 200 {CLICKED.sum()} {promised:,.0f} {auc:.3f}" in page.text
-    assert f"Promised {promised:,.0f}, came {CLICKED.sum()}." in page.text
+    expected, auc = SCORES.sum(), roc_auc_score(CLICKED, SCORES)
+    assert f"model-1 200 {CLICKED.sum()} {expected:,.0f} {auc:.3f}" in page.text
+    assert f"Expected {expected:,.0f}, observed {CLICKED.sum()}." in page.text
 
 
 def test_gains_and_lift(page: Page) -> None:
@@ -143,7 +143,8 @@ def test_gains_and_lift(page: Page) -> None:
     best = ordered["outcome"].head(40).sum() / CLICKED.sum()
     assert f"The best 20% of 200 messages brought {100 * best:.3g}% of the outcomes." in page.text
     top, overall = ordered["outcome"].head(20).mean(), CLICKED.mean()
-    assert f"Band 10: {100 * top:.3g}% got there, of all {100 * overall:.3g}%: {top / overall:.1f} times" in page.text
+    compared = f"{100 * top:.3g}% reached the stage, compared with {100 * overall:.3g}% of all"
+    assert f"Band 10: {compared}: {top / overall:.1f} times" in page.text
 
 
 def test_drift_is_sorted_and_marked(page: Page) -> None:
@@ -161,7 +162,7 @@ def test_experts_in_the_order_of_their_numbers(page: Page) -> None:
 
 def test_the_newest_list_by_arm_and_reason(page: Page) -> None:
     assert (
-        "spring, version 2, by complete target selected 60 30 control control 10 5.0 suppressed frequency_cap 30 15"
+        "spring, version 2, goal complete target selected 60 30 control control 10 5.0 suppressed frequency_cap 30 15"
         in page.text
     )
     assert "version 1" not in page.text
