@@ -21,7 +21,7 @@ from tests.dags.conftest import DAGS, clean_environment
 class Webhook:
     """A server that keeps the alerts it receives."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 200) -> None:
         self.received: list[str] = []
         received = self.received
 
@@ -29,7 +29,7 @@ class Webhook:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 received.append(json.loads(body)["text"])
-                self.send_response(200)
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:

@@ -121,6 +121,19 @@ def test_a_webhook_that_fails_fails_nothing_and_keeps_its_secret(
     assert "s3cret" not in caplog.text
 
 
+def test_a_webhook_that_refuses_is_logged_by_its_status_alone(
+    alerts: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = Webhook(status=403)
+    monkeypatch.setenv("AIRFLOW_CONN_FUNNEL_WEBHOOK", f"{hook.address}/s3cret")
+    with caplog.at_level(logging.ERROR, logger="funnel"):
+        alerts.send_alert("scores are late", "funnel_webhook")
+    hook.close()
+    assert hook.received == ["scores are late"]
+    assert "'funnel_webhook'" in caplog.messages[-1] and caplog.messages[-1].endswith("HTTP 403")
+    assert "s3cret" not in caplog.text
+
+
 def test_a_connection_that_is_not_set_is_one_line(
     alerts: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
