@@ -1,4 +1,4 @@
-"""What Spark is started with."""
+"""How Spark is started, and which frames it keeps."""
 
 from datetime import date
 
@@ -14,14 +14,14 @@ OPTIONS = "spark.driver.extraJavaOptions"
 ONE_COMPILER = "-XX:TieredStopAtLevel=1"
 
 
-def test_only_where_months_are_read_does_the_jvm_optimise_its_code(company: Company) -> None:
+def test_the_jvm_optimises_its_code_only_where_months_are_read(company: Company) -> None:
     settings = company.settings
     del settings.spark.conf[OPTIONS]  # those of the tests
     assert ONE_COMPILER in properties(settings, is_bulk=False)[OPTIONS].split()
     assert ONE_COMPILER not in properties(settings, is_bulk=True)[OPTIONS].split()
 
 
-def test_what_the_configuration_says_wins(company: Company) -> None:
+def test_the_configuration_wins(company: Company) -> None:
     settings = company.settings
     settings.spark.conf.update({OPTIONS: "-XX:TieredStopAtLevel=4", "spark.sql.shuffle.partitions": "64"})
     found = properties(settings, is_bulk=False)
@@ -34,7 +34,7 @@ def test_what_the_configuration_says_wins(company: Company) -> None:
     ("users", "is_bulk", "optimises"),
     [([], False, False), ([], True, True), ([3, 2], False, False), ([4, 2], False, True)],
 )
-def test_a_night_of_many_users_optimises_as_a_load_does(
+def test_the_jvm_optimises_a_night_of_many_users(
     company: Company, monkeypatch: pytest.MonkeyPatch, users: list[int], is_bulk: bool, optimises: bool
 ) -> None:
     asked: list[bool] = []
@@ -46,7 +46,7 @@ def test_a_night_of_many_users_optimises_as_a_load_does(
     assert asked == [optimises]
 
 
-def test_a_cached_frame_is_released_whatever_happens_and_no_other_is(company: Company) -> None:
+def test_a_cached_frame_is_released_on_errors_too_and_no_other_is(company: Company) -> None:
     spark = company.context().spark
     other = spark.range(3).cache()
     with pytest.raises(ZeroDivisionError), cached(spark.range(5)) as frame:

@@ -1,4 +1,4 @@
-"""The analysts' views: equal rows from DuckDB and Spark SQL, and those that pandas makes of the tables."""
+"""The analysts' views give equal rows on DuckDB, on Spark SQL and by pandas."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -51,7 +51,7 @@ def view(duck: duckdb.DuckDBPyConnection) -> Frames:
 
 @pytest.fixture
 def table(busy: Company) -> Frames:
-    """A table's rows as PyIceberg reads them: nothing of DuckDB's."""
+    """A table's rows as PyIceberg reads them, without DuckDB."""
     warehouse = busy.context().warehouse
     return lambda name: with_plain_dates(warehouse.arrow(name, first=date.min, last=date.max).to_pandas())
 
@@ -70,9 +70,7 @@ def same_rows(found: pd.DataFrame, expected: pd.DataFrame, keys: Sequence[str]) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VIEWS)
-def test_one_text_gives_equal_rows_on_both_engines(
-    name: str, duck: duckdb.DuckDBPyConnection, spark: "SparkSession"
-) -> None:
+def test_both_engines_give_equal_rows(name: str, duck: duckdb.DuckDBPyConnection, spark: "SparkSession") -> None:
     here, there = duck.sql(f"SELECT * FROM {name}"), spark.table(name)
     assert here.columns == there.columns
     rows, others = (sorted(map(comparable, found), key=repr) for found in (here.fetchall(), there.collect()))
@@ -89,12 +87,12 @@ def comparable(row: Sequence[Any]) -> tuple[list[Any], list[float]]:
     return [value for value in exact if not isinstance(value, float)], [v for v in values if isinstance(v, float)]
 
 
-def test_every_view_says_what_a_row_is(busy: Company) -> None:
+def test_every_view_describes_its_rows(busy: Company) -> None:
     for each in all_views(busy.settings).values():
         assert each.about.startswith("One ") and len(each.about) < 120, f"{each.name}: {each.about}"
 
 
-def test_a_view_comes_after_all_that_it_reads(busy: Company) -> None:
+def test_a_view_comes_after_its_sources(busy: Company) -> None:
     views = all_views(busy.settings)
     assert set(views) == set(VIEWS)
     order = list(with_dependencies(views, views))
@@ -145,7 +143,7 @@ def test_score_movers(view: Frames, table: Frames) -> None:
     same_rows(view("score_movers"), expected, ["user_id", "stage"])
 
 
-def test_nobody_has_moved_on_the_first_night(company: Company) -> None:
+def test_nobody_moves_on_the_first_night(company: Company) -> None:
     publish_scores(company, LAST, {"ann": 0.1, "bob": 0.2})
     connection = connect(company.settings)
     assert connection.sql("FROM score_movers").fetchall() == []

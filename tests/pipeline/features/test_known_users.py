@@ -1,4 +1,4 @@
-"""A night starts from an earlier night's state only while that is what reading everything would give."""
+"""A night that starts from an earlier night's state gets what reading everything would give."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -41,7 +41,7 @@ def rows(frame: DataFrame) -> list[Row]:
 
 
 def known(company: Company, ds: date) -> dict[str, Row]:
-    """Everyone known by a night, by user, as the night finds it; that is what reading everything gives."""
+    """Everyone known by a night, by user, checked against reading everything."""
     context: Context = company.context()
     run = StageRun(context, "score", DateRange(ds, ds))
     state = publish_known_users_if_due(context, run, ds)
@@ -57,7 +57,7 @@ def states(company: Company) -> set[date]:
 
 
 @pytest.mark.slow
-def test_a_state_is_used_until_what_it_was_made_from_changes(make_company: Callable[..., Company]) -> None:
+def test_a_state_is_used_until_its_sources_change(make_company: Callable[..., Company]) -> None:
     company = make_company()
     company.land(D1, [completed("ann", D1)], [user("ann", True, "1"), user("bob", True, "1"), user("cat", False, "2")])
     company.land(D2, [completed("dan", D2)], [user("bob", None, "2")])
@@ -83,11 +83,11 @@ def test_a_state_is_used_until_what_it_was_made_from_changes(make_company: Calla
     again = known(company, D3)
     assert again["ann"]["consent"] is False and "eve" in again and again["cat"]["consent"] is None
     assert states(company) == {D2, D3}
-    assert "eve" in known(company, D2), "a night for an old date makes its state anew"
+    assert "eve" in known(company, D2), "a night of an old date makes its state again"
 
 
 @pytest.mark.slow
-def test_a_state_that_has_grown_old_is_followed_by_one_that_starts_from_it(
+def test_an_old_state_is_followed_by_one_that_starts_from_it(
     make_company: Callable[..., Company],
 ) -> None:
     company = make_company()
@@ -103,7 +103,7 @@ ZONED = pa.schema([("uid", pa.string()), ("tz", pa.string()), ("city_tier", pa.s
 
 
 @pytest.mark.slow
-def test_a_user_s_time_zone_is_the_last_word_on_it_and_no_feature(make_company: Callable[..., Company]) -> None:
+def test_a_user_s_time_zone_is_the_latest_given_and_no_feature(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'consent = "sms_consent"': 'time_zone = "tz"'})
     days = {
         D1: [("ann", "Europe/Paris"), ("bob", " Asia/Tokyo "), ("cat", "")],

@@ -1,4 +1,4 @@
-"""What a night waits for: the day's partition of the source, whole."""
+"""A night waits for the day's partition of the source to be complete."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -13,7 +13,7 @@ from tests.support.company import Company
 DAY = date(2026, 3, 1)
 
 
-def test_a_day_has_come_once_events_and_users_are_there(company: Company) -> None:
+def test_a_day_has_arrived_once_its_events_and_users_have(company: Company) -> None:
     events, users = (company.folder / "source" / kind / DAY.isoformat() for kind in ("events", "users"))
     assert find_missing(company.settings, DAY) == f"source.events.path: nothing at {events}"
     company.land(DAY)
@@ -23,7 +23,7 @@ def test_a_day_has_come_once_events_and_users_are_there(company: Company) -> Non
     assert "2026-03-02" in (find_missing(company.settings, DAY + timedelta(days=1)) or "")
 
 
-def test_a_folder_that_is_being_written_has_not_come(company: Company) -> None:
+def test_a_folder_still_being_written_has_not_arrived(company: Company) -> None:
     company.land(DAY)
     folder = company.folder / "source" / "events" / DAY.isoformat()
     (folder / "_temporary").mkdir()
@@ -35,7 +35,7 @@ def test_a_folder_that_is_being_written_has_not_come(company: Company) -> None:
     assert find_missing(company.settings, DAY) == f"source.events.path: nothing at {folder}"
 
 
-def test_a_marker_is_waited_for_where_one_is_named(make_company: Callable[..., Company]) -> None:
+def test_a_configured_marker_is_waited_for(make_company: Callable[..., Company]) -> None:
     marked = 'path = "source/events/{ds}"\nready = "source/events/{ds}/_SUCCESS"'
     company = make_company(replace={'path = "source/events/{ds}"': marked})
     company.land(DAY)
@@ -45,7 +45,7 @@ def test_a_marker_is_waited_for_where_one_is_named(make_company: Callable[..., C
     assert find_missing(company.settings, DAY) is None
 
 
-def test_a_pattern_is_there_once_something_fits_it(make_company: Callable[..., Company]) -> None:
+def test_a_pattern_has_arrived_once_a_file_matches(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'path = "source/events/{ds}"': 'path = "source/events/{ds}/*.csv"'})
     company.land(DAY)
     folder = company.folder / "source" / "events" / DAY.isoformat()
@@ -54,13 +54,13 @@ def test_a_pattern_is_there_once_something_fits_it(make_company: Callable[..., C
     assert find_missing(company.settings, DAY) is None
 
 
-def test_what_is_not_cut_by_day_is_there_at_any_time(make_company: Callable[..., Company]) -> None:
+def test_a_source_without_days_is_not_waited_for(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={"events/{ds}": "events.parquet", "users/{ds}": "users.parquet"})
     assert find_missing(company.settings, DAY) is None
     assert days_delivered(company.settings) == []
 
 
-def test_an_address_is_looked_at_through_its_file_system(tmp_path: Path, make_company: Callable[..., Company]) -> None:
+def test_a_uri_is_looked_up_in_its_file_system(tmp_path: Path, make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'"source/events/{ds}"': f'"file://{tmp_path}/far/{{ds}}"'})
     assert find_missing(company.settings, DAY) == f"source.events.path: nothing at file://{tmp_path}/far/{DAY}"
     folder = tmp_path / "far" / DAY.isoformat()
@@ -71,14 +71,14 @@ def test_an_address_is_looked_at_through_its_file_system(tmp_path: Path, make_co
     assert find_missing(company.settings, DAY) is None
 
 
-def test_an_address_that_cannot_be_looked_at_is_one_line(make_company: Callable[..., Company]) -> None:
+def test_a_uri_that_cannot_be_looked_up_is_one_line(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'"source/events/{ds}"': '"ftp://host/{ds}"'})
     with pytest.raises(FunnelError, match=rf"source.events.path: ftp://host/{DAY} cannot be looked at: .*ftp"):
         find_missing(company.settings, DAY)
 
 
 @pytest.mark.parametrize("path", ["source/events/{ds}", "source/events/day={ds}/*.parquet", "source/{ds}.csv"])
-def test_the_days_delivered_are_read_from_the_folder_names(make_company: Callable[..., Company], path: str) -> None:
+def test_delivered_days_are_read_from_folder_names(make_company: Callable[..., Company], path: str) -> None:
     company = make_company(replace={'path = "source/events/{ds}"': f'path = "{path}"'})
     assert days_delivered(company.settings) == []
     days = [DAY, DAY + timedelta(days=2)]

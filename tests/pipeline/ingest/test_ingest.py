@@ -1,4 +1,4 @@
-"""Ingest: every source row has one fate, a range is its nights, and sources of all kinds land the same."""
+"""Ingest: every source row has one fate, a range equals its nights, and all kinds of sources land alike."""
 
 import json
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def land_three_days(company: Company) -> Company:
 
 @dataclass
 class Loaded:
-    """A company whose three days came in as one range, and what its tables held then."""
+    """A company whose three days were ingested as one range, and what its tables then held."""
 
     company: Company
     tables: dict[str, list[Row]] = field(init=False)
@@ -80,7 +80,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return Loaded(land_three_days(Company.make(tmp_path_factory.mktemp("loaded"), LENIENT)))
 
 
-def test_what_is_kept_is_mapped(loaded: Loaded) -> None:
+def test_kept_rows_are_mapped(loaded: Loaded) -> None:
     events = {row["event_id"]: row for row in loaded.tables["events"] if row["event_id"].isdigit()}
     assert sorted(events, key=int) == ["1", "2", "9", "10", "11", "12"]
     assert events["1"] == {
@@ -97,7 +97,7 @@ def test_what_is_kept_is_mapped(loaded: Loaded) -> None:
     assert events["11"]["landed_on"] == D2, "a late event lands on the day it came, not on the day it happened"
 
 
-def test_a_key_lands_once_also_across_days(loaded: Loaded) -> None:
+def test_a_key_lands_once_across_days(loaded: Loaded) -> None:
     landed = sorted((row["user_id"], row["event"], row["landed_on"]) for row in loaded.tables["events"])
     assert landed == [
         ("ann", "click", D1),
@@ -111,7 +111,7 @@ def test_a_key_lands_once_also_across_days(loaded: Loaded) -> None:
     ]
 
 
-def test_quarantine_says_why_and_keeps_the_row_as_it_was(loaded: Loaded) -> None:
+def test_quarantine_has_the_reason_and_the_raw_row(loaded: Loaded) -> None:
     rejected = loaded.tables["quarantine"]
     assert {row["landed_on"] for row in rejected} == {D1}
     reasons = {json.loads(row["raw"]).get("id", "a user"): row["reason"] for row in rejected}
@@ -131,7 +131,7 @@ def test_quarantine_says_why_and_keeps_the_row_as_it_was(loaded: Loaded) -> None
             assert raw[source_row["id"]] == source_row
 
 
-def test_rows_in_are_kept_duplicate_or_quarantined_and_recorded(loaded: Loaded) -> None:
+def test_every_row_in_is_recorded_as_kept_duplicate_or_quarantined(loaded: Loaded) -> None:
     runs = {row["ds"]: row for row in loaded.tables["runs"]}
     counts = {
         day: tuple(runs[day][name] for name in ("rows_in", "rows_out", "duplicates", "quarantined")) for day in runs
@@ -155,7 +155,7 @@ def test_users_land_once_a_day(loaded: Loaded) -> None:
 
 
 @pytest.mark.slow
-def test_a_date_again_gives_the_same_partition_and_touches_no_other(loaded: Loaded) -> None:
+def test_rerunning_a_date_gives_the_same_partition_and_touches_no_other(loaded: Loaded) -> None:
     ingest(loaded.company.context(), DateRange(D2, D2))
     for name in ("events", "users", "quarantine"):
         assert loaded.company.rows(name) == loaded.tables[name]
@@ -170,7 +170,7 @@ def test_a_date_again_gives_the_same_partition_and_touches_no_other(loaded: Load
 
 
 @pytest.mark.slow
-def test_night_by_night_is_the_same_as_the_range(loaded: Loaded, make_company: Callable[..., Company]) -> None:
+def test_night_by_night_equals_the_range(loaded: Loaded, make_company: Callable[..., Company]) -> None:
     company = land_three_days(make_company(LENIENT))
     for day in (D1, D2, D3):
         ingest(company.context(), DateRange(day, day))
@@ -182,7 +182,7 @@ def test_night_by_night_is_the_same_as_the_range(loaded: Loaded, make_company: C
 
 
 @pytest.mark.slow
-def test_the_look_back_bounds_how_long_a_key_is_remembered(make_company: Callable[..., Company]) -> None:
+def test_a_key_is_remembered_for_the_look_back(make_company: Callable[..., Company]) -> None:
     for lookback, kept_on in ((1, [D1, D3]), (2, [D1])):
         company = make_company(
             replace=WITHOUT_USERS | {"[source.events]": f"[source.events]\nlookback_days = {lookback}"}
@@ -203,7 +203,7 @@ def write(company: Company, path: str, text: str) -> None:
 
 
 def landed(company: Company, first: date = D1, last: date = D3) -> list[tuple[Any, ...]]:
-    """Ingest a range; what of each event tells one source from another."""
+    """Ingest a range; returns of each event what tells one source from another."""
     ingest(company.context(), DateRange(first, last))
     return [(row["event_id"], row["user_id"], row["event"], row["landed_on"]) for row in company.rows("events")]
 
@@ -289,7 +289,7 @@ def test_the_date_in_a_reader_s_options(make_company: Callable[..., Company]) ->
 
 
 @pytest.mark.slow
-def test_csv_files_whose_columns_move_come_and_go(make_company: Callable[..., Company]) -> None:
+def test_csv_columns_may_move_appear_and_disappear(make_company: Callable[..., Company]) -> None:
     company = make_company(replace=WITHOUT_USERS | {"[source.events]": '[source.events]\nformat = "csv"'})
     write(
         company,
@@ -320,7 +320,7 @@ def test_csv_files_whose_columns_move_come_and_go(make_company: Callable[..., Co
 
 
 @pytest.mark.slow
-def test_a_parquet_column_that_comes_and_goes_is_null_where_it_is_not(make_company: Callable[..., Company]) -> None:
+def test_a_parquet_column_is_null_where_files_lack_it(make_company: Callable[..., Company]) -> None:
     company = make_company(replace=WITHOUT_USERS)
     for number, day in enumerate((D1, D2, D3)):
         row = sms(str(number), "ann", f"{day}T10:00:00+08:00", campaign="c", offer="cash")
@@ -349,7 +349,7 @@ def test_users_in_one_file_without_dates(make_company: Callable[..., Company]) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a+b c", "per%20cent"])
-def test_a_folder_s_name_may_hold_any_character(tmp_path: Path, name: str) -> None:
+def test_a_folder_s_name_may_have_any_character(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     company = Company.make(folder, replace=WITHOUT_USERS)
@@ -360,7 +360,7 @@ def test_a_folder_s_name_may_hold_any_character(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.slow
-def test_a_consent_that_cannot_be_read_is_a_withdrawal(
+def test_an_unreadable_consent_is_a_withdrawal(
     make_company: Callable[..., Company],
 ) -> None:
     company = make_company(

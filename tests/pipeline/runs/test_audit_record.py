@@ -1,4 +1,4 @@
-"""What audits found stands in `audits`, whatever came of the run, and `data_quality` counts it."""
+"""Findings are written to `audits` however the run ends, and `data_quality` counts them."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -21,10 +21,10 @@ HOLDS = Finding("people", "expect_table_row_count_to_equal(value=3)", "", "criti
 STOPS = Finding("people", "expect_column_values_to_be_unique()", "user_id", "critical", "failed", "observed 2 of 3")
 
 
-class TestTheRecord:
-    """One row an expectation, beside the run's own."""
+class TestFindings:
+    """One row a finding, besides the run's own."""
 
-    def test_of_a_run_that_went_well(self, company: Company) -> None:
+    def test_of_a_successful_run_are_written(self, company: Company) -> None:
         with recorded(company.context(run_id="night"), "score", DateRange(DAY - timedelta(days=2), DAY)) as run:
             run.record_findings([WARNS, HOLDS])
         rows = company.rows("audits", without=["checked_at"])
@@ -35,7 +35,7 @@ class TestTheRecord:
         }
         assert {row["warnings"] for row in company.rows("runs")} == {f"audit of people: {WARNS.line}"}
 
-    def test_of_a_run_that_it_stopped(self, company: Company) -> None:
+    def test_of_a_stopped_run_are_written(self, company: Company) -> None:
         told = r"^score 2026-03-01: audit of people failed: .*: observed 2 of 3; nothing was published$"
         with (
             pytest.raises(AuditError, match=told),
@@ -45,7 +45,7 @@ class TestTheRecord:
         assert sorted(row["status"] for row in company.rows("audits")) == ["failed", "ok", "warning"]
         assert [row["status"] for row in company.rows("runs")] == ["failed"]
 
-    def test_that_cannot_be_written_hides_no_failure(self, company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_that_cannot_be_written_hide_no_failure(self, company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
         context = company.context()
         written: list[str] = []
 

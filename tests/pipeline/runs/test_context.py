@@ -1,4 +1,4 @@
-"""A run opens each of its stores once, and none that it does not use."""
+"""A run opens each store once, on first use."""
 
 import pytest
 
@@ -8,9 +8,7 @@ from pipeline.warehouse import warehouse as warehouses
 from tests.support.company import Company
 
 
-def test_the_registry_and_the_warehouse_are_opened_once_and_when_they_are_used(
-    company: Company, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stores_are_opened_once_on_first_use(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     registry, warehouse = registries.Registry, warehouses.Warehouse.of
 

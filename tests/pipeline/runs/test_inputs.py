@@ -19,7 +19,7 @@ def publish_reasons(company: Company, day: date, *reasons: str) -> int | None:
     return company.context().warehouse.pin("quarantine").snapshot_id
 
 
-def test_what_is_pinned_is_on_record_once_the_stage_has_ended(company: Company) -> None:
+def test_a_pinned_snapshot_is_written_to_runs(company: Company) -> None:
     publish_reasons(company, DAY, "null user")
     snapshot = publish_reasons(company, NEXT, "null event")
     context = company.context()

@@ -1,4 +1,4 @@
-"""Training and scoring a simulated lender: one load, two models, a few nights, and everything a user may check."""
+"""Train and score a simulated lender: one load, two models, a few nights, and all that a user may check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ STAGES = ("click", "register", "complete")
 
 @dataclass
 class Lender:
-    """A simulated company with its history loaded and the same model trained twice; `scores` by night."""
+    """A simulated company, its history loaded and the same model trained twice; `scores` by night."""
 
     company: Company
     versions: tuple[str, str]
@@ -68,7 +68,7 @@ def lender(tmp_path_factory: pytest.TempPathFactory) -> Lender:
 
 @pytest.mark.slow
 class TestLender:
-    def test_same_seed_and_data_are_the_same_model(self, lender: Lender) -> None:
+    def test_the_same_seed_and_data_give_the_same_model(self, lender: Lender) -> None:
         registry = Registry(lender.company.settings)
         bundles = [Bundle.load(registry.bundle_path(version)) for version in lender.versions]
         assert lender.versions[0] != lender.versions[1]
@@ -90,7 +90,7 @@ class TestLender:
         )
         assert any(line.startswith(refused) for line in lender.company.lines)
 
-    def test_every_eligible_user_once_and_nobody_else(self, lender: Lender) -> None:
+    def test_every_eligible_user_is_scored_once_and_nobody_else(self, lender: Lender) -> None:
         warehouse = lender.company.context().warehouse
         users = warehouse.arrow("users", first=date.min, last=NIGHT).select(["user_id", "consent", "landed_on"])
         latest = users.to_pandas().sort_values("landed_on").groupby("user_id").last()
@@ -110,7 +110,7 @@ class TestLender:
                 assert (np.diff(values, axis=1) <= 0).all()
 
     @pytest.mark.parametrize("ds", [TRAINED, NIGHT])
-    def test_the_features_of_users_are_kept_at_training_and_at_scoring(self, lender: Lender, ds: date) -> None:
+    def test_training_and_scoring_keep_a_sample_of_features(self, lender: Lender, ds: date) -> None:
         warehouse = lender.company.context().warehouse
         sample = warehouse.arrow("feature_samples", first=ds, last=ds).to_pandas().set_index("user_id")
         if ds == NIGHT:
@@ -124,7 +124,7 @@ class TestLender:
         counts = week.groupby("user_id")["n"].sum().reindex(sample.index, fill_value=0)
         assert sample["exposure_n_7d"].tolist() == counts.tolist()
 
-    def test_users_who_stay_the_same_are_no_news(self, lender: Lender) -> None:
+    def test_unchanged_users_raise_no_warning(self, lender: Lender) -> None:
         lender.company.lines.clear()
         monitor(lender.company.context(), NIGHT)
         assert not [line for line in lender.company.lines if line.startswith("warning")]
@@ -138,7 +138,7 @@ class TestLender:
         )
         assert 0.5 < held_out < 1
 
-    def test_bands_are_ten_equal_shares_in_order_of_the_raw_score(self, lender: Lender) -> None:
+    def test_bands_are_ten_equal_shares_by_raw_score(self, lender: Lender) -> None:
         scores = lender.scores[NIGHT]
         for stage in STAGES:
             shares = scores[f"band_{stage}"].value_counts(normalize=True)
@@ -149,7 +149,7 @@ class TestLender:
             odds = np.log(by_band / (1 - by_band))
             assert (odds["min"].to_numpy()[1:] >= odds["max"].to_numpy()[:-1] - 1.1e-3).all()
 
-    def test_a_night_again_gives_the_same_partition_and_touches_no_other(self, lender: Lender) -> None:
+    def test_rerunning_a_night_gives_the_same_partition_and_touches_no_other(self, lender: Lender) -> None:
         before = files_by_day(lender.company, "user_scores")
         again = lender.score(NIGHT)
         pd.testing.assert_frame_equal(
@@ -160,7 +160,7 @@ class TestLender:
         assert after[NEXT_NIGHT] == before[NEXT_NIGHT]
         assert after[NIGHT] != before[NIGHT]
 
-    def test_how_spark_cuts_its_work_changes_no_bit_of_a_score(self, lender: Lender) -> None:
+    def test_scores_do_not_depend_on_how_spark_splits_the_work(self, lender: Lender) -> None:
         config = lender.company.folder / "cut.toml"
         cut = {"spark.sql.shuffle.partitions": "7", "spark.sql.execution.arrow.maxRecordsPerBatch": "100"}
         text = SMALL_SPARK.replace('conf."spark.sql.shuffle.partitions" = "2"\n', "")
@@ -191,7 +191,7 @@ class TestLender:
         other.unpersist()
         assert caches.isEmpty()
 
-    def test_a_row_says_what_it_came_from(self, lender: Lender) -> None:
+    def test_a_row_names_its_model_and_its_run(self, lender: Lender) -> None:
         scores = lender.scores[NEXT_NIGHT]
         assert set(scores["ds"]) == set(scores["feature_as_of"]) == {NEXT_NIGHT}
         assert set(scores["model_version"]) == {lender.versions[0]}
@@ -201,19 +201,19 @@ class TestLender:
         assert run["model_version"] == lender.versions[0]
         assert {table for table, _ in run["inputs"]} >= {"activity", "users"}
 
-    def test_no_model_trained_later_than_the_night(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
+    def test_a_night_never_uses_a_model_trained_later(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
         before = files_by_day(lender.company, "user_scores")
         early = TRAINED - timedelta(days=1)
         line = funnel("score", "--ds", early, "-c", lender.company.config).complaint
         assert f"no model trained on data up to {early} was promoted: run `funnel train --as-of`" in line
         assert files_by_day(lender.company, "user_scores") == before
 
-    def test_a_version_by_name_scores_any_night(self, lender: Lender) -> None:
+    def test_a_named_version_scores_any_night(self, lender: Lender) -> None:
         early = TRAINED - timedelta(days=1)
         assert set(lender.score(early, model=lender.versions[1])["model_version"]) == {lender.versions[1]}
         lender.company.context().warehouse.rollback("user_scores")
 
-    def test_an_unknown_version_names_those_that_are(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
+    def test_an_unknown_version_names_the_known_ones(self, lender: Lender, funnel: Callable[..., Ended]) -> None:
         line = funnel("score", "--ds", NIGHT, "--model", "best", "-c", lender.company.config).complaint
         assert "no model 'best'" in line
         assert lender.versions[1] in line
@@ -238,7 +238,7 @@ class TestLender:
         line = funnel("score", "--ds", NIGHT, "-c", config).complaint
         assert "knows the stages click, register, complete, funnel.stages has click, register" in line
 
-    def test_one_user_is_a_night(
+    def test_a_night_of_one_user(
         self, lender: Lender, funnel: Callable[..., Ended], make_company: Callable[..., Company]
     ) -> None:
         company = make_company()
@@ -303,7 +303,7 @@ def test_log_odds_are_whole_thousandths_and_finite() -> None:
     assert thousandths_of_log_odds(p).tolist() == [-1_000_000, -27_631, -1_099, 0, 1_099, 27_631, 1_000_000, 0]
 
 
-def test_a_sample_is_the_same_users_of_more_and_of_fewer(company: Company) -> None:
+def test_a_smaller_sample_is_part_of_a_larger_one(company: Company) -> None:
     users = company.context().spark.range(20_000).selectExpr("CAST(id AS STRING) AS user_id")
     many, few = (
         {row.user_id for row in users.where(is_sampled(20_000, wanted)).collect()} for wanted in (4_000, 1_000)
