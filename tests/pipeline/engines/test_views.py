@@ -31,8 +31,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Company:
 
 
 @pytest.fixture(scope="module")
-def duck(busy: Company) -> duckdb.DuckDBPyConnection:
-    return connect(busy.settings)
+def duck(busy: Company) -> "Iterator[duckdb.DuckDBPyConnection]":
+    with connect(busy.settings) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +146,10 @@ def test_score_movers(view: Frames, table: Frames) -> None:
 
 def test_nobody_moves_on_the_first_night(company: Company) -> None:
     publish_scores(company, LAST, {"ann": 0.1, "bob": 0.2})
-    connection = connect(company.settings)
-    assert connection.sql("FROM score_movers").fetchall() == []
-    assert connection.sql("SELECT user_id, change_click FROM score_history ORDER BY 1").fetchall() == [
-        ("ann", None),
-        ("bob", None),
-    ]
+    with connect(company.settings) as connection:
+        assert connection.sql("FROM score_movers").fetchall() == []
+        changes = connection.sql("SELECT user_id, change_click FROM score_history ORDER BY 1").fetchall()
+    assert changes == [("ann", None), ("bob", None)]
 
 
 def test_bands(view: Frames, table: Frames) -> None:

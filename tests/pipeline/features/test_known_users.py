@@ -121,9 +121,10 @@ def test_a_user_s_time_zone_is_the_latest_given_and_no_feature(make_company: Cal
     found = known(company, D2)
     assert {name: row["time_zone"] for name, row in found.items()} == later
     assert states(company) == {D1}
-    connection = connect(company.settings, "users, activity")
-    local = run_locally(connection, "known_users", **known_users_parameters(company.settings, D2), has_earlier=False)
-    assert {row[local.columns.index("user_id")]: row for row in local.fetchall()} == {
-        name: tuple(row[column] for column in local.columns) for name, row in found.items()
-    }
+    parameters = known_users_parameters(company.settings, D2) | {"has_earlier": False}
+    with connect(company.settings, "users, activity") as connection:
+        local = run_locally(connection, "known_users", **parameters)
+        assert {row[local.columns.index("user_id")]: row for row in local.fetchall()} == {
+            name: tuple(row[column] for column in local.columns) for name, row in found.items()
+        }
     assert "time_zone" not in feature_columns(company.settings)

@@ -82,10 +82,12 @@ def test_data_quality_counts_the_latest_of_everything(company: Company) -> None:
             for audited, hours, status in states
         ],
     )
-    found = connect(company.settings, "data_quality").sql("FROM data_quality ORDER BY ds")
-    assert found.columns[:6] == ["ds", "rows_in", "rows_out", "duplicates", "quarantined", "quarantined_share"]
-    assert found.columns[6:] == ["checks", "checks_warned", "checks_failed", "warnings"]
-    assert found.fetchall() == [
+    with connect(company.settings, "data_quality") as connection:
+        found = connection.sql("FROM data_quality ORDER BY ds")
+        columns, rows = found.columns, found.fetchall()
+    assert columns[:6] == ["ds", "rows_in", "rows_out", "duplicates", "quarantined", "quarantined_share"]
+    assert columns[6:] == ["checks", "checks_warned", "checks_failed", "warnings"]
+    assert rows == [
         (DAY, 200, 150, 10, 40, 0.2, 5, 1, 1, 2),
         (DAY + timedelta(days=1), None, None, None, None, None, 0, 0, 0, 1),
     ]
