@@ -4,11 +4,11 @@ import sys
 from importlib import import_module
 
 SPEED = ("training_step", "large_vocabularies", "reading", "start_up", "analyst_sql", "scoring", "night_sql", "night")
-"""Modules here with a `main()`; those of quality take hours, and are run by name."""
+"""Modules here with a `main()`. Those of quality take hours and are run by name."""
 
 
 def main(names: list[str]) -> None:
-    """Run the named benchmarks, all of `SPEED` without a name; each writes its table to results/."""
+    """Run the named benchmarks, or all of `SPEED` without a name; each writes its table to results/."""
     for name in names or SPEED:
         if name not in SPEED:
             sys.exit(f"no benchmark {name!r}; there are {', '.join(SPEED)}")

@@ -1,8 +1,8 @@
-"""How long a grouped query over 10 million scores takes an analyst: rows and mean score of each night and band.
+"""How long an analyst waits for a grouped query over 10 million scores: rows and mean score per night and band.
 
-Asked: under 1 s on two cores. Timed in turns: the query by `pipeline.analyst.connect`, on a new connection each
-time, over the table and over the view `bands`; `funnel sql` as a whole new process; and plain DuckDB, pyarrow and
-pandas, over the same files without the warehouse. All give the same rows, which is checked. Files are in
+Target: under 1 s on two cores. Timed in turns: the query through `pipeline.analyst.connection.connect`, on a new
+connection each time, over the table and over the view `bands`; `funnel sql` as a new process; and plain DuckDB, pyarrow
+and pandas over the same files, without the warehouse. The benchmark checks that all return the same rows. Files are in
 the page cache.
 
     python -m tests.benchmarks.analyst_sql
@@ -38,7 +38,7 @@ TABLE, VIEW, PROCESS, PLAIN = "`connect`, the table", "`connect`, the view `band
 
 
 def main() -> None:
-    """Make the warehouse, time everything in turns, and write results/analyst_sql.md."""
+    """Build the warehouse, time everything in turns, and write results/analyst_sql.md."""
     with tempfile.TemporaryDirectory() as folder:
         config = make_warehouse(Path(folder) / "company", NIGHTS, users=USERS)
         settings = load(config)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def in_process(settings: Settings, files: list[str]) -> dict[str, Callable[[], pd.DataFrame]]:
-    """The query in each way, to a data frame of columns ds, band, users and mean_score in order."""
+    """Run the query each way; return a data frame with the columns ds, band, users and mean_score."""
     return {
         TABLE: lambda: dated(connect(settings, OF_TABLE).sql(OF_TABLE).df()),
         VIEW: lambda: dated(connect(settings, OF_VIEW).sql(OF_VIEW).df()),
@@ -84,7 +84,7 @@ def in_process(settings: Settings, files: list[str]) -> dict[str, Callable[[], p
 
 
 def plain(files: list[str]) -> str:
-    """The query over the files themselves."""
+    """Run the query on the files themselves."""
     return GROUPED.format(rows=f"read_parquet({files}, hive_partitioning = false)")
 
 
@@ -112,7 +112,7 @@ def run(*command: str) -> None:
 
 
 def table(timings: dict[str, Timing]) -> str:
-    """A row a contender: seconds, their range, and their ratio to plain DuckDB's."""
+    """One row per contender: seconds, their range, and their ratio to plain DuckDB's."""
     return markdown(
         ["contender", "s", "rounds", "times as long as DuckDB"],
         [

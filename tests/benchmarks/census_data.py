@@ -1,7 +1,7 @@
-"""Census-Income as a table: columns, tasks, inputs and the split, for the benchmark of architectures.
+"""Census-Income as a table, for the benchmark of architectures: columns, tasks, inputs and split.
 
-UCI Census-Income (KDD), two task groups as in section 6.2 of Ma et al., "Modeling Task Relationships in Multi-task
-Learning with Multi-gate Mixture-of-Experts", KDD 2018. Only the file that UCI calls the test half is read.
+UCI Census-Income (KDD), with two groups of tasks as in section 6.2 of Ma et al., "Modeling Task Relationships in
+Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018. Only the file that UCI calls the test half is read.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ COLUMNS = (
 """In the order of the file, which has no header."""
 NUMBERS = ("age", "employer_size", "weeks_worked")
 AMOUNTS = ("wage_per_hour", "capital_gains", "capital_losses", "dividends")
-"""0 for nine people in ten; many of the others share a few exact values, some of which say who they are."""
+"""0 for nine people in ten. Many others share a few exact values, some of which reveal who they are."""
 NOT_INPUTS = ("education", "marital_status", "income", "instance_weight")
-"""The columns of all three tasks, and what the survey's sampling gave a row."""
+"""The columns behind the three tasks, and the row weights of the survey's sampling."""
 COLLEGE = (
     "Associates degree-occup /vocational",
     "Associates degree-academic program",
@@ -81,7 +81,7 @@ SPLIT_SEED = 20180819
 
 
 def features() -> list[Feature]:
-    """The same ones in both groups; codes of industries and occupations are labels, an amount is both."""
+    """The same for both groups. Codes of industries and occupations are categorical; an amount is both."""
     labels = [name for name in COLUMNS if name not in (*NUMBERS, *AMOUNTS, *NOT_INPUTS)]
     return [
         *(Categorical(name) for name in labels),
@@ -92,10 +92,10 @@ def features() -> list[Feature]:
 
 
 def read(folder: Path) -> pa.Table:
-    """A column per feature, and a label per task.
+    """Read one column per feature and one label per task.
 
-    An amount of 0 is null as a number: quantiles, of the transform and of the bins, are then those of the people
-    who have any.
+    An amount of 0 becomes null as a number, so that quantiles, of the transform and of the bins, describe only the
+    people who have such an amount.
     """
     text = pa.csv.read_csv(
         folder / FILE,
@@ -116,7 +116,7 @@ def read(folder: Path) -> pa.Table:
 
 
 def split(table: pa.Table, *, seed: int = SPLIT_SEED) -> Split:
-    """Two thirds and a third at random; a fifth of the two thirds is the validation part."""
+    """Split rows at random into two thirds and one third; a fifth of the two thirds is the validation part."""
     order = np.random.default_rng(seed).permutation(table.num_rows)
     rest, test = np.split(order, [2 * table.num_rows // 3])
     train, validation = np.split(rest, [len(rest) - len(rest) // 5])

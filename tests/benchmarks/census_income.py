@@ -1,11 +1,11 @@
-"""Two pairs of tasks on Census-Income: every architecture at equal budgets, beside boosted trees for each task.
+"""Two pairs of tasks on Census-Income: every architecture at equal budgets, next to boosted trees per task.
 
-Each model is tried with equally many configurations, judged on the validation part; the best of them is trained once
-a seed and judged on the test part, which nothing else reads. ESMM is left out: it is for tasks that are a funnel.
+Every model gets equally many configurations, compared on the validation part. The best one is trained once per seed
+and measured on the test part, which nothing else reads. ESMM is left out because it is meant for funnels.
 
     python -m tests.benchmarks.census_income [--data DIR] [--seeds 6] [--workers 2] [--out DIR] [--cache DIR]
 
-With a cache, a run that was killed goes on where it stood. A cache belongs to one state of this code.
+With a cache, a killed run resumes where it stopped. A cache belongs to one version of this code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(data: Path, kept: Path, *, seeds: int, workers: int, out: Path) -> None:
-    """Tune, fit, and write the report; finished fits in ``kept`` are not run again."""
+    """Tune, fit, and write the report; fits already finished in ``kept`` are not repeated."""
     fit_one, fits = partial(run, data, kept), kept / "fits.jsonl"
     tried = tuning_jobs()
     chosen = choose(tried, run_all(tried, fit_one, workers=workers, cache=fits))

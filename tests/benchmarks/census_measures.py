@@ -1,4 +1,4 @@
-"""AUC on Census-Income's test part: over seeds, and over the people who happened to be drawn into it."""
+"""AUC on Census-Income's test part: its variation over seeds, and over the people drawn into that part."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Judged:
         return {model: [placements(self.labels, each) for each in scores] for model, scores in self.scores.items()}
 
     def aucs(self, model: str) -> list[float]:
-        """A seed each."""
+        """One AUC per seed."""
         return [float(positives.mean()) for positives, _ in self._placed[model]]
 
     def over_seeds(self, model: str, reference: str) -> Interval:
-        """The difference of AUC, paired by seed; the test rows stay the same."""
+        """The difference in AUC, paired by seed, on the same test rows."""
         return paired(self.aucs(model), self.aucs(reference))
 
     def overall(self, model: str, reference: str) -> Interval:
-        """The same over other people too: both half widths, as independent errors add.
+        """The same, over other people as well: both half widths combined as independent errors.
 
         DeLong et al., "Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves",
         Biometrics 44, 1988, on placements averaged over seeds.
@@ -56,13 +56,13 @@ class Judged:
         return interval(self.aucs(model))
 
     def averaged(self, model: str) -> float:
-        """AUC of the scores averaged over seeds: less of what training makes of chance."""
+        """AUC of the scores averaged over seeds, which has less of the randomness of training."""
         positives, _ = placements(self.labels, self.scores[model].mean(axis=0))
         return float(positives.mean())
 
 
 def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive the share of negatives below it, for each negative the share of positives above it.
+    """For each positive, the share of negatives below it; for each negative, the share of positives above it.
 
     Ties count half. The mean of either is the AUC.
 
@@ -79,7 +79,7 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def judge(test: pa.Table, kept: Path, jobs: Sequence[Job]) -> list[Judged]:
-    """What the final fits left in ``kept``, a group and task each."""
+    """Collect what the final fits left in ``kept``, per group and task."""
     found = []
     for group, tasks in GROUPS.items():
         for task in tasks:
@@ -89,7 +89,8 @@ def judge(test: pa.Table, kept: Path, jobs: Sequence[Job]) -> list[Judged]:
 
 
 def jobs_of(jobs: Sequence[Job], group: str, model: str) -> list[int]:
-    """The places of a model's jobs for a group; a task in two groups is fitted once where it is fitted alone."""
+    """The positions of a model's jobs for a group. A task fitted alone is fitted only once, even if it is in two
+    groups."""
     together = [list(tasks) for tasks in fitted(group, model)]
     found = {}
     for place, job in enumerate(jobs):

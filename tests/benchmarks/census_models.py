@@ -1,4 +1,4 @@
-"""The models that Census-Income is fitted with: networks of one size, boosted trees, and what is tuned in each."""
+"""The models fitted to Census-Income: networks of equal size, boosted trees, and what is tuned in each."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ REFERENCE = ModelConfig(
     dropout=0.2,
     calibrator_weight=0.0,
 )
-"""All other networks get as many parameters, embedding tables and all, by wider or narrower layers. The head is
-independent, and AITM without its calibrator: neither task is a stage of the other."""
+"""All other networks get as many parameters, including embeddings, by wider or narrower layers. The head is
+independent, and AITM has no calibrator, because neither task is a stage of the other.
+"""
 NETWORKS: dict[str, ModelConfig] = {
     MMOE: REFERENCE,
     "omoe": replace(REFERENCE, architecture="omoe"),
@@ -44,7 +45,7 @@ NETWORKS: dict[str, ModelConfig] = {
     SINGLE: replace(REFERENCE, architecture="single_task"),
 }
 PER_TASK = (SINGLE, TREES)
-"""Models with a fit, a choice of configuration and an end of training of its own for each task."""
+"""Models whose fit, configuration and early stopping are separate for each task."""
 
 TRIALS = 6
 NETWORK_SPACE = {"learning_rate": (3e-3, 6e-3, 1.2e-2), "l2_embedding": (0.0, 1e-4)}
@@ -54,8 +55,8 @@ TUNING_SEED = 1000
 TRAINING = TrainConfig(
     batch_size=512, epochs=8, patience=8, schedule="linear", unseen_share=0.05, context_dropout=0.0, device="cpu"
 )
-"""All epochs are run, while the rate falls to 0; the weights kept are those of the epoch with the best validation
-loss."""
+"""All epochs are run while the learning rate falls to 0; the epoch with the lowest validation loss gives the
+weights."""
 ROUNDS, TREE_PATIENCE = 2000, 50
 TREE_OPTIONS = {
     "objective": "binary",
@@ -72,7 +73,7 @@ TREE_OPTIONS = {
 
 
 def tuning_jobs() -> list[Job]:
-    """Every model with every configuration it may have, judged on the validation part."""
+    """Every model with every configuration it may have, measured on the validation part."""
     jobs = []
     for group in GROUPS:
         for model in (*NETWORKS, TREES):
@@ -82,7 +83,7 @@ def tuning_jobs() -> list[Job]:
 
 
 def final_jobs(chosen: Mapping[tuple[str, ...], dict[str, Any]], seeds: int) -> list[Job]:
-    """Every model with the configuration chosen for it, once a seed, judged on the test part."""
+    """Every model with its chosen configuration, once per seed, measured on the test part."""
     return [
         _job(model, tasks, chosen[(model, *tasks)], seed, "test")
         for seed in range(seeds)
@@ -93,7 +94,7 @@ def final_jobs(chosen: Mapping[tuple[str, ...], dict[str, Any]], seeds: int) -> 
 
 
 def choose(jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The options of the highest mean AUC over the tasks, for each model and the tasks that it is fitted to."""
+    """Choose the options with the highest mean AUC over tasks, for each model and the tasks it is fitted to."""
     best: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
     for job, result in zip(jobs, results, strict=True):
         key, mean = (job["model"], *job["tasks"]), float(np.mean(list(result["auc"].values())))
@@ -103,9 +104,9 @@ def choose(jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> dict[tu
 
 
 def fitted(group: str, model: str) -> list[tuple[str, ...]]:
-    """The tasks of a group that are fitted together, in the order that the model gets them.
+    """The tasks of a group that are fitted together, in the order given to the model.
 
-    AITM hands on from the first task to the last: the main one comes last there, to receive.
+    AITM transfers from the first task to the last, so the main task comes last there.
     """
     if model in PER_TASK:
         return [(task,) for task in GROUPS[group]]
@@ -113,7 +114,8 @@ def fitted(group: str, model: str) -> list[tuple[str, ...]]:
 
 
 def configurations(model: str) -> list[dict[str, Any]]:
-    """What is tried: the same for every network, but that l2_constrained takes one of its constraints in turn."""
+    """The configurations to try: the same for every network, except that l2_constrained cycles through its
+    constraints."""
     tried = draw(TREE_SPACE if model == TREES else NETWORK_SPACE, TRIALS, seed=0)
     if model != "l2_constrained":
         return tried
@@ -125,7 +127,7 @@ def _job(model: str, tasks: Sequence[str], options: Mapping[str, Any], seed: int
 
 
 def run(data: Path, kept: Path, job: Job) -> dict[str, Any]:
-    """One fit: each task's AUC on the judged part, and what it took. Scores of the test rows are left in ``kept``."""
+    """Run one fit: each task's AUC on the measured part, and its cost. Scores of the test rows are left in ``kept``."""
     parts = _split(data)
     judged = parts.test if job["judged"] == "test" else parts.validation
     start = time.monotonic()
@@ -142,7 +144,7 @@ def run(data: Path, kept: Path, job: Job) -> dict[str, Any]:
 
 
 def scores_path(kept: Path, job: Job) -> Path:
-    """Where a final fit's scores of the test rows are, float64 (n, tasks)."""
+    """Path of a final fit's scores of the test rows, float64 (n, tasks)."""
     digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
     return kept / "scores" / f"{job['model']}-{digest}.npy"
 
@@ -155,13 +157,13 @@ def _split(data: Path) -> Split:
 def network_config(
     model: str, options: Mapping[str, Any], spec: FeatureSpec, tasks: Sequence[str], *, budget: int
 ) -> ModelConfig:
-    """The model's network with the options, as wide as comes nearest to so many parameters."""
+    """The model's network with these options, at the width that comes closest to this many parameters."""
     own = {name: value for name, value in options.items() if name not in NETWORK_SPACE}
     return sized(spec, tasks, replace(NETWORKS[model], **own), target=budget)
 
 
 def budget_of(spec: FeatureSpec, tasks: Sequence[str]) -> int:
-    """What the reference network of two tasks has; the network of one task alone gets half of it."""
+    """The parameters of the reference network of two tasks; a network of one task gets half of them."""
     whole = parameters(spec, GROUPS["income"], REFERENCE)
     return whole * len(tasks) // len(GROUPS["income"])
 
@@ -186,7 +188,7 @@ def _fit_network(parts: Split, judged: pa.Table, job: Job) -> tuple[dict[str, An
         "length": len(epochs),
         "rows_per_second": round(float(np.median([each.rows_per_second for each in epochs]))),
     }
-    return told, bundle.predict(judged).raw  # calibration keeps the order, but may tie what was apart
+    return told, bundle.predict(judged).raw  # calibration keeps the order, but may introduce ties
 
 
 def _fit_trees(parts: Split, judged: pa.Table, job: Job) -> tuple[dict[str, Any], np.ndarray]:
@@ -207,8 +209,9 @@ def _fit_trees(parts: Split, judged: pa.Table, job: Job) -> tuple[dict[str, Any]
 
 
 def tree_inputs(tables: Sequence[pa.Table]) -> list[np.ndarray]:
-    """The features' columns of each table, float64: numbers as they are, labels as codes of the first table's
-    values; NaN where null, and for a label that the first table lacks."""
+    """The features' columns of each table, float64: numbers unchanged, categorical values as codes of the first table's
+    values; NaN where null or missing from the first table.
+    """
     inputs = [np.full((table.num_rows, len(features())), np.nan) for table in tables]
     for column, each in enumerate(features()):
         known = tables[0][each.name].unique().to_pylist() if isinstance(each, Categorical) else []

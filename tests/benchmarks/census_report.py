@@ -1,4 +1,4 @@
-"""The Census-Income benchmark's tables, sentences and plot."""
+"""Tables, conclusions and plot of the Census-Income benchmark."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ on the other half too, so figures here do not compare with the paper's, only wit
 def report(
     judged: Sequence[Judged], jobs: Sequence[Job], results: Sequence[Mapping[str, Any]], out: Path, *, command: str
 ) -> str:
-    """Write census_income.md and census_income.svg into ``out``; the text is returned."""
+    """Write census_income.md and census_income.svg to ``out``; return the text."""
     parts = [
         INTRODUCTION.format(command=command),
         "## What holds and what does not",
@@ -74,7 +74,7 @@ def report(
 
 
 def auc_table(judged: Judged) -> str:
-    """AUC of every model on one task, and its difference to MMoE's."""
+    """AUC of every model on one task, and its difference from MMoE's."""
     rows = []
     for model in judged.scores:
         cells = [model, _told(judged.auc(model)), f"{max(judged.aucs(model)):.4f}", "", ""]
@@ -86,7 +86,7 @@ def auc_table(judged: Judged) -> str:
 
 
 def cost_table(group: str, jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> str:
-    """Sizes, lengths of training, speed and the configurations chosen; of both tasks' fits where there are two."""
+    """Sizes, lengths of training, speed and chosen configurations; over both tasks' fits if there are two."""
     rows = []
     for model in dict.fromkeys(job["model"] for job in jobs):
         places = jobs_of(jobs, group, model)
@@ -105,7 +105,7 @@ def cost_table(group: str, jobs: Sequence[Job], results: Sequence[Mapping[str, A
 
 
 def verdicts(judged: Sequence[Judged]) -> list[str]:
-    """A plain sentence on each of the three things that MMoE is held to."""
+    """One plain sentence for each of the three claims about MMoE."""
     main = [each for each in judged if each.task == GROUPS[each.group][0]]
     claims = [
         (f"{MMOE} reaches LightGBM less {MARGIN} on every task", judged, TREES, MARGIN),
@@ -121,7 +121,7 @@ def verdicts(judged: Sequence[Judged]) -> list[str]:
 
 
 def reasons(judged: Sequence[Judged]) -> str:
-    """What the figures say of the gap to LightGBM on the main tasks."""
+    """What the numbers say about the gap to LightGBM on the main tasks."""
     told = []
     for each in judged:
         if each.task != GROUPS[each.group][0]:
@@ -145,9 +145,9 @@ def reasons(judged: Sequence[Judged]) -> str:
 
 
 def standing(judged: Judged, rival: str, margin: float) -> str:
-    """MMoE's mean AUC beside a rival's, less a margin, and whether the noise could have made the difference.
+    """MMoE's mean AUC next to a rival's, less a margin, and whether noise could explain the difference.
 
-    ``margin`` is added to the difference before it is asked on which side of 0 it is.
+    ``margin`` is added to the difference before its sign is tested.
     """
     seeds, overall = judged.over_seeds(MMOE, rival), judged.overall(MMOE, rival)
     sure = [
@@ -173,7 +173,7 @@ def _difference(of: Interval) -> str:
 
 
 def plot(judged: Sequence[Judged], path: Path) -> None:
-    """Every model's AUC less MMoE's, a panel a task; the dotted line is as far as LightGBM may be ahead."""
+    """Every model's AUC less MMoE's, one panel per task. The dotted line is how far LightGBM may be ahead."""
     import matplotlib
 
     matplotlib.use("Agg")

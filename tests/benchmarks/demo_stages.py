@@ -1,8 +1,8 @@
-"""The demo, stage by stage: seconds from the `runs` table, and the peak memory of all its processes together.
+"""The demo stage by stage: seconds from the `runs` table, and the peak memory of all its processes together.
 
-Measures `funnel demo` at its defaults (20,000 users, 120 days) against its promise: at most 5 minutes and 4 GiB on
+Measures `funnel demo` with its defaults (20,000 users, 120 days) against its promise: at most 5 minutes and 4 GiB on
 two cores. Memory is the sum of the proportional set sizes of the process and all its children (the JVM, Spark's
-Python workers), sampled once a second: pages that processes share are counted once.
+Python workers), sampled once a second; pages shared by processes count once.
 
     python -m tests.benchmarks.demo_stages [FOLDER]
 """
@@ -24,7 +24,7 @@ INTERVAL = 1.0
 
 
 def main(folder: Path) -> None:
-    """Run the demo into a folder and print the table."""
+    """Run the demo in a folder and print the table."""
     clock = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "pipeline", "demo", "--out", str(folder)])
     with PeakMemory(psutil.Process(process.pid), interval=INTERVAL) as memory:

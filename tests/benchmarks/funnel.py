@@ -1,14 +1,13 @@
 """The funnel: MMoE with the chain head against every other architecture, boosted trees and the simulator's truth.
 
-Two funnels of three stages, of which the rarest counts: the demo's simulated lender, whose true probabilities are
-known, and the calls of BPI Challenge 2012 (B.F. van Dongen, 4TU). Every model has as many parameters, as many tried
-configurations and the same seeds; `tests.benchmarks.funnel_data` says how exposures are split by day.
+Two funnels of three stages, of which the rarest matters most: the demo's simulated lender, whose true probabilities are
+known, and the calls of BPI Challenge 2012 (B.F. van Dongen, 4TU). All models have equally many parameters, equally
+many configurations and the same seeds; `tests.benchmarks.funnel_data` describes how exposures are split by day.
 
     python -m tests.benchmarks.funnel --prepare DIR      # runs the pipeline (Spark), writes DIR/<funnel>.parquet
     python -m tests.benchmarks.funnel --examples DIR     # trains and reports; needs no Spark
 
-On two cores they take some 6 and 40 minutes. What is fitted is kept in DIR/fits.jsonl and DIR/predictions: started
-again after a kill, the second command goes on.
+Fits are kept in DIR/fits.jsonl and DIR/predictions, so that the second command resumes after a kill.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ RAREST = "mmoe + chain, stopped by the rarest stage"
 HIDDEN = "mmoe + chain, context hidden"
 """Taught as the pipeline teaches it, to score the average campaign: the test rows' context is hidden from it."""
 TAUGHT = "LightGBM taught the truth"
-"""Trees whose labels are the true probabilities: about what these columns and rows can tell at all."""
+"""Trees whose labels are the true probabilities: roughly the best that these columns and rows allow."""
 REFERENCE = ModelConfig(architecture="mmoe", experts=6)
-"""The pipeline's own network; all others get as many parameters by wider or narrower layers."""
+"""The pipeline's own network; all others get as many parameters, by wider or narrower layers."""
 NETWORKS: dict[str, ModelConfig] = {
     MMOE: REFERENCE,
     RAREST: REFERENCE,
@@ -54,7 +53,7 @@ NETWORKS: dict[str, ModelConfig] = {
     SINGLE: replace(REFERENCE, architecture="single_task", head="independent"),
 }
 PER_STAGE = (SINGLE, TREES)
-"""Models with a fit, a choice of configuration and an end of training of its own for each stage."""
+"""Models whose fit, configuration and early stopping are separate for each stage."""
 TRIALS = 4
 NETWORK_SPACE = {"learning_rate": (1e-3, 3e-3), "dropout": (0.0, 0.2)}
 TREE_SPACE = {"num_leaves": (3, 7), "min_data_in_leaf": (50, 200)}
@@ -72,7 +71,7 @@ TREE_OPTIONS = {
 
 
 def tuning_jobs(funnel: Funnel, trials: int) -> list[Job]:
-    """Every model with every configuration it may have, judged on the validation days."""
+    """Every model with every configuration it may have, measured on the validation days."""
     jobs = []
     for model in (*NETWORKS, TREES):
         space = TREE_SPACE if model == TREES else NETWORK_SPACE
@@ -83,7 +82,7 @@ def tuning_jobs(funnel: Funnel, trials: int) -> list[Job]:
 
 
 def final_jobs(funnel: Funnel, chosen: Mapping[tuple[str, ...], dict[str, Any]], seeds: int) -> list[Job]:
-    """Every model with the configuration chosen for it, once a seed, judged on the test days."""
+    """Every model with its chosen configuration, once per seed, measured on the test days."""
     jobs = []
     for seed in range(seeds):
         for model in (*NETWORKS, HIDDEN, TREES):
@@ -97,7 +96,7 @@ def final_jobs(funnel: Funnel, chosen: Mapping[tuple[str, ...], dict[str, Any]],
 
 
 def choose(jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The options of the lowest validation loss, for each model and the stages that it is fitted to."""
+    """Choose the options with the lowest validation loss, for each model and the stages it is fitted to."""
     best: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
     for job, result in zip(jobs, results, strict=True):
         key = (job["model"], *job["stages"])
@@ -124,7 +123,7 @@ def predictions_path(folder: Path, job: Job) -> Path:
 
 
 def run(folder: Path, job: Job) -> dict[str, Any]:
-    """One fit. A final one writes its calibrated probabilities of the test rows, (n, stages), beside the data."""
+    """Run one fit. A final one writes its calibrated probabilities of the test rows, (n, stages), next to the data."""
     torch.set_num_threads(1)
     funnel, split = _data(folder, job["funnel"])
     start = time.monotonic()
@@ -148,13 +147,13 @@ def _data(folder: Path, name: str) -> tuple[Funnel, Split]:
 def network_config(
     model: str, options: Mapping[str, Any], spec: FeatureSpec, stages: Sequence[str], *, budget: int
 ) -> ModelConfig:
-    """The model's network with the options, as wide as comes nearest to so many parameters."""
+    """The model's network with these options, at the width that comes closest to this many parameters."""
     own = replace(NETWORKS[MMOE if model == HIDDEN else model], dropout=options["dropout"])
     return sized(spec, stages, own, target=budget)
 
 
 def budget_of(funnel: Funnel, taught: pa.Table, stages: Sequence[str]) -> int:
-    """What the reference network of the whole funnel has; a network of a stage alone gets that stage's share."""
+    """The parameters of the reference network of the whole funnel; a network of one stage gets that stage's share."""
     whole = parameters(FeatureSpec.fit(funnel.features, taught), funnel.stages, REFERENCE)
     return whole * len(stages) // len(funnel.stages)
 
@@ -190,7 +189,8 @@ def _fit_network(funnel: Funnel, split: Split, job: Job) -> tuple[dict[str, Any]
 
 
 def _fit_trees(funnel: Funnel, split: Split, job: Job) -> tuple[dict[str, Any], np.ndarray]:
-    """Boosted trees for one stage, calibrated as networks are; taught the truth, they learn from probabilities."""
+    """Boosted trees for one stage, calibrated like networks; with the truth as labels, they learn from
+    probabilities."""
     import lightgbm
 
     (stage,) = job["stages"]
@@ -218,14 +218,14 @@ def _fit_trees(funnel: Funnel, split: Split, job: Job) -> tuple[dict[str, Any], 
 
 
 def _codes(features: Sequence[Feature], table: pa.Table) -> dict[str, dict[str, int]]:
-    """A number for each label of each categorical column."""
+    """A code for each value of each categorical column."""
     names = [each.name for each in features if isinstance(each, Categorical)]
     labels = {name: sorted(table[name].unique().drop_null().to_pylist()) for name in names}
     return {name: {label: code for code, label in enumerate(each)} for name, each in labels.items()}
 
 
 def _matrix(features: Sequence[Feature], codes: Mapping[str, Mapping[str, int]], table: pa.Table) -> np.ndarray:
-    """The features' columns as float64 (n, F), NaN where null or a label without a code."""
+    """The features' columns as float64 (n, F), NaN where null or without a code."""
     columns = []
     for each in features:
         column = table[each.name]

@@ -1,14 +1,13 @@
-"""Examples of two funnels for benchmarks: made by the pipeline, read without it.
+"""Examples of two funnels for benchmarks: produced by the pipeline, read without it.
 
-`prepare` runs the pipeline (Spark) and writes a Parquet file a funnel: features, labels, which part of the split each
-label belongs to and, for the simulated lender, the true probabilities. `read` takes pyarrow alone.
+`prepare` runs the pipeline (Spark) and writes one Parquet file per funnel: features, labels, the part of the split that
+each label belongs to and, for the simulated lender, the true probabilities. `read` only needs pyarrow.
 
-The split is by the day of the exposure: test days follow validation days follow training days. A label belongs to a
-part only if its exposure *and its whole window* lie inside the part's days, so that nothing that happens after a
-border teaches, stops or calibrates what is judged on the far side of it. A later stage implies an earlier one, as in
-the pipeline, only within the same part. The last days before a border therefore still teach the early stages, and only
-them. All stages are judged on the same exposures. What happened in time counts even if it landed after the border:
-labels are read on the last day of the data.
+The split is by day of exposure: training days, then validation days, then test days. A label belongs to a part only if
+its exposure *and its whole window* lie within the part's days, so that nothing after a border teaches, stops or
+calibrates what is measured beyond it. As in the pipeline, a later stage implies an earlier one, but only within the
+same part. The last days before a border therefore teach only the early stages. All stages are measured on the same
+exposures. What happened in time counts even if it landed after the border: labels are read on the last day of the data.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ BPI_FIRST, BPI_LAST = date(2011, 10, 1), date(2012, 3, 14)
 
 @dataclass(frozen=True)
 class Borders:
-    """The first validation day, the first test day, and the first day after the test's."""
+    """The first validation day, the first test day, and the day after the last test day."""
 
     validation: date
     test: date
@@ -50,7 +49,7 @@ class Borders:
 
     @classmethod
     def before(cls, as_of: date, *, longest_window: int) -> Borders:
-        """The latest borders such that every test label is mature by the end of ``as_of``.
+        """The latest borders for which every test label is mature by the end of ``as_of``.
 
         >>> Borders.before(date(2026, 4, 30), longest_window=14)
         Borders(validation=datetime.date(2026, 2, 27), test=datetime.date(2026, 3, 27), end=datetime.date(2026, 4, 17))
@@ -61,7 +60,7 @@ class Borders:
 
 
 def part_of(exposed: np.ndarray, window_days: int, borders: tuple[np.datetime64, ...]) -> np.ndarray:
-    """Which part a stage's label belongs to, for exposures at these instants: "train", "validation", "test" or "".
+    """The part that a stage's label belongs to, for exposures at these instants: "train", "validation", "test" or "".
 
     ``borders`` are the instants at which validation and test begin and test ends.
 
@@ -77,7 +76,7 @@ def part_of(exposed: np.ndarray, window_days: int, borders: tuple[np.datetime64,
 
 
 def labels_within(observed: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Labels (n, T) of what was observed (n, T): a stage counts as passed if a later one was, in the same part.
+    """Labels (n, T) from what was observed (n, T): a stage counts as passed if a later one was, in the same part.
 
     >>> parts = np.array([["train", "train"], ["train", ""]])
     >>> labels_within(np.array([[0, 1], [0, 1]]), parts).tolist()
@@ -93,7 +92,8 @@ def labels_within(observed: np.ndarray, parts: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Funnel:
     """One funnel's examples. Columns: ``user_id``, the features, and for each stage ``label_<stage>``,
-    ``part_<stage>`` and, for the lender, ``truth_<stage>``, the probability that the simulator drew by."""
+    ``part_<stage>`` and, for the lender, ``truth_<stage>``, the probability the simulator drew from.
+    """
 
     name: str
     table: pa.Table
@@ -119,7 +119,7 @@ class Funnel:
         return Split(self.part("train"), self.part("validation"), self.part("test"))
 
     def features_with_context(self) -> tuple[Feature, ...]:
-        """The features, those of the exposure marked as what a night cannot know."""
+        """The features, with those of the exposure marked as context, which a night cannot know."""
         return tuple(
             Categorical(each.name, context=True)
             if isinstance(each, Categorical) and each.name in self.context
@@ -129,7 +129,7 @@ class Funnel:
 
 
 def read(path: Path) -> Funnel:
-    """A funnel from its Parquet file."""
+    """Read a funnel from its Parquet file."""
     table = pq.read_table(path)
     told = json.loads(table.schema.metadata[METADATA])
     return Funnel(
@@ -144,7 +144,7 @@ def read(path: Path) -> Funnel:
 
 
 def write(funnel: Funnel, path: Path) -> None:
-    """A funnel as a Parquet file; ``read`` is the inverse."""
+    """Write a funnel to a Parquet file; ``read`` is the inverse."""
     borders = funnel.borders
     told = {
         "features": [_told(each) for each in funnel.features],
@@ -165,9 +165,9 @@ def _feature(name: str, transform: str | None = None) -> Feature:
 
 
 def prepare(out: Path) -> None:
-    """Run the pipeline for both funnels and write ``<funnel>.parquet`` under ``out``; takes minutes and Spark.
+    """Run the pipeline for both funnels and write ``<funnel>.parquet`` to ``out``; needs Spark.
 
-    The event log of BPI 2012 is not part of the project: without it only the lender is written, and a line says so.
+    The event log of BPI 2012 is not part of the project: without it, only the lender is written, and a line says so.
     """
     from tests.support.places import SHARED_DATA
 
@@ -181,7 +181,7 @@ def prepare(out: Path) -> None:
 
 
 def _lender(company: Path) -> Funnel:
-    """The demo's simulated lender, its labels as of its last day, with the truth joined by the exposure's id."""
+    """The demo's simulated lender, with labels as of its last day and the truth joined by exposure id."""
     from importlib.resources import files
 
     from pipeline.demo import simulate_company
@@ -201,7 +201,7 @@ def _lender(company: Path) -> Funnel:
 
 
 def _bpi2012(company: Path, log: Path) -> Funnel:
-    """BPI 2012 read as calls and what follows them, by the tests' configuration."""
+    """BPI 2012, read as calls and what follows them, with the tests' configuration."""
     config = ROOT / "tests" / "configs" / "bpi2012.toml"
     text = config.read_text(encoding="utf-8").replace('path = "bpi2012/', f'path = "{log.resolve()}/')
     company.mkdir()
@@ -226,7 +226,7 @@ def _examples(company: Path, text: str, first: date, last: date) -> Funnel:
 
 
 def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funnel:
-    """The examples with ``part_<stage>``, labels as known within their part, and no row that is in none."""
+    """Add ``part_<stage>`` to the examples, with labels as known within their part; drop rows that are in no part."""
     from pipeline.config.features import context_names, declared_features
     from pipeline.dates import end_of_day, epoch_micros
 
@@ -261,7 +261,7 @@ def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funn
 
 
 def _plain_features(settings: Settings) -> tuple[Feature, ...]:
-    """The pipeline's features, none of them marked as context: all models see all columns, always."""
+    """The pipeline's features, none marked as context, since every model sees every column."""
     from pipeline.training.inputs import model_features
 
     return tuple(Categorical(each.name) if isinstance(each, Categorical) else each for each in model_features(settings))

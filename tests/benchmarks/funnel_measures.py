@@ -1,8 +1,8 @@
-"""The funnel benchmark's figures, from the probabilities that its final fits left behind.
+"""Metrics of the funnel benchmark, computed from the probabilities that its final fits left behind.
 
-Two kinds of interval, both of 95%. *Over seeds*: Student's t over the seeds of a fit; how much a figure moves when
+Two kinds of 95% interval. *Over seeds*: Student's t over the seeds of a fit, which shows how much a metric varies when
 training is repeated, on the same test rows. *Over users and seeds*: a bootstrap that draws test users, with all their
-rows, and seeds; how much a difference would move on other users too, which is what a choice of model hangs on.
+rows, and seeds, which shows how much a difference would vary on other users too; the choice of a model depends on it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Bounds = tuple[float, float]
 
 
 class Spread:
-    """The bootstrap over users, the same users in every figure: replicate r counts a user ``times[r]`` times."""
+    """The bootstrap over users, with the same users for every metric: replicate r counts a user ``times[r]`` times."""
 
     def __init__(self, users: np.ndarray, *, replicates: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ class Spread:
         return np.stack([np.bincount(self.user, each, minlength=self.users) for each in values], axis=1)
 
     def difference(self, ours: np.ndarray, theirs: np.ndarray) -> Bounds:
-        """The interval of mean over seeds of ``theirs`` (R, S) less that of ``ours``, seeds being drawn too."""
+        """The interval of the mean over seeds of ``theirs`` (R, S) less that of ``ours``, with seeds drawn too."""
         rng = np.random.default_rng(self.seed + 1)
 
         def drawn(values: np.ndarray) -> np.ndarray:
@@ -59,13 +59,14 @@ class Spread:
 
 
 def auc_and_influence(scores: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
-    """The AUC, and by how much it would rise with each row's weight, (n,).
+    """The AUC, and the derivative of the AUC with respect to each row's weight, (n,).
 
-    ``positive`` (n,) are labels, or probabilities: a row then is so much of a positive and the rest of it a negative,
-    and the AUC is the one to expect of labels drawn by them. A positive pulls by the share of negatives that it
-    outranks, a negative by the share of positives that outrank it, both beside the AUC: the placements of DeLong,
-    DeLong and Clarke-Pearson, "Comparing the Areas under Two or More Correlated ROC Curves", Biometrics 44(3), 1988;
-    their sums by user as in Obuchowski, "Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53(2), 1997.
+    ``positive`` (n,) are labels, or probabilities: a row then counts as positive by that share and as negative by the
+    rest, and the AUC is the one to expect from labels drawn with them. A positive pulls by the share of negatives that
+    it outranks, a negative by the share of positives that outrank it, both relative to the AUC: the placements of
+    DeLong, DeLong and Clarke-Pearson, "Comparing the Areas under Two or More Correlated ROC Curves", Biometrics 44(3),
+    1988; their sums by user as in Obuchowski, "Nonparametric Analysis of Clustered ROC Curve Data", Biometrics 53(2),
+    1997.
 
     >>> auc, influence = auc_and_influence(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
     >>> auc, influence.tolist()
@@ -114,22 +115,22 @@ class Judged:
 
     @property
     def last(self) -> int:
-        """The rarest stage's place."""
+        """Position of the rarest stage."""
         return len(self.funnel.stages) - 1
 
     def rows(self) -> dict[str, np.ndarray]:
-        """The models' probabilities, then, where it is known, the truth as if it were one more model."""
+        """The models' probabilities, followed by the truth, if known, as if it were another model."""
         return dict(self.scores) | ({} if self.truth is None else {TRUTH: self.truth[None]})
 
 
 def log_losses(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Log loss of every row, in nats; of probabilities ``positive`` the loss to expect."""
+    """Log loss of every row, in nats; if ``positive`` are probabilities, the expected loss."""
     p = np.clip(scores, 1e-15, 1 - 1e-15)
     return -(positive * np.log(p) + (1 - positive) * np.log1p(-p))
 
 
 def auc_to_expect(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The AUC of labels drawn by the true probabilities, or, given labels, of these."""
+    """The AUC of labels drawn with the true probabilities or, given labels, of these."""
     return auc_and_influence(scores, truth)[0]
 
 
@@ -143,7 +144,7 @@ def out_of_order(scores: np.ndarray) -> float:
 
 
 def rank_correlation(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Spearman's."""
+    """Spearman's rank correlation."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(scores, truth).statistic)
@@ -153,19 +154,19 @@ Figure = Callable[[np.ndarray, np.ndarray], float]
 
 
 def over_seeds(judged: Judged, stage: int, figure: Figure, target: np.ndarray) -> dict[str, list[float]]:
-    """A figure of every model and the truth, once a seed."""
+    """A metric of every model and of the truth, once per seed."""
     return {
         model: [figure(seed[:, stage], target[:, stage]) for seed in scores] for model, scores in judged.rows().items()
     }
 
 
 def over_users(spread: Spread, figures: Mapping[str, np.ndarray]) -> dict[str, Bounds]:
-    """Intervals of the difference to MMoE with the chain, from each model's figure in every replicate (R, S)."""
+    """Intervals of the difference from MMoE with the chain, from each model's metric in every replicate (R, S)."""
     return {model: spread.difference(figures[MMOE], values) for model, values in figures.items() if model != MMOE}
 
 
 def auc_spread(judged: Judged, spread: Spread, target: np.ndarray) -> dict[str, Bounds]:
-    """Of the rarest stage."""
+    """AUC of the rarest stage."""
     stage = judged.last
     figures = {model: spread.auc(each[:, :, stage], target[:, stage]) for model, each in judged.rows().items()}
     return over_users(spread, figures)
@@ -174,7 +175,7 @@ def auc_spread(judged: Judged, spread: Spread, target: np.ndarray) -> dict[str, 
 def loss_spread(
     judged: Judged, spread: Spread, target: np.ndarray, loss: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> dict[str, Bounds]:
-    """Of the rarest stage, for a loss of each row."""
+    """The rarest stage's mean of a loss per row."""
     stage = judged.last
     figures = {model: spread.mean(loss(each[:, :, stage], target[:, stage])) for model, each in judged.rows().items()}
     return over_users(spread, figures)
@@ -182,7 +183,7 @@ def loss_spread(
 
 @dataclass(frozen=True)
 class Rarest:
-    """The rarest stage's intervals over users and seeds, of each model's figure less that of MMoE with the chain."""
+    """The rarest stage's intervals over users and seeds, of each model's metric less that of MMoE with the chain."""
 
     auc: Mapping[str, Bounds]
     loss: Mapping[str, Bounds]

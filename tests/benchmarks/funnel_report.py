@@ -1,4 +1,4 @@
-"""The funnel benchmark's tables, sentences and plot."""
+"""Tables, conclusions and plot of the funnel benchmark."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ REPLICATES = 1000
 WIDTH = 118
 TITLES = {"lender": "The simulated lender", "bpi2012": "BPI Challenge 2012"}
 REFERENCES = (TRUTH, TAUGHT, HIDDEN)
-"""Not rivals: what nobody has, or the same model told less."""
+"""Not rivals: one that nobody has, or the same model with less information."""
 LESS = f"less {MMOE}"
 
 
 def report(finished: Sequence[Finished], folder: Path, out: Path, *, replicates: int = REPLICATES) -> None:
-    """Judge what the final fits left in ``folder`` and write funnel.md and funnel.svg into ``out``."""
+    """Measure what the final fits left in ``folder``, and write funnel.md and funnel.svg to ``out``."""
     parts, drawn = [INTRODUCTION], []
     for funnel, jobs, results in finished:
         judged = Judged.of(funnel, jobs, folder)
@@ -81,7 +81,7 @@ NOTES = {
     "approved. Counts as rare as that read as 10 standard deviations, the most that the encoder lets through, and "
     "networks go on from there towards 0; trees, with 50 rows a leaf or more, do not."
 }
-"""What looking into a funnel's figures found."""
+"""Findings from a closer look at a funnel's numbers."""
 
 CAVEATS = """A dozen intervals of 95% stand in each table: by chance alone, one excludes 0 in about every second table.
 No interval tells of another draw of the training days: there is one. Two funnels, one of them simulated, do not
@@ -116,7 +116,7 @@ def _section(judged: Judged, rarest: Rarest, jobs: Sequence[Job], results: Seque
 
 
 def told(values: Sequence[float], digits: int) -> str:
-    """A mean with its interval over seeds; alone where there is one seed.
+    """Format a mean with its interval over seeds, or alone if there is only one seed.
 
     >>> told([1.0, 2.0, 3.0], 2), told([0.5], 1)
     ('2.00 ± 2.48', '0.5')
@@ -126,7 +126,8 @@ def told(values: Sequence[float], digits: int) -> str:
 
 
 def difference(values: Sequence[float], ours: Sequence[float], digits: int) -> str:
-    """Paired by seed, in bold where the interval excludes 0; of a single value, just the difference of means.
+    """Format a difference paired by seed, bold if the interval excludes 0; with a single value, the difference of
+    means.
 
     >>> difference([0.5, 0.6], [0.3, 0.4], 1), difference([0.5], [0.3, 0.4], 2)
     ('**+0.2 ± 0.0**', '+0.15')
@@ -138,7 +139,7 @@ def difference(values: Sequence[float], ours: Sequence[float], digits: int) -> s
 
 
 def between(bounds: Bounds, digits: int) -> str:
-    """An interval by its ends, in bold where it excludes 0.
+    """Format an interval by its ends, bold if it excludes 0.
 
     >>> between((-0.5, 0.25), 2), between((0.1, 0.2), 1)
     ('-0.50 to +0.25', '**+0.1 to +0.2**')
@@ -172,7 +173,7 @@ def label_table(judged: Judged, stage: int) -> str:
 
 
 def rarest_table(rarest: Rarest) -> str:
-    """What the test labels say of the rarest stage, over users and seeds."""
+    """What the test labels say about the rarest stage, over users and seeds."""
     header = ["model", f"AUC {LESS}", f"log loss {LESS}"]
     return markdown(
         header, [[model, between(rarest.auc[model], 4), between(rarest.loss[model], 5)] for model in rarest.auc]
@@ -202,7 +203,7 @@ def truth_table(judged: Judged, rarest: Rarest) -> str:
 
 
 def early_truth_table(judged: Judged) -> str:
-    """Rank correlation and absolute error of the stages before the rarest, differences over seeds."""
+    """Rank correlation and absolute error of the stages before the rarest, with differences over seeds."""
     assert judged.truth is not None
     header, columns = ["model"], []
     for stage, name in enumerate(judged.funnel.stages[:-1]):
@@ -240,7 +241,7 @@ def split_table(funnel: Funnel) -> str:
 
 
 def cost_table(judged: Judged, jobs: Sequence[Job], results: Sequence[Mapping[str, Any]]) -> str:
-    """What a model of all stages took, the options chosen, and how often its probabilities rise along the stages."""
+    """What a model of all stages cost, the options chosen, and how often its probabilities rise along the stages."""
     rows = []
     for model, scores in judged.scores.items():
         mine = [(job, result) for job, result in zip(jobs, results, strict=True) if job["model"] == model]
@@ -262,7 +263,7 @@ def cost_table(judged: Judged, jobs: Sequence[Job], results: Sequence[Mapping[st
 
 
 def _verdict(judged: Judged, rarest: Rarest) -> str:
-    """Plain sentences on the rarest stage, by the intervals over users and seeds."""
+    """Plain sentences on the rarest stage, based on the intervals over users and seeds."""
     funnel, stage = judged.funnel, judged.last
     measures = [("AUC on the test labels", rarest.auc, 1), ("log loss on the test labels", rarest.loss, -1)]
     if rarest.true_auc and rarest.true_loss and rarest.true_error:
@@ -292,7 +293,7 @@ def _verdict(judged: Judged, rarest: Rarest) -> str:
 
 
 def _costliest(judged: Judged) -> str:
-    """What the test user on whom some model lost most adds to the rarest stage's log loss."""
+    """The contribution of the test user on whom some model lost most to the rarest stage's log loss."""
     stage, (_, user) = judged.last, np.unique(judged.users, return_inverse=True)
     added = {
         model: np.bincount(user, log_losses(scores[:, :, stage], judged.labels[:, stage]).mean(axis=0)) / len(user)
@@ -308,7 +309,7 @@ def _costliest(judged: Judged) -> str:
 
 
 def _standing(bounds: Mapping[str, Bounds], sign: int) -> str:
-    """Whom it wins against and loses to; ``bounds`` are of theirs less ours, ``sign`` 1 if more is better.
+    """Whom it wins against and loses to. ``bounds`` are of theirs less ours; ``sign`` is 1 if more is better.
 
     >>> _standing({"a": (-0.2, -0.1), "b": (0.1, 0.2), "c": (-0.1, 0.1)}, 1)
     'wins against a; loses to b; ties with the rest'
@@ -322,7 +323,8 @@ def _standing(bounds: Mapping[str, Bounds], sign: int) -> str:
 
 
 def plot(drawn: Sequence[tuple[Judged, Rarest]], path: Path) -> None:
-    """The rarest stage's AUC less that of MMoE with the chain: a panel for each funnel's labels and for the truth."""
+    """The rarest stage's AUC less that of MMoE with the chain: one panel per funnel for labels, and one for the
+    truth."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,7 +1,7 @@
-"""How speed is measured: side by side in one run, in turns, medians and ratios; and how its tables are written.
+"""How speed is measured, side by side in one run and in turns, as medians and ratios; and how tables are written.
 
-Machines drift, by a factor of three within an hour, so no time means anything alone. A benchmark of speed is a module
-with `main()`, whose docstring says what it measures, against what, and what the limit is.
+Machines drift, by a factor of three within an hour, so no time means anything on its own. A benchmark of speed is a
+module with `main()`, whose docstring says what it measures, against what, and what the limit is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks.tuning import machine, markdown
 
-if TYPE_CHECKING:  # a GPU machine may be without it, and no benchmark of the model asks for memory
+if TYPE_CHECKING:  # a GPU machine may lack it, and no benchmark of the model measures memory
     import psutil
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of one contender, round by round; ``units`` (rows, users) of work in each."""
+    """The seconds of one contender, round by round, for ``units`` of work (rows, users) in each round."""
 
     seconds: tuple[float, ...]
     units: float = 1.0
@@ -36,11 +36,11 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Units a second, at the median."""
+        """Units per second, at the median."""
         return self.units / self.median
 
     def times_as_fast_as(self, other: Timing) -> float:
-        """The ratio of the rates, the median over rounds: what drifts between rounds is in both.
+        """The ratio of the rates, as the median over rounds, so that drift between rounds affects both.
 
         >>> Timing((1.0, 2.0, 1.0)).times_as_fast_as(Timing((2.0, 4.0, 3.0)))
         2.0
@@ -56,9 +56,9 @@ def in_turns(
     warm_up: int = 1,
     units: float | Mapping[str, float] = 1.0,
 ) -> dict[str, Timing]:
-    """Time every contender once a round, each round starting with another one.
+    """Time every contender once per round, starting each round with another one.
 
-    ``warm_up`` rounds go untimed: compilers, caches and allocators are then as they are in a long run.
+    ``warm_up`` rounds are not timed, so that compilers, caches and allocators are in the state of a long run.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -77,9 +77,9 @@ def in_turns(
 
 
 class PeakMemory:
-    """The highest sum of the proportional set sizes of a process and all it started, in bytes, sampled in a thread.
+    """The peak sum of the proportional set sizes of a process and its descendants, in bytes, sampled in a thread.
 
-    Pages that processes share are counted once; free pages a JVM holds on to are counted.
+    Pages shared by processes count once; free pages that a JVM holds count too.
 
     >>> with PeakMemory(interval=0.01) as memory:
     ...     block = bytearray(50_000_000)
@@ -111,7 +111,7 @@ class PeakMemory:
         return max((used for _, used in self.samples), default=0)
 
     def peak_between(self, first: float, last: float) -> int:
-        """The peak between two Unix times; the sample next to them where none was taken between."""
+        """The peak between two Unix times, or the nearest sample if none was taken between them."""
         if inside := [used for at, used in self.samples if first <= at <= last]:
             return max(inside)
         return min(self.samples, key=lambda sample: abs(sample[0] - first), default=(0.0, 0))[1]
@@ -124,7 +124,7 @@ class PeakMemory:
 
 
 def memory_of(process: psutil.Process) -> int:
-    """Bytes of a process and all it started, shared pages once; 0 if it has ended."""
+    """Bytes of a process and its descendants, shared pages counted once; 0 if it has ended."""
     import psutil
 
     used = 0
@@ -140,7 +140,7 @@ def memory_of(process: psutil.Process) -> int:
 
 
 def write_report(name: str, *sections: str, command: str, packages: Sequence[str] = ()) -> Path:
-    """Write `results/<name>.md`: the sections, then how to take the figures again and where these were taken."""
+    """Write `results/<name>.md`: the sections, then how to repeat the measurement and where it was taken."""
     path = RESULTS / f"{name}.md"
     foot = f"`{command}` on {machine(packages)}."
     path.write_text("\n\n".join([*sections, foot]) + "\n", encoding="utf-8")
@@ -149,7 +149,7 @@ def write_report(name: str, *sections: str, command: str, packages: Sequence[str
 
 
 def rates_table(timings: Mapping[str, Timing], *, unit: str, against: str) -> str:
-    """A row a contender: the rate at the median, its range over rounds, and the ratio to ``against``.
+    """One row per contender: the median rate, its range over rounds, and the ratio to ``against``.
 
     >>> print(rates_table({"a": Timing((1.0, 1.0), 2000), "b": Timing((2.0, 2.0), 2000)}, unit="rows", against="b"))
     | contender | rows/s | rounds | times b |

@@ -1,10 +1,10 @@
-"""A training step costs the embedding rows it touches: vocabularies of a million ids beside those of ten thousand.
+"""A training step costs the embedding rows it touches: vocabularies of a million ids next to those of ten thousand.
 
-Measures rows trained a second with 20 sparse features of 1,000,000 ids each (20,000,000 rows of 16: 1.28 GB, and twice
-that of moments) beside the same model with 10,000 ids each, and beside DeepCTR-Torch on the same million. The limit is
-the step of the small tables: what the large ones add is memory that no cache holds. The optimiser is AdamW, its moves
-of untouched rows made up for when they are next looked up; against dense AdamW: the loss of every epoch and the AUC
-on held-out rows, from the same start over the same batches.
+Measures training rows per second with 20 sparse features of 1,000,000 ids each (20,000,000 rows of 16: 1.28 GB, and
+twice that of moments), next to the same model with 10,000 ids each, and next to DeepCTR-Torch on the same million. The
+limit is the step of the small tables: what the large ones add is memory that no cache holds. The optimiser is AdamW,
+which makes up for its moves of untouched rows when they are next looked up. Against dense AdamW, from the same start
+over the same batches: the loss of every epoch and the AUC on held-out rows.
 
     python -m tests.benchmarks.large_vocabularies
 """
@@ -22,7 +22,7 @@ from tests.benchmarks.tuning import changes, markdown
 SMALL, LARGE = 10_000, 1_000_000
 BATCH, STEPS = 1024, 64
 NEXT_TO_NOTHING = 1e-30
-"""An L2 penalty on embeddings, of no effect but that every row has a gradient: the optimiser is then the dense one."""
+"""An L2 penalty on embeddings so small that its only effect is a gradient for every row, hence the dense optimiser."""
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     rows = {size: examples_of(STEPS * BATCH, size) for size in (SMALL, LARGE)}
     few = rows[LARGE].select(slice(0, 2 * BATCH))
     ours = {SMALL: Ours(small), LARGE: Ours(large)}
-    for _ in range(3):  # the pages of fresh moments are there once their rows have been touched
+    for _ in range(3):  # pages of fresh moments exist once their rows have been touched
         ours[LARGE].train(rows[LARGE], BATCH)
     peer = DeepCTR(LARGE)
     timings = in_turns(
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def compare_with_dense(seeds: int = 5, epochs: int = 3) -> list[list[str]]:
-    """Held-out loss after each epoch and AUC at the end, dense, and the difference to it."""
+    """Held-out loss after each epoch and final AUC with the dense optimiser, and the difference from it."""
     spec = spec_of(SMALL)
     held = examples_of(50_000, SMALL, seed=1000)
     found: dict[float, list[list[float]]] = {NEXT_TO_NOTHING: [], 0.0: []}
@@ -85,7 +85,7 @@ def compare_with_dense(seeds: int = 5, epochs: int = 3) -> list[list[str]]:
         rows = examples_of(65_536, SMALL, seed=seed)
         for penalty, figures in found.items():
             ours = Ours(spec, seed=seed, l2_embedding=penalty)
-            torch.manual_seed(seed)  # the same ids are shown as unseen
+            torch.manual_seed(seed)  # so that the same ids are shown as unseen
             losses = []
             for _ in range(epochs):
                 ours.train(rows, BATCH)

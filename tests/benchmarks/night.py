@@ -1,14 +1,14 @@
-"""The whole night, a real `funnel nightly`: seconds and memory by stage, by users and by length of history.
+"""A whole night, run by the real `funnel nightly`: seconds and memory by stage, by users and by length of history.
 
 A company is simulated, its history loaded by one `funnel backfill`, and a model trained once on a small company of the
-same kind: training is not what is measured. Then nights run one after the other, each a process of its own. The first
-finds no state in `known_users` and makes one from all of history; the others start from that.
+same kind, since training is not measured here. Then nights run one after the other, each in its own process. The first
+finds no state in `known_users` and builds one from all of history; the others start from it.
 
-The limit is 3 minutes and 8 GiB for 1,000,000 users with 90 days of history on two cores; and what a night costs must
+The limit is 3 minutes and 8 GiB for 1,000,000 users with 90 days of history on two cores. The cost of a night must also
 follow the day's events and the users scored, not the history: 100,000 users with 30, 90 and 180 days cost the same.
 
-Memory is of the process, its JVM and Spark's Python workers together. Processor seconds, unlike seconds, say the same
-on a busy machine. A last process runs one night twice: the second time the JVM is warm.
+Memory is that of the process, its JVM and Spark's Python workers together. Processor seconds, unlike seconds, are the
+same on a busy machine. A last process runs one night twice, the second time with a warm JVM.
 
     python -m tests.benchmarks.night [--users N --days N] [--keep FOLDER] [--nights N]
 """
@@ -60,7 +60,7 @@ for _ in range(2):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A company with its history loaded and a champion; the nights after it have yet to run."""
+    """A company with its history loaded and a champion, before its nights have run."""
 
     config: Path
     users: int
@@ -76,9 +76,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ran:
-    """A process that ran to its end: seconds, processor seconds, peak bytes, and the stages it recorded.
+    """A finished process: seconds, processor seconds, peak bytes, and the stages it recorded.
 
-    `stages` has a row a stage in order: stage, rows_in, rows_out, seconds, started_at, peak (bytes).
+    `stages` has one row per stage, in order: stage, rows_in, rows_out, seconds, started_at, peak (bytes).
     """
 
     seconds: float
@@ -89,12 +89,12 @@ class Ran:
 
     @property
     def before_first_stage(self) -> float:
-        """Seconds from the start of the process to that of its first stage: imports and the configuration."""
+        """Seconds from the start of the process to that of its first stage: imports and configuration."""
         return float((self.stages["started_at"].min() - self.started).total_seconds())
 
 
 def prepare(keep: Path, *, users: int, days: int) -> Prepared:
-    """Simulate, load and give a champion, once a folder: what is there already is used again."""
+    """Simulate a company, load it and give it a champion; whatever the folder already holds is reused."""
     folder = keep / f"u{users}-d{days}"
     done, config = folder / "loaded.json", folder / "funnel.toml"
     last = START + timedelta(days=days - 1)
@@ -110,7 +110,7 @@ def prepare(keep: Path, *, users: int, days: int) -> Prepared:
 
 
 def _give_champion(keep: Path, config: Path, *, is_teacher: bool) -> None:
-    """Train the teacher; give any other company a copy of its model."""
+    """Train the teacher, or give another company a copy of its model."""
     if is_teacher:
         last = START + timedelta(days=TEACHER[1] - 1)
         funnel(config, "train", "--as-of", str(last))
@@ -130,15 +130,15 @@ def _give_champion(keep: Path, config: Path, *, is_teacher: bool) -> None:
 
 
 def funnel(config: Path, *arguments: str) -> Ran:
-    """Run a command of the command line to its end."""
+    """Run a `funnel` command to its end."""
     return ran(config, [sys.executable, "-m", "pipeline", *arguments, "-c", str(config)])
 
 
 def ran(config: Path, command: Sequence[str]) -> Ran:
-    """Run a process to its end, watched.
+    """Run and watch a process to its end.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: It failed.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     process = subprocess.Popen(command)
@@ -175,7 +175,7 @@ def _processor_seconds(process: psutil.Process) -> float:
 
 
 def measure(prepared: Prepared, nights: int) -> list[list[object]]:
-    """A row of the table for each night."""
+    """One row of the table per night."""
     rows = []
     for number, ds in enumerate(prepared.nights[:nights], 1):
         night = funnel(prepared.config, "nightly", "--ds", str(ds))
@@ -200,8 +200,8 @@ def measure(prepared: Prepared, nights: int) -> list[list[object]]:
 
 
 def cold_and_warm(prepared: Prepared) -> list[list[object]]:
-    """Seconds of each stage in a new process and, once more, in the same."""
-    # A file, not `-c`: PySpark ends a process without a file that imports Great Expectations, without a word.
+    """Seconds of each stage in a new process, and once more in the same process."""
+    # A file, not `-c`: PySpark silently ends a process that imports Great Expectations without being a file.
     script = prepared.config.with_name("twice.py")
     script.write_text(TWICE, encoding="utf-8")
     night = ran(prepared.config, [sys.executable, str(script), str(prepared.config), str(prepared.nights[0])])
@@ -218,7 +218,7 @@ def _load_of(prepared: Prepared) -> list[object]:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Run the nights and write results/night.md; with --users, run that company's alone and only print."""
+    """Run the nights and write results/night.md; with --users, only run that company's and print the table."""
     parser = argparse.ArgumentParser(description="The whole night.")
     parser.add_argument("--users", type=int)
     parser.add_argument("--days", type=int, default=90)

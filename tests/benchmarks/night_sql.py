@@ -1,11 +1,11 @@
-"""The SQL of a night beside DuckDB running the same SQL on the same Parquet files: how far from the floor Spark is.
+"""A night's SQL on Spark next to the same SQL on DuckDB, over the same Parquet files: how far Spark is from the floor.
 
-Each SQL file runs in a warm Spark session on two cores, as the pipeline runs it, and on DuckDB with two threads, from
-the text that sqlglot makes of it. Both read the same files, once a round, and write their result as Parquet; the
-results must be the same rows. The limit is three times DuckDB's time.
+Each SQL file runs in a warm Spark session on two cores, as the pipeline runs it, and on DuckDB with two threads,
+transpiled by sqlglot. Both read the same files, once per round, and write their result as Parquet; the results must
+have the same rows. The limit is three times DuckDB's time.
 
-`classify` and `activity` run over a night's landing and over all of the history, as a load does; `eligible` includes
-`known_users`, from a state a week old; `exposures` are those of a training. Processor seconds, unlike seconds, say the
+`classify` and `activity` run over a night's landing and over the whole history, as a load does; `eligible` includes
+`known_users`, from a state a week old; `exposures` are those of a training. Processor seconds, unlike seconds, are the
 same on a busy machine. The session is warm and its JVM optimises, as a load's does; a night's own does not, see
 `pipeline.engines.spark.properties`.
 
@@ -43,24 +43,24 @@ from tests.benchmarks.tuning import markdown
 
 LIMIT = 3.0
 CACHED = ("landed_again",)
-"""What the pipeline caches and counts before the next SQL file runs over it."""
+"""What the pipeline caches and counts before the next SQL file runs on it."""
 STATE_AGE = 7
-"""Days between the state of `known_users` and the night: the oldest that a night starts from."""
+"""Days between the state of `known_users` and the night: the oldest state a night starts from."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """SQL files that run one over the other's view; the last one's rows are the result."""
+    """SQL files that run one on the view of another; the rows of the last one are the result."""
 
     name: str
     files: Mapping[str, Mapping[str, Any]]
-    """Each file's parameters, in order; its rows are a view of the file's name for the next."""
+    """Each file's parameters, in order; its rows are a view, named after the file, for the next."""
     inputs: Mapping[str, tuple[str, ...]]
     """Each view's Parquet files."""
 
 
 class Bench:
-    """Both engines over one prepared company."""
+    """Both engines on one prepared company."""
 
     def __init__(self, prepared: Prepared, scratch: Path) -> None:
         self.context = Context(prepared.settings, notify=lambda _: None, is_bulk=True)
@@ -80,7 +80,7 @@ class Bench:
         return self.context.settings
 
     def queries(self) -> list[Query]:
-        """Everything that is measured; inputs that no table holds are written first."""
+        """All measured queries; inputs that no table holds are written first."""
         night, ds = DateRange(self.ds, self.ds), self.ds
         known_users = self._known_users()
         spine_files = self._written(
@@ -126,10 +126,10 @@ class Bench:
         return run
 
     def require_same(self, query: Query) -> int:
-        """The number of rows, after both results were found to be the same rows, each as often.
+        """Require both results to have the same rows, equally often, and return their number.
 
         Raises:
-            AssertionError: they are not.
+            AssertionError: They differ.
         """
         ours = f"read_parquet('{self.scratch / 'spark' / query.name}/*.parquet')"
         theirs = f"read_parquet('{self.scratch / 'duck' / query.name}.parquet')"
@@ -242,7 +242,7 @@ class Bench:
 
 
 def transpiled(text: str) -> str:
-    """Spark SQL as DuckDB's."""
+    """Transpile Spark SQL to DuckDB."""
     import sqlglot
 
     (found,) = sqlglot.transpile(text, read="spark", write="duckdb")
@@ -250,7 +250,7 @@ def transpiled(text: str) -> str:
 
 
 def with_processor_time(run: Callable[[], None], seconds: list[float]) -> Callable[[], None]:
-    """The same, noting the processor seconds of this process and its JVM each time."""
+    """Wrap a function to record the processor seconds of this process and its JVM on every call."""
 
     def timed() -> None:
         before = processor_seconds()
@@ -261,14 +261,14 @@ def with_processor_time(run: Callable[[], None], seconds: list[float]) -> Callab
 
 
 def processor_seconds() -> float:
-    """Of this process and all that it started and that lives."""
+    """Processor seconds of this process and its living descendants."""
     process = psutil.Process()
     times = [each.cpu_times() for each in [process, *process.children(recursive=True)]]
     return sum(each.user + each.system for each in times)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Measure, compare the rows, and write results/night_sql.md; of another size or a part, only print."""
+    """Measure, compare the rows, and write results/night_sql.md; for another size or a part, only print."""
     parser = argparse.ArgumentParser(description="The SQL of a night beside DuckDB.")
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=90)

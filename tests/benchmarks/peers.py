@@ -1,13 +1,13 @@
 """One problem and three implementations of MMoE for it: ours, DeepCTR-Torch's and torch-rechub's.
 
 20 sparse features of 16 dimensions and 30 dense ones, 3 binary tasks, 8 experts of (256, 128), gates of (64), towers
-of (64). Rows lie in memory as tensors, as each package takes them, so that only models and optimisers are compared.
+of (64). Rows are tensors in memory, in the form each package takes, so that only models and optimisers are compared.
 
-- DeepCTR-Torch: its `MMOE`, batch normalisation, dropout and L2 off, the step of its `fit`: log losses summed over a
-  batch, its Adam.
-- torch-rechub: its `MMOE`, the step of its trainer: mean log losses, Adam. Its gates have no hidden layer, its experts
-  and towers no way to leave batch normalisation out.
-- Ours: `Trainer` with its defaults, batches drawn from resident rows, reading and hiding included; `score`.
+- DeepCTR-Torch: its `MMOE` without batch normalisation, dropout and L2, and the step of its `fit`: log losses summed
+  over a batch, its Adam.
+- torch-rechub: its `MMOE` and the step of its trainer: mean log losses, Adam. Its gates have no hidden layer, and the
+  batch normalisation of its experts and towers cannot be turned off.
+- Ours: `Trainer` with its defaults, on batches drawn from resident rows, including reading and hiding; `score`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EXPERT_UNITS, GATE_UNITS, TOWER_UNITS = (256, 128), (64,), (64,)
 
 
 def flop_per_row() -> float:
-    """Floating-point operations of one row's forward pass: two a weight of every product, and the mixing."""
+    """Floating-point operations of one row's forward pass: two per weight of every product, plus the mixing."""
     width = SPARSE * DIM + DENSE
     hidden, out = EXPERT_UNITS
     experts = EXPERTS * (width * hidden + hidden * out)
@@ -47,7 +47,7 @@ def flop_per_row() -> float:
 
 
 def spec_of(vocabulary: int) -> FeatureSpec:
-    """The problem's features, each sparse one with so many ids (among them the missing and the unseen one)."""
+    """The problem's features, with this many ids per sparse one, including those for missing and unseen values."""
     values = tuple(map(str, range(vocabulary - SPECIAL_IDS)))
     return FeatureSpec(
         tuple(Vocabulary(Categorical(f"sparse_{each}", max_vocabulary=vocabulary), values) for each in range(SPARSE)),
@@ -59,9 +59,10 @@ def spec_of(vocabulary: int) -> FeatureSpec:
 
 
 def examples_of(rows: int, vocabulary: int, *, seed: int = 0, device: str = "cpu") -> Examples:
-    """Rows with uniform ids and normal numbers. Three chained outcomes, each rarer than the one before, depend on both.
+    """Rows with uniform ids and normal numbers, and three chained outcomes, each rarer than the last, that depend on
+    both.
 
-    What an id is worth is drawn from the id alone: rows of any seed are of one world.
+    The effect of an id is drawn from the id alone, so that rows of all seeds share one world.
     """
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(SPECIAL_IDS, vocabulary, (rows, SPARSE), generator=draw)
@@ -77,17 +78,17 @@ def examples_of(rows: int, vocabulary: int, *, seed: int = 0, device: str = "cpu
 
 
 class Contender(Protocol):
-    """A model with an optimiser: takes rows to train on and to infer, one batch a step."""
+    """A model with an optimiser that trains on rows and infers them, one batch per step."""
 
     def train(self, rows: Examples, batch: int) -> None: ...
 
     def infer(self, rows: Examples, batch: int) -> Tensor:
-        """Probabilities (n, T)."""
+        """Infer probabilities (n, T)."""
         ...
 
 
 class Ours:
-    """This project's, with the options of `TrainConfig`."""
+    """This project's model, with options of `TrainConfig`."""
 
     def __init__(self, spec: FeatureSpec, *, device: str = "cpu", **training: Any) -> None:
         self.spec, self.training, self.device = spec, training, device
@@ -170,7 +171,7 @@ class DeepCTR:
         return torch.cat([model(inputs[piece]) for piece in _pieces(len(rows), batch)])
 
     def _inputs(self, rows: Examples) -> Tensor:
-        """It takes ids as floats, beside the numbers; kept, so that it is not timed."""
+        """It takes ids as floats, next to the numbers; cached, so that the conversion is not timed."""
         if getattr(self, "rows", None) is not rows:
             self.rows, self.floats = rows, torch.cat([rows.inputs.sparse.float(), rows.inputs.dense], 1)
         return self.floats
@@ -216,7 +217,7 @@ class Rechub:
         )
 
     def _columns(self, rows: Examples) -> dict[str, Tensor]:
-        """It takes a tensor a column; kept, so that it is not timed."""
+        """It takes one tensor per column; cached, so that the conversion is not timed."""
         if getattr(self, "rows", None) is not rows:
             sparse = {f"sparse_{each}": column.contiguous() for each, column in enumerate(rows.inputs.sparse.t())}
             dense = {f"dense_{each}": column.contiguous() for each, column in enumerate(rows.inputs.dense.t())}

@@ -1,4 +1,4 @@
-"""One picture of results/training_step.md and results/night.md: the model beside its peers, the night by its stages.
+"""One picture of results/training_step.md and results/night.md: the model next to its peers, the night by its stages.
 
 python -m tests.benchmarks.performance_plot
 """
@@ -56,7 +56,7 @@ def main() -> None:
     rates.set_ylabel("thousand rows a second")
     rates.set_title("One MMoE on two cores; % of the float32 limit")
     rates.legend(frameon=False, fontsize=8)
-    last = {(row["users"], row["days"]): row for row in nights}  # the night that starts from the state there is
+    last = {(row["users"], row["days"]): row for row in nights}  # the night that starts from an existing state
     names = [f"{users}\n{days} days" for users, days in last]
     bottom = [0.0] * len(last)
     for stage in STAGES:

@@ -1,15 +1,15 @@
-"""Parquet to shuffled batches: rows a second of one core, and the memory of a stream.
+"""Parquet to shuffled batches: rows per second of one core, and the memory of a stream.
 
-The rows have 20 categorical columns of 10,000 values each, 30 columns of float32 and 3 binary labels. Asked: 2 million
-rows a second a core from Parquet to batches a device can take, and a shuffle in bounded memory, shown on ten times
-the bound.
+Rows have 20 categorical columns of 10,000 values each, 30 columns of float32 and 3 binary labels. Target: 2 million
+rows per second and core, from Parquet to batches that a device can take, and a shuffle in bounded memory, shown on ten
+times the bound.
 
-A core is a second of CPU time, all threads of a process counted, of a process held to one core with libraries held to
-one thread: other work on the machine is not in it. Contenders take turns. The floor is Arrow reading the same file
-and doing nothing with it. The peers are torch's DataLoader over tensors that lie in memory encoded already, which
-reads and encodes nothing, and pandas reading the file and encoding it column by column.
+A core means a second of CPU time over all threads of a process that is held to one core, with libraries held to one
+thread, so other work on the machine does not count. Contenders take turns. The floor is Arrow reading the same file and
+doing nothing with it. The peers are torch's DataLoader over tensors already encoded in memory, which neither reads nor
+encodes, and pandas, which reads the file and encodes it column by column.
 
-Limits: one machine; files in the page cache; values drawn evenly, so that every row group holds every value; float
+Limitations: one machine; files in the page cache; values drawn evenly, so that every row group holds every value; float
 columns as Arrow writes them, compressed by Snappy (which finds nothing to compress).
 """
 
@@ -61,7 +61,7 @@ PANDAS = "pandas, whole file in memory"
 
 @dataclass(frozen=True)
 class File:
-    """A file to write: ids as strings or as integers spread over 64 bits, a share of nulls in every feature."""
+    """A file to write: ids as strings or as integers spread over 64 bits, and a share of nulls in every feature."""
 
     name: str
     ids: str = "strings"
@@ -82,7 +82,7 @@ FILES = (
 
 
 def write(file: File, path: Path) -> None:
-    """A row group at a time, strings and integers dictionary-encoded in the file."""
+    """Write one row group at a time, with strings and integers dictionary-encoded in the file."""
     draw = np.random.default_rng(0)
     kept: dict[str, pa.Array] = {}
     for name in CATEGORICALS:
@@ -111,7 +111,7 @@ def write(file: File, path: Path) -> None:
 
 
 def examples(spec: FeatureSpec, table: pa.Table | pa.RecordBatch) -> Examples:
-    """As `model.fit` makes them."""
+    """Examples as `model.fit` makes them."""
     labels = Labels.read(table, TASKS)
     mean, scale = np.zeros(len(TASKS)), np.ones(len(TASKS))
     targets = ((labels.values - mean) / scale).astype(np.float32)
@@ -169,19 +169,19 @@ def rates(path: Path, peers: bool) -> dict[str, Timing]:
 
 
 def read_only(path: Path) -> int:
-    """Every row group as an Arrow table, strings as dictionaries."""
+    """Read every row group as an Arrow table, strings as dictionaries."""
     file = pq.ParquetFile(path, read_dictionary=CATEGORICALS)
     return sum(file.read_row_group(group, use_threads=False).num_rows for group in range(file.num_row_groups))
 
 
 def by_index(tensors: TensorDataset) -> int:
-    """The fast way to use a DataLoader: it is handed a batch's index and not one row after the other."""
+    """The fast way to use a DataLoader: it gets the index of a whole batch instead of one row after another."""
     sampler = BatchSampler(RandomSampler(tensors), BATCH, drop_last=False)
     return sum(len(targets) for _, _, targets in DataLoader(tensors, sampler=sampler, batch_size=None))
 
 
 def with_pandas(path: Path, spec: FeatureSpec) -> int:
-    """Everything in memory: strings mapped to ids, numbers scaled, stacked, shuffled whole."""
+    """All in memory: strings mapped to ids, numbers scaled, everything stacked and shuffled."""
     import pandas as pd
 
     frame = pd.read_parquet(path)
@@ -205,11 +205,11 @@ BOUND_GROUP = 32_768
 
 
 def memory(path: Path, whole: bool) -> tuple[int, int, int]:
-    """Peak bytes above the start, what Arrow needed to read a row group, rows; in a process of its own."""
+    """Peak bytes above the start, the bytes Arrow needs to read a row group, and rows; in a process of its own."""
     spec = fitted_on_first_group(path)
     source = stream(path, spec, batch_size=BOUND_BATCH, shuffle_rows=BOUND_ROWS)
     held = pa.total_allocated_bytes()
-    examples(spec, source.groups[0].read(BOUND_GROUP)[0])  # what libraries load and lookups build is no stream's
+    examples(spec, source.groups[0].read(BOUND_GROUP)[0])  # not counted: what libraries load and lookups build
     of_group = pa.default_memory_pool().max_memory() - held
     pa.default_memory_pool().release_unused()
     start = memory_of(PeakMemory().process)
@@ -226,7 +226,7 @@ def fitted_on_first_group(path: Path) -> FeatureSpec:
 
 
 def latency(path: Path) -> dict[int, float]:
-    """Seconds to encode so many rows of plain strings, medians."""
+    """Median seconds to encode different numbers of rows of plain strings."""
     hold_to_one_core()
     spec = fitted_on_first_group(path)
     table = pq.ParquetFile(path).read_row_group(0).select([*CATEGORICALS, *NUMERICS]).combine_chunks()
@@ -251,7 +251,7 @@ def main() -> None:
 
 
 def apart(function: Callable[..., object], *arguments: object) -> object:
-    """What the function returns, called in a fresh process."""
+    """Call the function in a fresh process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -1,18 +1,18 @@
-"""The scoring pass: from features in Parquet files to committed rows of `user_scores`, beside the model alone.
+"""The scoring pass, from features in Parquet files to committed rows of `user_scores`, next to the model alone.
 
-Asked: users a second end to end, at least 60% of the rate of `Bundle.predict` over the same rows as Arrow tables in
-memory, on the same two cores. The model alone runs as two processes of one thread each, as Spark runs it, and as one
-process of two threads; the faster of the two is the reference. Two models: what `[training]` gives without a word, and
-a large one. The rounds are warm: Spark's session, its JVM optimising, and its Python workers are up, and the pass has
-run twice. What the first pass of a session costs is told beside.
+Target: at least 60% of the rate of `Bundle.predict` over the same rows as Arrow tables in memory, in users per second
+end to end, on the same two cores. The model alone runs as two processes of one thread each, as Spark runs it, and as
+one process of two threads; the faster one is the reference. Two models: the default of `[training]`, and a large one.
+Rounds are warm: Spark's session, its optimising JVM and its Python workers are up, and the pass has run twice. The cost
+of a session's first pass is reported separately.
 
-Limits: one machine, whose cores Spark's JVM, its Python workers and nothing else should have; files on its own disk.
-Features are drawn at random, of the demo's columns; the models are fitted to little, which changes no speed.
+Limitations: one machine, whose cores should serve only Spark's JVM and its Python workers; files on its own disk.
+Features are drawn at random, with the demo's columns; models are hardly trained, which does not change their speed.
 
     python -m tests.benchmarks.scoring
 
-What imports Great Expectations is imported late: the reference's processes import this module too, and PySpark ends a
-process in which it is imported that way.
+Modules that import Great Expectations are imported late: the reference's processes import this module too, and PySpark
+ends a process in which it is imported that way.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ STEPS: Mapping[str, str] = {
     "audit": "pipeline.scoring.scoring._audit",
     "commit": "pipeline.scoring.scoring.publish",
 }
-"""Functions of the pass that run Spark jobs or commit: with the first of them, the network's outputs are there."""
+"""Functions of the pass that run Spark jobs or commit; when the first of them is called, the network's outputs
+exist."""
 
 
 def models(settings: Settings) -> dict[str, ModelConfig]:
@@ -70,7 +71,7 @@ def models(settings: Settings) -> dict[str, ModelConfig]:
 
 
 def draw_features(settings: Settings, rows: int, *, seed: int) -> pa.Table:
-    """`user_id` and the columns of `columns.feature_columns`, no user twice."""
+    """Draw `user_id` and the columns of `columns.feature_columns`, with every user once."""
     rng = np.random.default_rng(seed)
     columns: dict[str, pa.Array] = {"user_id": pa.array([f"u{number:09d}" for number in rng.permutation(rows)])}
     for name, kind in feature_columns(settings).items():
@@ -86,7 +87,7 @@ def draw_features(settings: Settings, rows: int, *, seed: int) -> pa.Table:
 
 
 def fit_model(settings: Settings, config: ModelConfig) -> Bundle:
-    """One epoch over rows whose labels are drawn, and hang on nothing."""
+    """Train for one epoch on rows whose labels are drawn independently of everything."""
     from pipeline.training.fitting import train_config
     from pipeline.training.inputs import model_features
 
@@ -118,7 +119,7 @@ class Company:
         self.context = Context(self.settings, is_bulk=True)
 
     def features(self, users: int) -> Path:
-        """A folder of Parquet files, about as Spark writes them."""
+        """A folder of Parquet files, similar to what Spark writes."""
         folder = self.folder / f"features_{users}"
         if not folder.exists():
             folder.mkdir()
@@ -135,7 +136,7 @@ class Company:
         return path
 
     def publish(self, features: Path, model: Path, users: int) -> None:
-        """What a night does once its features are there."""
+        """Do what a night does once its features are there."""
         from pipeline.runs.record import StageRun
         from pipeline.scoring.scoring import publish_scores, stage_predictions
 
@@ -146,7 +147,7 @@ class Company:
 
 
 class InProcess:
-    """`Bundle.predict` over Arrow tables in memory, by processes that do nothing else."""
+    """`Bundle.predict` over Arrow tables in memory, in processes that do nothing else."""
 
     def __init__(self, features: Path, model: Path, settings: Settings, *, processes: int, threads: int) -> None:
         self._pools = [ProcessPoolExecutor(1, mp_context=get_context("spawn")) for _ in range(processes)]
@@ -187,7 +188,7 @@ def _predict(_: int) -> None:
 
 @contextmanager
 def steps_timed() -> Iterator[dict[str, list[float]]]:
-    """The seconds of each step of each pass, while it lasts."""
+    """Record the seconds of each step of every pass while active."""
     seconds: dict[str, list[float]] = defaultdict(list)
 
     def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,7 +208,7 @@ def steps_timed() -> Iterator[dict[str, list[float]]]:
 
 
 def measure(company: Company, name: str, users: int, rounds: int) -> tuple[dict[str, Timing], dict[str, list[float]]]:
-    """Timings of the pass and of both references, in turns, and the seconds of the pass's steps."""
+    """Time the pass and both references in turns, and the steps of the pass."""
     features, model = company.features(users), company.model(name)
     references = {
         "two processes": InProcess(features, model, company.settings, processes=2, threads=1),

@@ -1,8 +1,8 @@
 """How long a person waits for a command: whole processes, and `funnel sql` to the first line of its result.
 
-Asked: `funnel --help` within 0.5 s, `funnel sql` within 1 s to the first row, be the table of three nights or of 120.
-Beside them, in turns, what no command in Python can do without: the interpreter alone, and the interpreter with Typer
-or with DuckDB imported. Seconds depend on the machine and its load; the ratios to the interpreter far less.
+Target: `funnel --help` within 0.5 s, and `funnel sql` within 1 s to the first row, whether the table has 3 nights or
+120. Next to them, in turns, what no command in Python can do without: the interpreter alone, and the interpreter with
+Typer or DuckDB imported. Seconds depend on the machine and its load, ratios to the interpreter far less.
 
     python -m tests.benchmarks.start_up
 """
@@ -34,7 +34,7 @@ INTERPRETER = "`python -c pass`"
 
 
 def main() -> None:
-    """Make two warehouses, time every command in turns, and write results/start_up.md."""
+    """Build two warehouses, time every command in turns, and write results/start_up.md."""
     with tempfile.TemporaryDirectory() as folder:
         configs = [make_warehouse(Path(folder) / str(nights), nights) for nights in (FEW, MANY)]
         few, many = ([*funnel("sql", "SELECT * FROM user_scores LIMIT 10"), "-c", str(config)] for config in configs)
@@ -54,7 +54,7 @@ def main() -> None:
             },
             rounds=ROUNDS,
         )
-    # The untimed round was noted too.
+    # The warm-up round was recorded too.
     rows = {name: Timing(tuple(seconds[-ROUNDS:])) for name, seconds in first_rows.items()}
     found = [
         ("`funnel --help`, the whole process", HELP_LIMIT, timings["`funnel --help`"].median),
@@ -73,7 +73,8 @@ def main() -> None:
 
 
 def table(timings: dict[str, Timing], first_rows: dict[str, Timing]) -> str:
-    """A row a command: seconds to the first line and to the end, the range of these, and their ratio to the floor."""
+    """One row per command: seconds to the first line and to the end, the range of the latter, and the ratio to the
+    floor."""
     floor = timings[INTERPRETER]
     return markdown(
         ["process", "to the first line", "whole, s", "rounds", "times the interpreter"],
@@ -91,7 +92,7 @@ def table(timings: dict[str, Timing], first_rows: dict[str, Timing]) -> str:
 
 
 def python(code: str) -> list[str]:
-    """The command line of Python running so much code."""
+    """The command line of Python running this code."""
     return [sys.executable, "-c", code]
 
 
@@ -101,15 +102,15 @@ def funnel(*arguments: str) -> list[str]:
 
 
 def noting(command: Sequence[str], seconds: list[float]) -> Callable[[], None]:
-    """A run of the command that appends its seconds to the first line."""
+    """Wrap a run of the command to record its seconds to the first line."""
     return lambda: seconds.append(seconds_to_first_line(command))
 
 
 def seconds_to_first_line(command: Sequence[str]) -> float:
-    """Run a command to its end; the seconds until the first line that it printed, or its end without one.
+    """Run a command to its end; return the seconds until its first line of output or, without output, until its end.
 
     Raises:
-        CalledProcessError: the command failed.
+        CalledProcessError: The command failed.
     """
     started = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
@@ -123,7 +124,7 @@ def seconds_to_first_line(command: Sequence[str]) -> float:
 
 
 def make_warehouse(folder: Path, nights: int, *, users: int = USERS) -> Path:
-    """A company with random `user_scores` of so many nights, published one by one; its configuration."""
+    """Build a company with this many nights of random `user_scores`, published one by one; return its configuration."""
     folder.mkdir(parents=True)
     company = Company.make(folder)
     warehouse = Warehouse.of(company.settings)
@@ -137,7 +138,7 @@ def make_warehouse(folder: Path, nights: int, *, users: int = USERS) -> Path:
 
 
 def scores(table: Table, day: date, users: int, rng: np.random.Generator) -> pa.Table:
-    """A night of `user_scores`: random probabilities and bands, the same everywhere else."""
+    """A night of `user_scores`: random probabilities and bands, constants elsewhere."""
 
     def column(field: pa.Field) -> pa.Array:
         if field.name == "user_id":

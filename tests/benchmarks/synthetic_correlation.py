@@ -1,11 +1,11 @@
 """How far apart two tasks can be before sharing hurts: one gate, a gate per task, or a shared bottom.
 
-Reproduces section 3.2 and figures 2, 4 and 5 of Ma et al., "Modeling Task Relationships in Multi-task Learning
-with Multi-gate Mixture-of-Experts", KDD 2018. Two regressions on 100 inputs read directions of cosine p: with u1 and
-u2 orthogonal unit vectors, w1 = c u1, w2 = c (p u1 + sqrt(1 - p^2) u2), x ~ N(0, I) and
-y_k = w_k x + sum_i sin(alpha_i w_k x + beta_i) + N(0, 0.01). OMoE, MMoE and a shared bottom of MMoE's size learn
-them over many runs, each with its own u1, u2, rows and starting weights; run r gives all models, and all p, the same.
-Measures the squared error on rows never trained on, against the paper's claims about its mean and its spread.
+Reproduces section 3.2 and figures 2, 4 and 5 of Ma et al., "Modeling Task Relationships in Multi-task Learning with
+Multi-gate Mixture-of-Experts", KDD 2018. Two regressions on 100 inputs depend on directions of cosine p: with u1 and u2
+orthogonal unit vectors, w1 = c u1, w2 = c (p u1 + sqrt(1 - p^2) u2), x ~ N(0, I) and
+y_k = w_k x + sum_i sin(alpha_i w_k x + beta_i) + N(0, 0.01). OMoE, MMoE and a shared bottom of MMoE's size learn them
+in many runs, each with its own u1, u2, rows and initial weights; run r is the same for all models and all p. Measures
+the squared error on rows never trained on, against the paper's claims about its mean and its spread.
 
 All runs of a model are one batched model, so a step of a hundred runs is a handful of batched products.
 
@@ -41,14 +41,14 @@ SCALE = 1.0
 ALPHA = torch.tensor([1.0, 2.0, 3.0, 4.0])
 BETA = torch.tensor([0.0, 1.0, 2.0, 3.0])
 NOISE = 0.01
-"""The variance of the noise: no model's expected squared error is below it."""
+"""The variance of the noise, a lower bound on every model's expected squared error."""
 
 BATCH, STEPS, EVERY, TEST_ROWS = 64, 5000, 125, 2000
 RATE = 1e-2
-"""Adam's first learning rate, which falls to 0 in a straight line: the best of the candidates in the pilot."""
+"""Adam's initial learning rate, which falls linearly to 0: the best candidate in the pilot."""
 CANDIDATES, PILOT = (1e-3, 3e-3, 1e-2, 3e-2), range(10_000, 10_006)
 CHUNK = 50
-"""Runs trained together: more are no faster."""
+"""Runs trained together; more are no faster."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -78,7 +78,7 @@ def bottom_of(units: int) -> nn.Module:
 
 
 def shared_bottom() -> nn.Module:
-    """As wide as makes it the size of MMoE, gates and biases included."""
+    """A shared bottom as wide as it takes to match MMoE's size, gates and biases included."""
     none, one, target = size(bottom_of(0)), size(bottom_of(1)), size(mmoe())
     return bottom_of(round((target - none) / (one - none)))
 
@@ -92,7 +92,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"Shared-Bottom": shared_bottom, "O
 
 
 class Source:
-    """Rows of many runs at once. What run r draws depends on r alone: its directions, then its rows, in order."""
+    """Rows of many runs at once. The draws of run r depend on r alone: first its directions, then its rows, in
+    order."""
 
     def __init__(self, runs: Sequence[int]) -> None:
         self.generators = [torch.Generator().manual_seed(run) for run in runs]
@@ -104,7 +105,7 @@ class Source:
         return SCALE * torch.stack([u1, p * u1 + (1 - p * p) ** 0.5 * u2], -1)
 
     def rows(self, n: int) -> tuple[Tensor, list[Tensor]]:
-        """Inputs (R, n, 100), and for each correlation the labels (R, n, 2)."""
+        """Inputs (R, n, 100), and labels (R, n, 2) for each correlation."""
         x, noise = self._normal(n, INPUTS), NOISE**0.5 * self._normal(n, TASKS)
         return x, [curve(x @ self.weights(p)) + noise for p in CORRELATIONS]
 
@@ -113,7 +114,7 @@ class Source:
 
 
 def curve(projection: Tensor) -> Tensor:
-    """z + sum_i sin(alpha_i z + beta_i), element by element."""
+    """z + sum_i sin(alpha_i z + beta_i), elementwise."""
     return projection + (projection[..., None] * ALPHA + BETA).sin().sum(-1)
 
 
@@ -135,22 +136,22 @@ class Fleet:
         self._gradients = vmap(grad(lambda *given: loss_of(*given).sum()))
 
     def step(self, x: Tensor, labels: Tensor) -> None:
-        """One step of every run on its own batch: (R, n, 100) and (R, n, 2)."""
+        """Take one step of every run on its own batch: (R, n, 100) and (R, n, 2)."""
         for name, gradient in self._gradients(self.weights, x, labels).items():
-            # The fused Adam reads any other layout in the wrong order, and says nothing.
+            # The fused Adam silently reads any other layout in the wrong order.
             self.weights[name].grad = gradient.contiguous()
         self.optimizer.step()
         self.schedule.step()
 
     def losses(self, x: Tensor, labels: Tensor) -> Tensor:
-        """The mean squared error of every run and task, (R, 2)."""
+        """Mean squared error of every run and task, (R, 2)."""
         return self._losses(self.weights, x, labels)
 
 
 def start(build: Callable[[], nn.Module], run: int) -> nn.Module:
-    """The model with the starting weights of a run. OMoE and MMoE build their experts first: a run's are equal."""
+    """A model with a run's initial weights. OMoE and MMoE build their experts first, so those of a run are equal."""
     with torch.random.fork_rng():
-        torch.manual_seed(1_000_000 + run)  # apart from the seeds of the rows
+        torch.manual_seed(1_000_000 + run)  # distinct from the seeds of the rows
         return build().eval()
 
 
@@ -162,8 +163,9 @@ def train(
     steps: int = STEPS,
     every: int = EVERY,
 ) -> np.ndarray:
-    """Test losses along the training: (models, correlations, evaluations, runs, tasks). Each run sees every
-    training row once."""
+    """Test losses during training: (models, correlations, evaluations, runs, tasks). Each run sees every training row
+    once.
+    """
     source = Source(runs)
     test_x, test_labels = source.rows(TEST_ROWS)
     fleets = [(Fleet(MODELS[name], runs, rate, steps), i) for name in models for i in range(LEVELS)]
@@ -179,7 +181,7 @@ def train(
 
 
 def train_in_chunks(runs: int) -> np.ndarray:
-    """What ``train`` gives for the runs 0, 1, ..., with progress on standard error."""
+    """What ``train`` returns for the runs 0, 1, ..., with progress on standard error."""
     curves = []
     for first in range(0, runs, CHUNK):
         curves.append(train(range(first, min(first + CHUNK, runs))))
@@ -195,18 +197,18 @@ def pilot() -> str:
 
 
 def told(values: np.ndarray) -> str:
-    """The mean over runs with its 95% confidence interval."""
+    """Format the mean over runs with its 95% confidence interval."""
     mean, half = interval(values)
     return f"{mean:.4f} ± {half:.4f}"
 
 
 def deviation(values: np.ndarray) -> np.ndarray:
-    """The standard deviation over runs, the last dimension."""
+    """Standard deviation over runs, the last dimension."""
     return values.std(-1, ddof=1)
 
 
 def quartile_range(values: np.ndarray) -> np.ndarray:
-    """From the lower to the upper quartile over runs, the last dimension: blind to a few runs far out."""
+    """Interquartile range over runs, the last dimension, which ignores a few outlying runs."""
     low, high = np.quantile(values, [0.25, 0.75], axis=-1)
     return high - low
 
@@ -214,7 +216,7 @@ def quartile_range(values: np.ndarray) -> np.ndarray:
 def spread_ratio(
     spread: Callable[[np.ndarray], np.ndarray], wide: np.ndarray, narrow: np.ndarray
 ) -> tuple[float, float, float]:
-    """How many times the spread over runs is that of the other model, with the 95% interval of 2,000 resamples of
+    """The ratio of the spread over runs to that of the other model, with its 95% interval from 2,000 resamples of
     the runs."""
     picked = np.random.default_rng(0).integers(len(wide), size=(2000, len(wide)))
     low, high = np.quantile(spread(wide[picked]) / spread(narrow[picked]), [0.025, 0.975])
@@ -222,7 +224,7 @@ def spread_ratio(
 
 
 def losses_table(finals: np.ndarray, variances: Sequence[float]) -> str:
-    """A row per correlation and model, from final losses (models, correlations, runs, tasks)."""
+    """One row per correlation and model, from final losses (models, correlations, runs, tasks)."""
     rows = []
     for i, p in enumerate(CORRELATIONS):
         for name, losses in zip(MODELS, finals[:, i], strict=True):
@@ -259,7 +261,7 @@ def differences_table(losses: dict[str, np.ndarray]) -> str:
 
 
 def claims_table(losses: dict[str, np.ndarray]) -> str:
-    """The paper's claims, each with the rule it is judged by, the numbers, and whether they show it."""
+    """The paper's claims, each with the rule that decides it, the numbers, and whether they support it."""
     bottom, one_gate, many_gates = losses["Shared-Bottom"], losses["OMoE"], losses["MMoE"]
     gap = many_gates[-1] - one_gate[-1]
     falls, hardly = one_gate[0] - one_gate[-1], many_gates[0] - many_gates[-1]
@@ -284,7 +286,7 @@ def claims_table(losses: dict[str, np.ndarray]) -> str:
 
 
 def report(curves: np.ndarray, *, runs: int, minutes: float) -> str:
-    """The whole text, from what ``train`` gave."""
+    """The whole text, from what ``train`` returned."""
     finals = curves[:, :, -1]
     losses = dict(zip(MODELS, finals.mean(-1), strict=True))
     _, labels = Source(range(20)).rows(20_000)
@@ -341,11 +343,11 @@ among these
 
 
 def plot(curves: np.ndarray, path: Path) -> None:
-    """Above, mean test losses along the training with their quartiles; below, the final losses of all runs."""
+    """Above, mean test losses during training with their quartiles; below, the final losses of all runs."""
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "0"  # the same bytes every time
+    matplotlib.rcParams["svg.hashsalt"] = "0"  # the same bytes on every run
     from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator
 
@@ -375,7 +377,7 @@ def plot(curves: np.ndarray, path: Path) -> None:
 
 
 def main() -> None:
-    """Train, print the report, and write it and the plot."""
+    """Train, print the report, and write it with the plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=100, help="runs per model and correlation")
     parser.add_argument("--threads", type=int, default=1)

@@ -1,4 +1,4 @@
-"""The Census-Income benchmark reads, splits, sizes, chooses and judges as its report says."""
+"""The Census-Income benchmark reads, splits, sizes, chooses and measures as its report says."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write(folder: Path, people: list[dict[str, str]]) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Invented people: the older, the more have married and earn much."""
+    """Invented people: the older they are, the more of them are married and earn much."""
     draw = np.random.default_rng(0)
     people = []
     for age, chance in zip(draw.integers(0, 91, ROWS), draw.random(ROWS), strict=True):
@@ -149,7 +149,7 @@ def test_only_final_fits_are_judged_on_the_test_part_and_each_model_has_a_fit_a_
 
 def test_a_model_of_its_own_for_each_task_gets_a_configuration_of_its_own_for_each_task() -> None:
     tried = tuning_jobs()
-    # The first configuration is made best for income, the last for never married, whatever the model.
+    # For every model, the first configuration is best for income, the last for never married.
     results = [{"auc": {task: _rank(job, task) for task in job["tasks"]}} for job in tried]
     chosen = choose(tried, results)
     for model in (SINGLE, TREES):
@@ -183,7 +183,7 @@ def test_the_mean_placement_of_either_class_is_the_auc_also_where_scores_tie(see
 
 
 def judged_with(shift: float, *, seeds: int = 3, n: int = 2000, group: str = "income", task: str = "income") -> Judged:
-    """Every model ranks alike but for noise; MMoE's positives are lifted by ``shift``."""
+    """Every model ranks alike up to noise; MMoE's positives are lifted by ``shift``."""
     draw = np.random.default_rng(0)
     labels = np.repeat([0, 1], [n - n // 4, n // 4])
     shared = labels + draw.normal(size=n)
@@ -253,7 +253,7 @@ def test_the_report_is_a_page_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "census_income.md").read_text(encoding="utf-8") == text
     assert "<svg" in (tmp_path / "census_income.svg").read_text(encoding="utf-8")
     for model in (*NETWORKS, TREES):
-        assert text.count(f"\n| {model} | ") == 6  # a row a task and a row of costs, in each group
+        assert text.count(f"\n| {model} | ") == 6  # in each group, a row per task and a row of costs
 
 
 def test_the_real_file_has_the_rows_rates_and_correlations_that_its_description_gives(census: Path) -> None:

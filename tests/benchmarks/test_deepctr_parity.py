@@ -1,4 +1,4 @@
-"""Our MMoE and DeepCTR-Torch's, the real package, with the same weights: the same scores.
+"""Our MMoE and the real DeepCTR-Torch's give the same scores with the same weights.
 
 Needs the `bench` extra: pip install 'funnelcast[bench]'. Without it the test is skipped.
 """
@@ -33,7 +33,7 @@ def rows():
         table,
     )
     encoded = spec.encode(table)
-    # Theirs: our ids, 0 for padding in lists (so ours are one higher there), numbers as we standardise them.
+    # Theirs: our ids, except that 0 pads lists (so ids are one higher there), and our standardised numbers.
     theirs = {name: encoded.sparse[:, column].numpy() for column, name in enumerate(ids)}
     theirs |= {name: encoded.dense[:, column].numpy() for column, name in enumerate(numbers)}
     theirs["tags"] = encoded.lists.numpy() + 1
@@ -83,9 +83,9 @@ def test_the_same_weights_give_the_same_scores(rows, gate_units, tower_units, ba
     ours = build_model(spec, tasks, config)
     with torch.no_grad():
         for bias in peer.parameters():
-            if bias.ndim == 1:  # theirs start at 0; a difference there must show
+            if bias.ndim == 1:  # theirs start at 0, which would hide a difference
                 bias.add_(torch.randn_like(bias) * 0.1)
-            elif len(bias) == 1:  # the last weights of a tower: made to matter
+            elif len(bias) == 1:  # a tower's last weights, made large enough to matter
                 bias.normal_()
         for network in itertools.chain(peer.expert_dnn, *optional(peer)) if batch_norm else ():
             for norm in network.bn:
@@ -101,16 +101,16 @@ def test_the_same_weights_give_the_same_scores(rows, gate_units, tower_units, ba
     binary = torch.tensor([kind == "binary" for kind in kinds])
     actual = torch.where(binary, outputs.sigmoid(), outputs)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
-    assert float(actual.std(0).min()) > 0.01  # scores that differ from row to row
+    assert float(actual.std(0).min()) > 0.01  # scores differ from row to row
 
 
 def optional(peer):
-    """The stacks that their model has only where it has hidden layers in them."""
+    """The stacks that their model only has if it has hidden layers in them."""
     return [getattr(peer, name) for name in ("gate_dnn", "tower_dnn") if hasattr(peer, name)]
 
 
 def copy_weights(peer, ours):
-    """DeepCTR-Torch's weights, network by network, into our stacks."""
+    """Copy DeepCTR-Torch's weights, network by network, into our stacks."""
     tables = [peer.embedding_dict[name].weight for name in ("city", "phone")]
     ours.inputs.ids.table.weight.copy_(torch.cat(tables))
     ours.inputs.lists.lookup.table.weight.copy_(peer.embedding_dict["tags"].weight[1:])

@@ -1,4 +1,4 @@
-"""The funnel benchmark's split, figures and fits, on a few rows."""
+"""The funnel benchmark's split, metrics and fits, on a few rows."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -39,7 +39,7 @@ DAY = np.timedelta64(1, "D")
 
 @pytest.fixture(scope="module")
 def funnel() -> Funnel:
-    """Texts of 60 days; a click hangs on x and the offer, a purchase on a click and x again."""
+    """Texts of 60 days; a click depends on x and the offer, a purchase on a click and x again."""
     rng = np.random.default_rng(0)
     n = 1500
     exposed = np.datetime64(FIRST, "us") + np.sort(rng.integers(0, DAYS * 86_400_000_000, n)).astype("timedelta64[us]")
@@ -90,7 +90,7 @@ def test_parts_share_no_label_and_all_stages_are_judged_on_the_same_rows(funnel:
     ]
     assert counts == [int((np.asarray(funnel.table[f"part_{stage}"]) != "").sum()) for stage in STAGES]
     assert all(split.test[f"label_{stage}"].null_count == 0 for stage in STAGES)
-    # The rows nearest to the border teach the stage with the shorter window alone.
+    # The rows nearest the border teach only the stage with the shorter window.
     assert split.train["label_buy"].null_count > split.train["label_click"].null_count
 
 
@@ -117,7 +117,7 @@ def test_every_network_is_within_a_few_percent_of_the_budget(funnel: Funnel, mod
 
 def test_each_stage_of_a_model_per_stage_keeps_the_options_that_suited_it_best(funnel: Funnel) -> None:
     tried = [job for job in tuning_jobs(funnel, 2) if job["model"] == TREES]
-    # The first options are the better ones for clicks, the second for purchases.
+    # The first options are better for clicks, the second for purchases.
     losses = {("click", 0): 0.1, ("click", 1): 0.2, ("buy", 0): 0.4, ("buy", 1): 0.3}
     order = [tried[0]["options"], tried[-1]["options"]]
     results = [{"validation_loss": losses[job["stages"][0], order.index(job["options"])]} for job in tried]
@@ -147,7 +147,7 @@ def test_the_bootstrap_draws_users_with_all_their_rows() -> None:
     user = np.repeat(np.arange(200), 5)
     effect = rng.normal(size=200)
     gap = Spread(user, replicates=2000).mean(effect[user][None])[:, 0]
-    # Five equal rows a user say no more than one: the deviation is that of 200 values, not of 1,000.
+    # Five equal rows per user carry no more information than one: the deviation is that of 200 values, not 1,000.
     assert gap.std() == pytest.approx(effect.std() / 200**0.5, rel=0.1)
     low, high = Spread(user, replicates=500).difference(np.zeros((500, 3)), np.ones((500, 1)))
     assert (low, high) == (1.0, 1.0)

@@ -1,4 +1,4 @@
-"""The benchmark of large vocabularies: its dense rival is dense, and its report from small sizes."""
+"""The benchmark of large vocabularies: its dense rival is dense, and it reports from small sizes."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_the_rival_moves_every_row_and_ends_where_rows_touched_do():
         assert ours.trainer is not None
         assert bool(ours.trainer.tables) == (penalty == 0.0)
         weights.append(ours.network.inputs.ids.table.weight.detach())
-    # AdamW makes whole steps of gradients that are rounding: a few numbers differ by some steps.
+    # AdamW turns rounding errors in gradients into whole steps, so a few numbers differ by several steps.
     assert (weights[0] - weights[1]).abs().mean() < 1e-5 < 1e-2 < weights[0].abs().mean()
 
 

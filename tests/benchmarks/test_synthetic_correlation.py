@@ -1,4 +1,4 @@
-"""The benchmark of task correlation plants what it says it does, and trains many runs as it would train each."""
+"""The benchmark of task correlation plants what it claims, and trains many runs like each on its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: equal budgets, fits that are not run twice, intervals over seeds."""
+"""Tools shared by benchmarks: equal budgets, fits that are not repeated, intervals over seeds."""
 
 from __future__ import annotations
 

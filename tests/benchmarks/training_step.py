@@ -1,9 +1,9 @@
-"""The training step and inference of one MMoE, beside DeepCTR-Torch's and torch-rechub's, and the limit of arithmetic.
+"""Training step and inference of one MMoE, next to DeepCTR-Torch's and torch-rechub's, and to the limit of arithmetic.
 
-Measures rows a second on tensors in memory: training at batches of 1,024, inference at 8,192; on CUDA at 65,536. The
+Measures rows per second on tensors in memory: training with batches of 1,024, inference with 8,192; on CUDA 65,536. The
 limit is the time of the network's products alone, at the rate of one large float32 product timed in the same run: 6.45
-MFLOP a trained row (three times the forward pass), 2.15 MFLOP a scored one. bfloat16 runs where the processor has it,
-with its change in AUC on held-out rows after equal training. A profile says where a step's time goes.
+MFLOP per trained row (three times the forward pass), 2.15 MFLOP per scored one. bfloat16 runs if the processor supports
+it, with its change in AUC on held-out rows after equal training. A profile shows where a step's time goes.
 
     python -m tests.benchmarks.training_step [--device cuda]
 """
@@ -42,7 +42,7 @@ ROUNDS = 7
 
 
 class Sizes(NamedTuple):
-    """Rows of a batch to train and to infer, and batches in a round."""
+    """Rows per batch to train and to infer, and batches per round."""
 
     train_batch: int
     train_batches: int
@@ -54,8 +54,9 @@ SIZES = {"cpu": Sizes(1024, 64, 8192, 2), "cuda": Sizes(65_536, 64, 65_536, 16)}
 
 
 def main(device: str = "cpu") -> None:
-    """Run all comparisons and write results/training_step.md: on CUDA training_step_cuda.md, on a processor without
-    bfloat16 training_step_float32.md."""
+    """Run all comparisons and write results/training_step.md; on CUDA training_step_cuda.md, on a processor without
+    bfloat16 training_step_float32.md.
+    """
     sizes = SIZES[device]
     rows = examples_of(sizes.train_batches * sizes.train_batch, VOCABULARY, device=device)
     some = rows.select(slice(0, sizes.infer_batches * sizes.infer_batch))
@@ -95,12 +96,12 @@ def main(device: str = "cpu") -> None:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether products of bfloat16 are the processor's own; where it has none, one takes dozens of times as long."""
+    """Whether the processor multiplies bfloat16 natively; without that, a product takes dozens of times as long."""
     return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def contenders_on(device: str) -> dict[str, Contender]:
-    """Ours, with its options, and the peers that are installed."""
+    """Ours, with its options, and the installed peers."""
     spec = spec_of(VOCABULARY)
     contenders: dict[str, Contender] = {"funnelcast": Ours(spec, device=device)}
     if has_bfloat16(device):
@@ -122,7 +123,7 @@ class Timings(NamedTuple):
 
 
 def _timed(runs: Mapping[str, Callable[[], object]], rows: int, device: str) -> Timings:
-    """Every contender, a large product and a large copy in turns."""
+    """Time every contender, a large product and a large copy in turns."""
     left, right, product = torch.randn(3, PRODUCT, PRODUCT, device=device)
     source = torch.zeros(COPY, device=device)
     target = torch.empty_like(source)
@@ -142,11 +143,11 @@ def _timed(runs: Mapping[str, Callable[[], object]], rows: int, device: str) -> 
 
 
 def _table(timings: Timings, passes: float) -> str:
-    """Rates, ratios to the better peer, and the share of the limit."""
+    """Rates, ratios to the better peer, and shares of the limit."""
     each = timings.contenders
     better = max((name for name in PEERS if name in each), key=lambda name: each[name].rate, default="funnelcast")
     header, rule, *lines = rates_table(each, unit="rows", against=better).splitlines()
-    # In units of arithmetic: the ratio is then taken round by round, as all others are.
+    # In units of arithmetic, so that this ratio is taken round by round like all others.
     shares = [Timing(one.seconds, one.units * passes * flop_per_row()) for one in each.values()]
     shown = [
         f"{line} {share.times_as_fast_as(timings.product):.0%} |" for line, share in zip(lines, shares, strict=True)
@@ -159,7 +160,7 @@ def _embedding_bytes() -> int:
 
 
 def profile_of(contender: Contender, rows: Examples, batch: int, device: str, *, most: int = 12) -> str:
-    """A row an operation: its share of the time of all, the largest first."""
+    """One row per operation: its share of the total time, largest first."""
     contender.train(rows, batch)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device != "cpu" else [])
     with profile(activities=activities) as run:
@@ -185,7 +186,7 @@ def _change_of_auc(device: str) -> list[str]:
 
 
 def auc_of_bfloat16(device: str, seeds: int = 5) -> list[list[str]]:
-    """A row a task: AUC after float32 training, and the change by training and scoring in bfloat16."""
+    """One row per task: AUC after float32 training, and the change from training and scoring in bfloat16."""
     small = spec_of(100)
     held = examples_of(50_000, 100, seed=1000)
     found: dict[str, list[list[float]]] = {"float32": [], "bfloat16": []}
@@ -200,7 +201,7 @@ def auc_of_bfloat16(device: str, seeds: int = 5) -> list[list[str]]:
 
 
 def aucs_of(ours: Ours, held: Examples) -> list[float]:
-    """The AUC of every task on held-out rows."""
+    """AUC of every task on held-out rows."""
     predicted = ours.infer(held.to(torch.device(ours.device)), 8192).cpu().double().numpy()
     values = held.targets.double().numpy()
     return [auc(values[:, column], predicted[:, column]) or 0.0 for column in range(len(TASKS))]

@@ -1,6 +1,6 @@
-"""Comparing models at equal budgets: equally many parameters, equally many tried configurations, the same seeds.
+"""Comparing models at equal budgets: equally many parameters, equally many configurations, the same seeds.
 
-What benchmarks share: drawing configurations, sizing networks, running many fits in processes with a file to resume
+Shared by benchmarks: drawing configurations, sizing networks, running many fits in processes with a file to resume
 from, and intervals over seeds. Each benchmark brings its data, its models and its report.
 """
 
@@ -26,12 +26,12 @@ from model import FeatureSpec, ModelConfig, Task
 from model.network.multitask import build_model
 
 Job = dict[str, Any]
-"""What tells one fit from all others, in plain JSON values."""
+"""Identifies a fit, in plain JSON values."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """``train`` teaches, ``validation`` stops training and chooses configurations, ``test`` is for final models."""
+    """``train`` teaches, ``validation`` stops training and selects configurations, ``test`` is for final models."""
 
     train: pa.Table
     validation: pa.Table
@@ -39,7 +39,7 @@ class Split:
 
 
 def draw(space: Mapping[str, Sequence[Any]], count: int, *, seed: int) -> list[dict[str, Any]]:
-    """So many different configurations, a value of each option; the same ones for the same seed.
+    """Draw this many different configurations, a value per option; the same ones for the same seed.
 
     >>> draw({"dropout": [0.0, 0.1], "dim": [4]}, 2, seed=0)
     [{'dropout': 0.0, 'dim': 4}, {'dropout': 0.1, 'dim': 4}]
@@ -51,14 +51,14 @@ def draw(space: Mapping[str, Sequence[Any]], count: int, *, seed: int) -> list[d
 
 
 def parameters(spec: FeatureSpec, tasks: Sequence[str], config: ModelConfig) -> int:
-    """How many weights the network has, embedding tables and all."""
+    """The number of the network's weights, including embeddings."""
     with torch.random.fork_rng(devices=[]):
         network = build_model(spec, [Task(name) for name in tasks], config)
     return sum(weight.numel() for weight in network.parameters())
 
 
 def sized(spec: FeatureSpec, tasks: Sequence[str], config: ModelConfig, *, target: int) -> ModelConfig:
-    """The configuration with ``expert_units`` scaled, all by one factor, to come nearest to ``target`` weights."""
+    """The configuration with ``expert_units`` scaled by one factor to come closest to ``target`` weights."""
 
     def at(width: int) -> ModelConfig:
         units = tuple(max(1, round(unit * width / config.expert_units[0])) for unit in config.expert_units)
@@ -79,10 +79,10 @@ def sized(spec: FeatureSpec, tasks: Sequence[str], config: ModelConfig, *, targe
 def run_all(
     jobs: Iterable[Job], run: Callable[[Job], dict[str, Any]], *, workers: int, cache: Path | None
 ) -> list[dict[str, Any]]:
-    """The result of every job, in order, run in ``workers`` processes of one thread each.
+    """Run every job in ``workers`` processes of one thread each; return the results in order.
 
-    ``run`` is a function that processes can pickle. Each result is appended to ``cache`` as a line of JSON as soon
-    as it is there; jobs with a line are not run again.
+    ``run`` is a function that processes can pickle. Each result is appended to ``cache`` as a line of JSON as soon as
+    it is there; jobs with a line are not run again.
     """
     keys = [json.dumps(job, sort_keys=True) for job in jobs]
     done = {} if cache is None else _finished(cache)
@@ -100,7 +100,7 @@ def run_all(
 
 
 def _start_worker() -> None:
-    """One thread, and no life after the run that started it, should that be killed."""
+    """Use one thread, and end with the run that started this process, should that be killed."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -113,7 +113,7 @@ def _end_with_parent() -> None:
 
 
 def _finished(cache: Path) -> dict[str, dict[str, Any]]:
-    """Results by job. A last line that a kill cut short is removed, so that the next one starts a line."""
+    """Results by job. A last line cut short by a kill is removed, so that the next result starts a new line."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     text = cache.read_text(encoding="utf-8") if cache.exists() else ""
     whole = text[: text.rfind("\n") + 1]
@@ -124,7 +124,7 @@ def _finished(cache: Path) -> dict[str, dict[str, Any]]:
 
 
 class Interval(NamedTuple):
-    """A mean, and half the width of its 95% interval by Student's t; NaN from a single value."""
+    """A mean and half the width of its 95% interval by Student's t; NaN for a single value."""
 
     mean: float
     half: float
@@ -139,7 +139,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Of independent values, say a figure's over seeds; of differences by seed it is the paired interval.
+    """The interval of independent values, such as a metric's over seeds; of differences by seed, the paired interval.
 
     >>> mean, half = interval([1.0, 2.0, 3.0])
     >>> mean, round(half, 3)
@@ -161,7 +161,7 @@ def paired(values: Sequence[float], reference: Sequence[float]) -> Interval:
 def changes(
     names: Sequence[str], values: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], *, digits: int
 ) -> list[list[str]]:
-    """A row a figure: its mean in ``reference`` (seeds x figures), and how ``values`` differ, by seed.
+    """One row per metric: its mean in ``reference`` (seeds x metrics), and how ``values`` differ, by seed.
 
     >>> changes(["AUC"], [[0.7], [0.9]], [[0.6], [0.8]], digits=2)
     [['AUC', '0.70', '+0.10 ± 0.00']]
@@ -190,7 +190,8 @@ def _cells(row: Sequence[object]) -> str:
 
 
 def machine(packages: Sequence[str] = ()) -> str:
-    """This machine and the versions that figures depend on, in words; ``packages`` are named besides the usual ones."""
+    """Describe this machine and the versions that results depend on; ``packages`` are named in addition to the usual
+    ones."""
     usual = ("torch", "lightgbm", "numpy", "pyarrow", "scikit-learn")
     versions = [f"{name} {found}" for name in dict.fromkeys([*usual, *packages]) if (found := _installed(name))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -199,7 +200,7 @@ def machine(packages: Sequence[str] = ()) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, or its architecture where none is told."""
+    """The processor's name, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
