@@ -1,4 +1,4 @@
-"""What must hold of staged files before they are published, table by table."""
+"""The expectations that staged files must meet before they are published, table by table."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from pipeline.config.settings import Settings
 from pipeline.warehouse.schema import Table
 
 BASELINE_NIGHTS = 7
-"""A night is measured against this many nights before it."""
+"""A night is compared with this many nights before it."""
 
 
 def event_expectations(table: Table, settings: Settings) -> list[Expectation]:
-    """Schema, nulls, event names, one row a key and landing day."""
+    """Schema, nulls, event names, one row per key and landing day."""
     return [
         *_schema(table),
         *_not_null("event_id", "user_id", "event", "event_time", "landed_on"),
@@ -29,7 +29,7 @@ def event_expectations(table: Table, settings: Settings) -> list[Expectation]:
 
 
 def history_expectations(limits: Audit) -> list[Expectation]:
-    """Over one row a landing day of a range: history is what it is, so only what was rejected can stop it."""
+    """Of one row per landing day of a backfill: only too many rejected rows stop it, an unusual past does not."""
     return [
         gxe.ExpectColumnValuesToBeBetween(column="quarantine_share", max_value=limits.max_quarantine_share),
         gxe.ExpectColumnValuesToBeInSet(column="is_unexpectedly_empty", value_set=[False], severity="warning"),
@@ -37,7 +37,7 @@ def history_expectations(limits: Audit) -> list[Expectation]:
 
 
 def night_expectations(stages: Sequence[str], limits: Audit) -> list[Expectation]:
-    """Over the one row of a night: rows against the last 7 nights, quarantine share, stage rates."""
+    """Of a night's one row: rows and stage rates relative to the last 7 nights, quarantine share."""
     low, high = limits.row_count_ratio
     rate_low, rate_high = limits.stage_rate_ratio
     return [
@@ -59,7 +59,7 @@ def night_expectations(stages: Sequence[str], limits: Audit) -> list[Expectation
 
 
 def example_expectations(table: Table, settings: Settings) -> list[Expectation]:
-    """Schema, nulls, one row an exposure, labels 0 or 1 exactly where mature and nested, features in range."""
+    """Schema, nulls, one row per exposure, nested labels of 0 or 1 exactly where mature, features in range."""
     stages = settings.funnel.stage_names
     return [
         *_schema(table),
@@ -93,11 +93,11 @@ def example_expectations(table: Table, settings: Settings) -> list[Expectation]:
 
 
 def score_expectations(table: Table, settings: Settings, *, eligible: int, usual: float | None) -> list[Expectation]:
-    """Schema, nulls, probabilities in [0, 1] without NaN, monotone stages, one row an eligible user.
+    """Schema, nulls, probabilities in [0, 1] without NaN, monotone stages, one row per eligible user.
 
     Args:
-        eligible: the night's eligible users.
-        usual: the median number of rows of the last 7 nights; None if there are none.
+        eligible: the number of eligible users.
+        usual: the median number of rows of the last 7 nights; None without any.
     """
     stages = settings.funnel.stage_names
     probabilities = [f"{kind}_{stage}" for kind in ("p", "raw") for stage in stages]
@@ -106,7 +106,7 @@ def score_expectations(table: Table, settings: Settings, *, eligible: int, usual
         *_schema(table),
         *_not_null("user_id", "ds", *probabilities, *bands, "model_version"),
         gxe.ExpectTableRowCountToEqual(value=eligible),
-        *([] if usual is None else [_rows_about(usual, settings.audit)]),
+        *([] if usual is None else [_usual_row_count(usual, settings.audit)]),
         gxe.ExpectColumnValuesToBeUnique(column="user_id"),
         # Spark orders NaN above every number, so the upper bound catches it.
         *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1) for column in probabilities),
@@ -118,7 +118,7 @@ def score_expectations(table: Table, settings: Settings, *, eligible: int, usual
     ]
 
 
-def _rows_about(usual: float, limits: Audit) -> Expectation:
+def _usual_row_count(usual: float, limits: Audit) -> Expectation:
     low, high = limits.row_count_ratio
     return gxe.ExpectTableRowCountToBeBetween(
         min_value=math.floor(low * usual), max_value=math.ceil(high * usual), severity="warning"

@@ -1,4 +1,4 @@
-"""What an audit found, one value an expectation, and what follows from it: warnings, or a stop."""
+"""The findings of an audit, one for each expectation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from pipeline.errors import AuditError
 class Finding:
     """One expectation that was checked.
 
-    audited      what was checked, e.g. "events"
-    expectation  its name and arguments, e.g. "expect_column_values_to_be_between(min_value=0)"
-    columns      those that it is about, with commas between; empty for one about the whole table
-    severity     what its failure is: "critical", "warning" or "info"
-    status       "ok", "warning" (it failed, and may) or "failed" (it failed, and stops the run)
-    observed     what was found where it failed, with offending rows; None where it holds
+    Args:
+        audited: the name of the frame, e.g. "events".
+        expectation: its name and arguments, e.g. "expect_column_values_to_be_between(min_value=0)".
+        columns: those that it is about, comma-separated; empty if it is about the whole table.
+        severity: how bad its failure is: "critical", "warning" or "info".
+        status: "ok", "warning" (it does not hold; the run goes on) or "failed" (the run stops).
+        observed: what was found instead, with offending rows; None if it holds.
     """
 
     audited: str
@@ -28,14 +29,15 @@ class Finding:
 
     @property
     def line(self) -> str:
+        """The expectation and what was observed."""
         return f"{self.expectation}: {self.observed}"
 
 
-def require(findings: Sequence[Finding]) -> list[str]:
-    """One line for each finding that warns.
+def require_no_failures(findings: Sequence[Finding]) -> list[str]:
+    """Return one line for each warning.
 
     Raises:
-        AuditError: an expectation failed that may not; one line with the first of these, and how many more there are.
+        AuditError: a critical expectation failed; names the first and counts the others.
     """
     failed = [finding for finding in findings if finding.status == "failed"]
     if failed:

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.audits.findings import Finding, require
+from pipeline.audits.findings import Finding, require_no_failures
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
@@ -68,7 +68,7 @@ class StageRun:
             AuditError: a critical expectation failed.
         """
         self.findings += findings
-        self.warnings += require(findings)
+        self.warnings += require_no_failures(findings)
 
     @property
     def total(self) -> Counts:

@@ -1,4 +1,4 @@
-"""Audits: what stops a publish, what only warns, and what the one line says."""
+"""Audits: what stops a publish, what only warns, and what the message says."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -19,7 +19,7 @@ from pipeline.audits.expectations import (
     night_expectations,
     score_expectations,
 )
-from pipeline.audits.findings import require
+from pipeline.audits.findings import require_no_failures
 from pipeline.config.sections import Audit
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 def complaint(frame: pd.DataFrame, *expectations: Expectation, keys: Sequence[str] = ("user_id",)) -> str:
     with pytest.raises(AuditError) as raised:
-        require(audit(frame, expectations, what="people", keys=keys))
+        require_no_failures(audit(frame, expectations, what="people", keys=keys))
     line = str(raised.value)
     assert "\n" not in line
     assert line.startswith("audit of people failed: ")
@@ -50,17 +50,17 @@ def people(number: int, **columns: Sequence[Any]) -> pd.DataFrame:
 def test_the_line_names_expectation_column_observation_and_rows() -> None:
     line = complaint(people(3, age=[20, 150, 30]), gxe.ExpectColumnValuesToBeBetween(column="age", max_value=120))
     assert "expect_column_values_to_be_between(column='age', max_value=120" in line
-    assert "observed 1 of 3 rows that break it, such as {user_id: u1, age: 150}" in line
+    assert "1 of 3 rows break it, such as {user_id: u1, age: 150}" in line
     assert "far" not in line, "columns that it is not about would bury what matters"
 
 
 def test_at_most_five_rows_are_shown_and_all_counted() -> None:
     line = complaint(people(9, age=[200] * 9), gxe.ExpectColumnValuesToBeBetween(column="age", max_value=120))
-    assert "observed 9 of 9 rows" in line
+    assert "9 of 9 rows" in line
     assert line.count("age: 200") == 5
 
 
-def test_an_observed_value_where_no_row_is_to_blame() -> None:
+def test_a_value_is_observed_where_no_row_is_to_blame() -> None:
     line = complaint(people(3), gxe.ExpectTableRowCountToEqual(value=5))
     assert "expect_table_row_count_to_equal(value=5): observed 3" in line
 
@@ -81,7 +81,7 @@ def test_more_than_one_failure_is_counted() -> None:
     assert "(and 1 more critical failures)" in line
 
 
-def test_warnings_alone_pass_and_are_told() -> None:
+def test_warnings_alone_pass_and_are_returned() -> None:
     found = audit(
         people(2, age=[20, 200]),
         [
@@ -91,18 +91,18 @@ def test_warnings_alone_pass_and_are_told() -> None:
         what="people",
         keys=("user_id",),
     )
-    warnings = require(found)
+    warnings = require_no_failures(found)
     assert len(warnings) == 1
     assert warnings[0].startswith("audit of people: expect_column_values_to_be_between(column='age'")
     assert "{user_id: u1, age: 200}" in warnings[0]
 
 
-def test_nothing_failed_is_nothing_said() -> None:
+def test_nothing_is_returned_if_nothing_failed() -> None:
     found = audit(people(2), [gxe.ExpectColumnValuesToNotBeNull(column="city")], what="people", keys=())
-    assert require(found) == []
+    assert require_no_failures(found) == []
 
 
-def test_every_expectation_is_a_finding_in_its_order() -> None:
+def test_every_expectation_has_a_finding_in_its_order() -> None:
     found = audit(
         people(3, age=[20, None, 200]),
         [
@@ -123,7 +123,7 @@ def test_every_expectation_is_a_finding_in_its_order() -> None:
     assert {each.audited for each in found} == {"people"}
     assert found[0].expectation == "expect_table_row_count_to_equal(value=3)"
     assert found[0].observed is None
-    assert found[1].observed == "observed 1 of 3 rows that break it, such as {user_id: u1, age: nan}"
+    assert found[1].observed == "1 of 3 rows break it, such as {user_id: u1, age: nan}"
 
 
 def night(**changes: Any) -> pd.DataFrame:
@@ -149,22 +149,22 @@ def night(**changes: Any) -> pd.DataFrame:
         ({"click_rate_to_last_7_nights": 6.0}, "click_rate_to_last_7_nights: 6", False),
     ],
 )
-def test_a_night_against_the_nights_before(changes: Row, told: str, stops: bool) -> None:
+def test_a_night_is_compared_with_the_nights_before(changes: Row, told: str, stops: bool) -> None:
     check = partial(audit, night(**changes), what="the night", keys=("landed_on", "reasons"))
-    assert require(audit(night(), night_expectations(["click"], Audit()), what="the night", keys=())) == []
+    assert require_no_failures(audit(night(), night_expectations(["click"], Audit()), what="the night", keys=())) == []
     if stops:
         with pytest.raises(AuditError) as raised:
-            require(check(night_expectations(["click"], Audit())))
+            require_no_failures(check(night_expectations(["click"], Audit())))
         assert told in str(raised.value)
     else:
-        (warning,) = require(check(night_expectations(["click"], Audit())))
+        (warning,) = require_no_failures(check(night_expectations(["click"], Audit())))
         assert told in warning
 
 
-def test_an_empty_night_can_be_allowed_and_is_no_matter_in_history() -> None:
+def test_an_empty_night_can_be_allowed_and_only_warns_in_a_backfill() -> None:
     empty = night(is_unexpectedly_empty=True, rows=0.0, rows_to_last_7_nights=None, click_rate_to_last_7_nights=None)
     for limits in (night_expectations(["click"], Audit(empty_day="warning")), history_expectations(Audit())):
-        (warning,) = require(audit(empty, limits, what="the night", keys=("landed_on",)))
+        (warning,) = require_no_failures(audit(empty, limits, what="the night", keys=("landed_on",)))
         assert "is_unexpectedly_empty" in warning
 
 
@@ -287,7 +287,7 @@ BREAKS: list[tuple[str, Row, str, str]] = [
         "user_scores",
         {"p_click": float("nan")},
         "expect_column_values_to_be_between",
-        "column='p_click', min_value=0.0, max_value=1.0): observed 1 of 7 rows that break it",
+        "column='p_click', min_value=0.0, max_value=1.0): 1 of 7 rows break it",
     ),
     ("user_scores", {"raw_click": 1.5}, "expect_column_values_to_be_between", "raw_click: 1.5"),
     ("user_scores", {"p_register": 0.4}, "expect_column_pair_values_a_to_be_greater", "p_register: 0.4"),
@@ -327,7 +327,7 @@ def test_a_critical_failure_leaves_the_table_as_it_was(
     assert last["message"] in line
     noted = [row for row in publisher.company.rows("audits") if row["run_id"] == last["run_id"]]
     latest = [row for row in noted if row["checked_at"] == max(each["checked_at"] for each in noted)]
-    assert len(latest) == len(publisher.expectations(name)), "an audit that stops the night is on record, too"
+    assert len(latest) == len(publisher.expectations(name)), "an audit that stops the night is on record too"
     assert {(row["ds"], row["audited"]) for row in latest} == {(DAY, name)}
     failed = [row for row in latest if row["status"] == "failed"]
     assert any(
@@ -345,7 +345,7 @@ def test_a_number_of_users_other_than_the_eligible_ones_stops_the_night(publishe
 
 
 @pytest.mark.slow
-def test_a_warning_is_published_recorded_and_shown(publisher: Publisher) -> None:
+def test_rows_that_only_warn_are_published_and_the_warning_is_recorded_and_shown(publisher: Publisher) -> None:
     rows = [row | {"label_click": 0, "observed_click": 0} for row in publisher.good("examples")]
     publisher.publish("examples", rows)
     assert {row["label_click"] for row in publisher.company.rows("examples")} == {0}
@@ -358,7 +358,7 @@ def test_a_warning_is_published_recorded_and_shown(publisher: Publisher) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KEYS)
-def test_a_schema_that_is_not_the_table_s_is_refused(publisher: Publisher, name: str) -> None:
+def test_another_schema_than_the_table_s_is_refused(publisher: Publisher, name: str) -> None:
     column = {"events": "campaign_id", "examples": "age", "user_scores": "code_version"}[name]
     spark, schema = publisher.context.spark, publisher.table[name].schema
     frame = spark.createDataFrame(pa.Table.from_pylist(publisher.good(name), schema=schema))
@@ -369,5 +369,5 @@ def test_a_schema_that_is_not_the_table_s_is_refused(publisher: Publisher, name:
         (frame.withColumn(column, frame["user_id"] == ""), f"expect_column_values_to_be_of_type(column='{column}'"),
     ):
         with pytest.raises(AuditError) as raised:
-            require(check(wrong))
+            require_no_failures(check(wrong))
         assert told in str(raised.value)
