@@ -1,4 +1,4 @@
-"""One TOML file describes a company's funnel; this module reads it into one typed, checked object.
+"""Read the TOML file that describes a funnel into one typed, checked object.
 
 `FUNNEL_<SECTION>__<KEY>` environment variables override the file, e.g. `FUNNEL_SPARK__DRIVER_MEMORY=4g`.
 """
@@ -36,7 +36,7 @@ from pipeline.errors import ConfigError
 
 
 class Settings(BaseSettings):
-    """The whole configuration. `base` is the folder of the TOML file: relative paths start there."""
+    """The whole configuration. `base` is the folder of the TOML file, where relative paths start."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FUNNEL_", env_nested_delimiter="__")
 
@@ -70,48 +70,60 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @model_validator(mode="after")
-    def _sections_fit_together(self) -> "Settings":
-        events, features = self.source.events, self.features
-        for key in ("user_id", "event", "event_time"):
-            if key not in events.columns:
-                raise ValueError(f"source.events.columns has no {key!r}; map it to a column of the source")
-        for name in features.context:
-            if name not in events.context and name not in BUILT_IN_CONTEXT:
-                known = ", ".join([*events.context, *BUILT_IN_CONTEXT])
-                raise ValueError(f"features.context names {name!r}; source.events.context declares only: {known}")
-        if self.promotion.stage not in (None, *self.funnel.stage_names):
-            raise ValueError(
-                f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(self.funnel.stage_names)}"
-            )
-        for name, campaign in self.campaigns.items():
-            check_names(campaign.worth, self.funnel.stage_names, f"campaigns.{name}.worth: ", what="stages")
-            check_names(campaign.min_band, self.funnel.stage_names, f"campaigns.{name}.min_band: ", what="stages")
-            if campaign.goal not in (None, *self.funnel.stage_names):
-                raise ValueError(
-                    f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(self.funnel.stage_names)}"
-                )
+    def _check_sections_together(self) -> "Settings":
+        self._check_event_columns()
+        self._check_context()
+        self._check_stages()
         check_thresholds(self.monitoring.thresholds)
+        self._check_planned_context()
+        self._check_attributes()
+        return self
+
+    def _check_event_columns(self) -> None:
+        for key in ("user_id", "event", "event_time"):
+            if key not in self.source.events.columns:
+                raise ValueError(f"source.events.columns has no {key!r}; map it to a column of the source")
+
+    def _check_context(self) -> None:
+        declared = self.source.events.context
+        for name in self.features.context:
+            if name not in declared and name not in BUILT_IN_CONTEXT:
+                known = ", ".join([*declared, *BUILT_IN_CONTEXT])
+                raise ValueError(f"features.context names {name!r}; source.events.context declares only: {known}")
+
+    def _check_stages(self) -> None:
+        stages = self.funnel.stage_names
+        if self.promotion.stage not in (None, *stages):
+            raise ValueError(f"promotion.stage: got {self.promotion.stage!r}, takes one of {', '.join(stages)}")
+        for name, campaign in self.campaigns.items():
+            check_names(campaign.worth, stages, f"campaigns.{name}.worth: ", what="stages")
+            check_names(campaign.min_band, stages, f"campaigns.{name}.min_band: ", what="stages")
+            if campaign.goal not in (None, *stages):
+                raise ValueError(f"campaigns.{name}.goal: got {campaign.goal!r}, takes one of {', '.join(stages)}")
+
+    def _check_planned_context(self) -> None:
         for name in self.scoring.context:
-            if name not in features.context:
+            if name not in self.features.context:
                 raise ValueError(f"scoring.context names {name!r}, which features.context does not declare")
-        if (features.categorical or features.numeric) and self.source.users is None:
+
+    def _check_attributes(self) -> None:
+        attributes, users = (*self.features.categorical, *self.features.numeric), self.source.users
+        if attributes and users is None:
             raise ValueError("features.categorical and features.numeric need a [source.users] to come from")
-        attributes = (*features.categorical, *features.numeric)
-        if self.source.users:
+        if users:
             # A misspelt `consent` would otherwise text those who have withdrawn it.
             known_columns = ("user_id", "consent", "time_zone", "landed_on", *attributes)
-            check_names(self.source.users.columns, known_columns, "source.users.columns: ")
-            if "user_id" not in self.source.users.columns:
+            check_names(users.columns, known_columns, "source.users.columns: ")
+            if "user_id" not in users.columns:
                 raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")
         computed = self._computed_columns
         for name in attributes:
             if name in computed:
                 raise ValueError(f"features: {name!r} is one of the pipeline's own columns; give it another name")
-        return self
 
     @property
     def _computed_columns(self) -> set[str]:
-        """Columns of `examples` that hold no attribute of a user."""
+        """The columns of `examples` that follow from the configuration, but for the users' attributes."""
         labels = {f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in self.funnel.stage_names}
         return labels | {each.name for each in declared_features(self) if not isinstance(each.source, UserAttribute)}
 
@@ -120,7 +132,7 @@ class Settings(BaseSettings):
         return ZoneInfo(self.funnel.timezone)
 
     def resolve(self, path: str, ds: date | None = None) -> str:
-        """A path of the configuration as an absolute one; URIs stay as they are, `{ds}` becomes the date."""
+        """Make a path of the configuration absolute. URIs stay as they are; `{ds}` becomes the date."""
         path = path if ds is None else path.replace("{ds}", ds.isoformat())
         return path if "://" in path else str((self.base / path).resolve())
 
@@ -129,7 +141,7 @@ def load(path: Path) -> Settings:
     """Read and check a configuration file.
 
     Raises:
-        ConfigError: one line that names the file, the key, what it got and what it takes.
+        ConfigError: names the file, the key, what it got and what it takes.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -151,19 +163,19 @@ def load(path: Path) -> Settings:
 
 
 def describe_mistake(error: ValidationError) -> str:
-    """The first mistake that explains the others: its key, what it got and what it takes."""
-    # A misspelt key comes first: it explains a "missing" one. A list short of a bad item says nothing.
+    """Describe in one line the mistake that explains the others: its key, what it got and what it takes."""
+    # A misspelt key explains a "missing" one. A list that is short of its one bad item is not the mistake.
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first, *others = [each for each in errors if each["type"] != "too_short"] or errors
     more = f" (and {len(others)} more)" if others else ""
-    return _describe(first) + more
+    return _describe_error(first) + more
 
 
-def _describe(error: ErrorDetails) -> str:
+def _describe_error(error: ErrorDetails) -> str:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{key} is not a key of the configuration{_suggestion(error['loc'])}"
+        return f"{key} is not a key of the configuration{_suggest_key(error['loc'])}"
     if error["type"] == "missing":
         return f"{key} is missing"
     if not key or isinstance(error["input"], dict | ConfigSection):
@@ -172,7 +184,7 @@ def _describe(error: ErrorDetails) -> str:
     return f"{key}: got {error['input']!r}, takes {takes}"
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
+def _suggest_key(location: tuple[int | str, ...]) -> str:
     section: type[BaseModel] = Settings
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:

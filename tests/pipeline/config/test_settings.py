@@ -1,4 +1,4 @@
-"""The configuration: what it takes, and the one line that a mistake ends in."""
+"""The configuration: what it takes, and how it reports a mistake."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ from tests.support.company import Company
 
 
 def complaint(company: Company) -> str:
-    """What loading says against a company's configuration, without the file's name, which it must begin with."""
+    """The error of loading a company's configuration, without the file's name, which it must begin with."""
     with pytest.raises(ConfigError) as raised:
         load(company.config)
     line = str(raised.value)
@@ -29,7 +29,7 @@ def complaint(company: Company) -> str:
     return line.removeprefix(f"{company.config}: ")
 
 
-# What is written instead of what, and every piece the complaint must hold: the key, what it got, what it takes.
+# The text that replaces another, and what the error must name: the key, what it got, what it takes.
 MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "number out of range": (
         {"window_days = 3 ": "window_days = 0 "},
@@ -136,7 +136,7 @@ def test_several_mistakes_are_counted(make_company: Callable[..., Company]) -> N
     assert complaint(make_company(replace=replace)).endswith("(and 1 more)")
 
 
-def test_a_misspelt_key_is_told_before_the_key_it_leaves_missing(make_company: Callable[..., Company]) -> None:
+def test_a_misspelt_key_is_reported_before_the_key_that_it_leaves_missing(make_company: Callable[..., Company]) -> None:
     line = complaint(make_company(replace={"timezone =": "time_zone ="}))
     assert line.startswith("funnel.time_zone is not a key of the configuration; did you mean 'timezone'?")
 
@@ -160,7 +160,7 @@ def test_a_missing_file_says_how_to_name_one(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.toml")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_cannot_be_read_as_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path)
 
@@ -183,7 +183,7 @@ def test_the_environment_overrides_the_file(company: Company, monkeypatch: pytes
         ("FUNNEL_SPARK", "4g", ("FUNNEL_", "spark", "got '4g'", "takes JSON")),
     ],
 )
-def test_a_mistake_in_the_environment_is_one_line(
+def test_a_mistake_in_the_environment_is_reported_in_one_line(
     company: Company, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, pieces: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -227,7 +227,7 @@ def test_relative_paths_start_at_the_file(company: Company) -> None:
     assert settings.resolve("s3://bucket/{ds}", date(2026, 3, 1)) == "s3://bucket/2026-03-01"
 
 
-def test_the_demo_s_configuration_is_one_to_start_from(tmp_path: Path) -> None:
+def test_the_demo_s_configuration_loads(tmp_path: Path) -> None:
     text = files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8")
     config = tmp_path / "funnel.toml"
     config.write_text(text, encoding="utf-8")
@@ -235,7 +235,7 @@ def test_the_demo_s_configuration_is_one_to_start_from(tmp_path: Path) -> None:
     assert set(tomllib.loads(text)) <= set(Settings.model_fields)
 
 
-def test_every_architecture_offered_can_be_had_with_stages_that_never_rise() -> None:
+def test_every_architecture_takes_the_chain_head_under_which_stages_never_rise() -> None:
     for architecture in get_args(Architecture):
         assert ModelConfig(architecture=architecture, head="chain").head == "chain"
     assert set(get_args(ModelArchitecture)) - set(get_args(Architecture)) == {"single_task"}
