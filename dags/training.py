@@ -63,7 +63,7 @@ def examples(as_of: str, run: str) -> None:
     """Publish the partition `as_of` of `examples`: every exposure known then, with features, labels and masks."""
     from pipeline.features.examples import build_examples
 
-    with fail_in_one_line(f"examples {as_of}"):
+    with fail_in_one_line("examples", as_of):
         build_examples(make_context(_apply_parameters(), run, is_bulk=True), _parse_day(as_of))
 
 

@@ -54,6 +54,7 @@ def _make_finding(what: str, expectation: Expectation, observed: str | None) -> 
     is_critical = expectation.severity == FailureSeverity.CRITICAL
     return Finding(
         audited=what,
+        name=expectation.configuration.type,
         expectation=f"{expectation.configuration.type}({arguments})",
         columns=", ".join(_columns_of(kwargs)),
         severity=expectation.severity.value,

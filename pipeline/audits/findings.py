@@ -13,6 +13,7 @@ class Finding:
 
     Args:
         audited: the name of the frame, e.g. "events".
+        name: the expectation's name, e.g. "expect_column_values_to_be_between".
         expectation: its name and arguments, e.g. "expect_column_values_to_be_between(min_value=0)".
         columns: those that it is about, comma-separated; empty if it is about the whole table.
         severity: how bad its failure is: "critical", "warning" or "info".
@@ -21,11 +22,17 @@ class Finding:
     """
 
     audited: str
+    name: str
     expectation: str
     columns: str
     severity: str
     status: Literal["ok", "warning", "failed"]
     observed: str | None = None
+
+    @property
+    def topic(self) -> str:
+        """What a warning of it is about, whatever its numbers."""
+        return f"{self.audited} {self.name} {self.columns}".strip()
 
     @property
     def line(self) -> str:

@@ -18,6 +18,7 @@ from pipeline.errors import FunnelError
 from pipeline.features.known_users import known_users_parameters
 from pipeline.measures.control_group import POWER, controls_needed, power, smallest_share, smallest_uplift
 from pipeline.runs.context import Context
+from pipeline.runs.record import StageWarning
 from pipeline.warehouse.warehouse import Pinned
 
 REASONS = (
@@ -46,7 +47,7 @@ class Decisions:
     inputs: Mapping[str, Pinned]
     users: Mapping[tuple[str, str], int]
     """By arm and reason, in the order of `REASONS`."""
-    warnings: tuple[str, ...]
+    warnings: tuple[StageWarning, ...]
 
     @property
     def targets(self) -> int:
@@ -95,7 +96,7 @@ def decide(
 
 def create_known_users_and_zones(
     connection: duckdb.DuckDBPyConnection, settings: Settings, ds: date
-) -> tuple[str, ...]:
+) -> tuple[StageWarning, ...]:
     """Create the tables `known_users`, as of `ds`, and `zones`; returns a warning if any zone is unknown."""
     # None of their attributes is needed.
     parameters = known_users_parameters(settings, ds) | {"attributes": [], "has_earlier": False}
@@ -115,10 +116,11 @@ def create_known_users_and_zones(
     if not unknown:
         return ()
     users = sum(counts[name] for name in unknown)
-    return (
+    line = (
         f"{users:,} users have a time_zone that is not an IANA name, such as {unknown[0]!r}; "
-        f"the funnel's zone, {settings.funnel.timezone}, is used instead",
+        f"the funnel's zone, {settings.funnel.timezone}, is used instead"
     )
+    return (StageWarning("unknown time_zone", line),)
 
 
 def create_decided(

@@ -21,7 +21,7 @@ from pipeline.monitoring.backtest import MaturedExposures, measure_quality, read
 from pipeline.monitoring.baseline import Baseline, read_baseline, steady_features
 from pipeline.monitoring.thresholds import Measurement, find_breach, resolve_thresholds
 from pipeline.runs.context import Context
-from pipeline.runs.record import Counts, recorded
+from pipeline.runs.record import Counts, StageWarning, recorded
 
 PUBLISHING = ("score", "publish")
 """The stages that make scores visible to readers; scores are ready when the last of them ends."""
@@ -61,7 +61,9 @@ def monitor(context: Context, ds: date) -> None:
             where=f"ds = '{ds}' AND name IN ({names})",
         )
         run.by_day = {ds: Counts(rows_in=nights[ds], rows_out=len(measured))}
-        run.warnings += [str(breach) for breach in breaches if breach and breach.severity == "warn"]
+        run.warnings += [
+            StageWarning(breach.topic, str(breach)) for breach in breaches if breach and breach.severity == "warn"
+        ]
         if stops := [str(breach) for breach in breaches if breach and breach.severity == "stop"]:
             raise FunnelError(f"{'; '.join(stops)}: past a stop of [monitoring.thresholds]")
 

@@ -37,6 +37,12 @@ class Breach:
     severity: Literal["warn", "stop"]
     bound: float
 
+    @property
+    def topic(self) -> str:
+        """What a warning of it is about, whatever its numbers."""
+        measurement = self.measurement
+        return f"{measurement.name} {measurement.feature or measurement.stage or ''}".strip()
+
     def __str__(self) -> str:
         """One line for a warning or a failure."""
         name, value = self.measurement.name, self.measurement.value

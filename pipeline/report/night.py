@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import duckdb
@@ -49,12 +50,10 @@ class Night:
 
     @cached_property
     def warnings(self) -> list[NightWarning]:
-        earlier = {
-            (stage, _strip_numbers(line)) for stage, line in _warning_lines(_read_runs(self.connection, self.before))
-        }
+        earlier = {(stage, topic) for stage, topic, _ in _list_warnings(_read_runs(self.connection, self.before))}
         return [
-            NightWarning(stage, line, is_new=self.before is not None and (stage, _strip_numbers(line)) not in earlier)
-            for stage, line in _warning_lines(self.runs)
+            NightWarning(stage, line, is_new=self.before is not None and (stage, topic) not in earlier)
+            for stage, topic, line in _list_warnings(self.runs)
         ]
 
     @property
@@ -100,7 +99,7 @@ def read_night(settings: Settings, connection: duckdb.DuckDBPyConnection, ds: da
 def _read_runs(connection: duckdb.DuckDBPyConnection, ds: date | None) -> list[dict[str, Any]]:
     return _query_dicts(
         connection,
-        "SELECT stage, status, rows_in, rows_out, duplicates, quarantined, seconds, warnings, message, "
+        "SELECT stage, status, rows_in, rows_out, duplicates, quarantined, seconds, warnings, warning_topics, message, "
         "strftime(started_at, '%Y-%m-%d %H:%M') AS started FROM runs WHERE ds = $ds "
         "QUALIFY row_number() OVER (PARTITION BY stage ORDER BY started_at DESC) = 1 ORDER BY started_at",
         {"ds": ds},
@@ -131,10 +130,12 @@ def _query_dicts(
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-def _warning_lines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    return [(run["stage"], line) for run in runs for line in run["warnings"].splitlines()]
-
-
-def _strip_numbers(line: str) -> str:
-    """A warning's kind: the same warning has other numbers on another night."""
-    return "".join(letter for letter in line if not letter.isdigit())
+def _list_warnings(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Stage, topic and line of each warning; the topic is empty in runs recorded before the column existed."""
+    return [
+        (run["stage"], topic, line)
+        for run in runs
+        for line, topic in zip_longest(
+            run["warnings"].splitlines(), (run["warning_topics"] or "").splitlines(), fillvalue=""
+        )
+    ]

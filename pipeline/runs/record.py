@@ -30,6 +30,14 @@ class Counts:
         return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
+@dataclass(frozen=True)
+class StageWarning:
+    """A warning's line, and its topic, by which two nights' warnings are compared."""
+
+    topic: str
+    line: str
+
+
 @dataclass
 class StageRun:
     """What a stage reads and reports. At its end it becomes one row a date in `runs`, and one a finding in `audits`."""
@@ -41,7 +49,7 @@ class StageRun:
     inputs: dict[str, int] = field(default_factory=dict)
     output_snapshot: int | None = None
     model_version: str | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[StageWarning] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def read(self, name: str, *, first: date | None = None, last: date | None = None) -> "DataFrame":
@@ -68,7 +76,8 @@ class StageRun:
             AuditError: a critical expectation failed.
         """
         self.findings += findings
-        self.warnings += require_no_failures(findings)
+        topics = [finding.topic for finding in findings if finding.status == "warning"]
+        self.warnings += map(StageWarning, topics, require_no_failures(findings))
 
     @property
     def total(self) -> Counts:
@@ -102,7 +111,7 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     _write_audits(context, run)
     _write(context, run, started, seconds, status="ok", message="")
     for warning in run.warnings:
-        context.notify(f"warning: {stage} {dates}: {warning}")
+        context.notify(f"warning: {stage} {dates}: {warning.line}")
     context.notify(f"{stage:<9} {dates}  {_describe_rows(run.total)}  {seconds:.1f} s")
 
 
@@ -136,7 +145,8 @@ def _write(context: Context, run: StageRun, started: datetime, seconds: float, *
         "output_snapshot": run.output_snapshot,
         "model_version": run.model_version,
         "code_version": code_version(),
-        "warnings": "\n".join(run.warnings),
+        "warnings": "\n".join(warning.line for warning in run.warnings),
+        "warning_topics": "\n".join(warning.topic for warning in run.warnings),
         "message": message,
     }
     rows = []

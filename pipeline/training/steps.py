@@ -15,7 +15,7 @@ from pipeline.errors import FunnelError
 from pipeline.features.examples import build_examples
 from pipeline.models.promotion import Verdict
 from pipeline.runs.context import Context, code_version
-from pipeline.runs.record import Counts, StageRun, recorded
+from pipeline.runs.record import Counts, StageRun, StageWarning, recorded
 from pipeline.training.evaluation import LabelledExposures, compare, read_examples
 from pipeline.training.fitting import OnProgress, fit_bundle, require_positives
 from pipeline.training.plots import measure_expert_use
@@ -143,7 +143,7 @@ def promote(context: Context, version: str) -> Verdict:
         if verdict.promoted:
             registry.promote(version)
         else:
-            run.warnings.append(line)
+            run.warnings.append(StageWarning("not promoted", line))
     if verdict.promoted:
         context.notify(line)
     return verdict

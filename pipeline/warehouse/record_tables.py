@@ -24,6 +24,7 @@ RUNS = Table(
         Column("model_version", STRING, "The model that was used or made; null: none was."),
         Column("code_version", STRING, "The version of Funnelcast that ran."),
         Column("warnings", STRING, "Warnings, one per line; empty: none."),
+        Column("warning_topics", STRING, "What each warning is about, one per line in the order of warnings."),
         Column("message", STRING, "Why the stage failed, in one line; empty unless status is failed."),
         Column("ds", DATE, "The date that the stage ran for: a night, a landing day, or the as_of of a training."),
     ),

@@ -271,6 +271,9 @@ def test_what_has_drifted_is_named(company: Company) -> None:
     (run,) = (row for row in company.rows("runs") if row["stage"] == "monitor")
     assert run["warnings"].splitlines() == said
     past = past_thresholds(company, D2)
+    topics = run["warning_topics"].splitlines()
+    assert sorted(topics) == sorted(f"{name} {subject}" for name, subject in past)
+    assert topics[said.index(told[1])] == "feature_psi age"
     assert {("score_psi_training", "click"), ("feature_psi", "age"), ("feature_unseen_share", "city_tier")} <= set(past)
     assert len(past) == len(said) and set(past.values()) == {"warn"}
 

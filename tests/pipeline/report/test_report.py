@@ -95,6 +95,15 @@ def test_it_needs_nothing_but_itself(nights: Company) -> None:
     assert drawn and drawn <= set(page.ids)
 
 
+def test_a_warning_is_new_by_its_topic_not_by_its_words(nights: Company) -> None:
+    earlier = {"warnings": "drift of age: PSI 0.41", "warning_topics": "feature_psi age"}
+    tonight = {"warnings": "age has moved\nso has drift of age", "warning_topics": "feature_psi age\nfeature_psi drift"}
+    for day, of_night in ((D1, earlier), (D2, tonight)):
+        record(nights, day, "monitor", MIDNIGHT + timedelta(days=365), **of_night)
+    text = Page(report(nights.context(), D2)).text
+    assert "▲ monitor age has moved ▲ monitor new so has drift of age" in text
+
+
 @pytest.mark.slow
 def test_the_same_night_is_the_same_file(nights: Company) -> None:
     path = Path(report(nights.context(), D2))

@@ -16,9 +16,15 @@ from tests.support.nights import record
 
 DAY = date(2026, 3, 1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WARNS = Finding("people", "expect_column_max_to_be_between(min_value=1)", "age", "warning", "warning", "observed 0")
-HOLDS = Finding("people", "expect_table_row_count_to_equal(value=3)", "", "critical", "ok")
-STOPS = Finding("people", "expect_column_values_to_be_unique()", "user_id", "critical", "failed", "observed 2 of 3")
+
+
+def finding(name: str, arguments: str, columns: str, *outcome: Any) -> Finding:
+    return Finding("people", name, f"{name}({arguments})", columns, *outcome)
+
+
+WARNS = finding("expect_column_max_to_be_between", "min_value=1", "age", "warning", "warning", "observed 0")
+HOLDS = finding("expect_table_row_count_to_equal", "value=3", "", "critical", "ok")
+STOPS = finding("expect_column_values_to_be_unique", "", "user_id", "critical", "failed", "observed 2 of 3")
 
 
 class TestFindings:
@@ -34,6 +40,8 @@ class TestFindings:
             ("", "critical", "ok", None),
         }
         assert {row["warnings"] for row in company.rows("runs")} == {f"audit of people: {WARNS.line}"}
+        topics = {row["warning_topics"] for row in company.rows("runs")}
+        assert topics == {"people expect_column_max_to_be_between age"}
 
     def test_of_a_stopped_run_are_written(self, company: Company) -> None:
         told = r"^score 2026-03-01: audit of people failed: .*: observed 2 of 3; nothing was published$"
