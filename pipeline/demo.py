@@ -22,7 +22,8 @@ from pipeline.errors import FunnelError
 from pipeline.nights import load_history, nightly
 from pipeline.report.report import report
 from pipeline.runs.context import Context
-from pipeline.simulate.simulate import Simulation, Summary, simulate
+from pipeline.simulate.simulate import simulate
+from pipeline.simulate.simulation import Simulation, Summary
 from pipeline.terminal import print_table, show_progress, show_training_progress
 from pipeline.training.steps import train
 

@@ -1,8 +1,8 @@
 """Who the simulated users are and how they respond: profiles, latent propensities, odds per stage, delays.
 
-The probability of a stage, given the one before it, is the sigmoid of a sum: what the user is (latent and
-profile), what was sent and when (offer, hour, weekday, a slow drift), and what the user has just been through
-(recent clicks make a click likelier, recent texts less so). All of it is settled before the text is sent.
+The probability of a stage, given the one before it, is the sigmoid of a sum: who the user is (latent and profile), what
+was sent and when (offer, hour, weekday, a slow drift), and the user's recent past (recent clicks make a click more
+likely, recent texts less so). All of it is known before the text is sent.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ TIER_SHARES = (0.15, 0.3, 0.35, 0.2)
 TIER_LIMITS = (42_000.0, 28_000.0, 18_000.0, 12_000.0)
 ACQUISITION_SHARES = (0.3, 0.2, 0.25, 0.15, 0.1)
 
-# One row a stage: click, register given click, complete given register.
+# One row per stage: click, register given click, complete given register.
 INTERCEPT = np.array([-2.72, -1.22, -0.9])
 LATENT_SCALE = np.array([1.0, 0.9, 0.8])
 LATENT_SHARED = 0.7
@@ -57,11 +57,11 @@ FASTEST_MS = 1000
 
 
 class Response(NamedTuple):
-    """What each of n texts leads to.
+    """The outcomes of n texts.
 
-    Shape: all (3, n), a row a stage. `probability` and `outcome` are of the stage within its window after the
-    text, among all texts rather than among those that got as far as the stage before; `time` is UTC ms, and
-    NEVER where the outcome is no.
+    Shape: all (3, n), one row per stage. `probability` and `outcome` are those of the stage within its window after the
+    text, among all texts rather than among those that reached the stage before; `time` is in UTC ms, and NEVER if the
+    outcome is false.
     """
 
     probability: Floats
@@ -70,10 +70,10 @@ class Response(NamedTuple):
 
 
 class Population:
-    """The users' profiles and what they have been through, as arrays with one place per user.
+    """The users' profiles and recent past, as arrays with one element per user.
 
-    `joined` is the day a user's profile first lands, and texts may follow from the next day on. Those there
-    from the start have -1: their profiles land on day 0 and so may their first texts.
+    `joined` is the day on which a user's profile first lands; texts may follow from the next day on. Users who are
+    there from the start have -1: their profiles land on day 0, and so may their first texts.
     """
 
     def __init__(self, users: int, days: int, sms_per_week: float, rng: np.random.Generator) -> None:
@@ -83,7 +83,7 @@ class Population:
         self.age = np.clip(rng.gamma(3.0, 6.0, users) + 18, 18, 70).astype(np.int32)
         self.tier = rng.choice(len(CITY_TIERS), users, p=TIER_SHARES).astype(np.int8)
         self.acquisition = rng.choice(len(ACQUISITIONS), users, p=ACQUISITION_SHARES).astype(np.int8)
-        self.limit = _credit_limits(self.tier, rng)
+        self.limit = _draw_credit_limits(self.tier, rng)
         self.consent = np.ones(users, dtype=bool)
         self.completed_at = np.full(users, NEVER)
 
@@ -92,38 +92,38 @@ class Population:
         mixed = LATENT_SHARED * shared + np.sqrt(1 - LATENT_SHARED**2) * own
         self._latent = (LATENT_SCALE[:, None] * mixed).astype(np.float32)
         self._trait = np.empty_like(self._latent)
-        self._settle(np.arange(users))
-        # Starting at the level that steady texting leads to keeps day one from looking like a better market.
+        self._update_traits(np.arange(users))
+        # Starting at the level of steady texting keeps day one from looking like a better market.
         self._fatigue = np.full(users, sms_per_week / 7 / (1 - FATIGUE_KEPT_PER_DAY), dtype=np.float32)
         self._momentum = np.zeros(users, dtype=np.float32)
         self._clicks: dict[int, list[Ints]] = {}
 
     def start_day(self, day: int) -> None:
-        """Let what came before fade, and take in the clicks of the day before."""
+        """Let the past fade, and add the clicks of the day before."""
         self._momentum *= MOMENTUM_KEPT_PER_DAY
         self._fatigue *= FATIGUE_KEPT_PER_DAY
         for clicked in self._clicks.pop(day - 1, []):
             np.add.at(self._momentum, clicked, 1)
 
     def remember(self, *, texted: Ints, clicked: Ints, clicked_on: Ints, completed: Ints, completed_at: Ints) -> None:
-        """Take in today's texts and what will follow from them; no user appears twice in any of these."""
+        """Add today's texts and their outcomes to the users' past; no user appears twice in any argument."""
         self._fatigue[texted] += 1
         for day in np.unique(clicked_on):
             self._clicks.setdefault(int(day), []).append(clicked[clicked_on == day])
         self.completed_at[completed] = np.minimum(self.completed_at[completed], completed_at)
 
     def change_profiles(self, day: int, rng: np.random.Generator) -> Ints:
-        """Some users are given another credit limit, and some of these have moved. Returns who."""
+        """Change the credit limit of some users, and the city tier of some of these; returns the users changed."""
         known = np.flatnonzero(self.joined < day)
         changed = known[rng.random(len(known)) < PROFILE_CHANGES_PER_DAY]
         moved = changed[rng.random(len(changed)) < 0.2]
         self.tier[moved] = rng.choice(len(CITY_TIERS), len(moved), p=TIER_SHARES)
-        self.limit[changed] = _credit_limits(self.tier[changed], rng)
-        self._settle(changed)
+        self.limit[changed] = _draw_credit_limits(self.tier[changed], rng)
+        self._update_traits(changed)
         return changed
 
-    def probabilities(self, texted: Ints, offer: Ints, hour: Ints, weekday: int, day: int) -> Floats:
-        """Probability of each stage after a text.
+    def compute_probabilities(self, texted: Ints, offer: Ints, hour: Ints, weekday: int, day: int) -> Floats:
+        """The probability of each stage after a text.
 
         Shape: texted, offer, hour (n,) -> (3, n), non-increasing along the stages.
         """
@@ -134,8 +134,8 @@ class Population:
         logit[0] += MOMENTUM_EFFECT * np.tanh(self._momentum[texted])
         return np.cumprod(1 / (1 + np.exp(-logit)), axis=0)
 
-    def _settle(self, users: Ints) -> None:
-        """Sum up what does not depend on the text: latent and profile."""
+    def _update_traits(self, users: Ints) -> None:
+        """Sum the terms that do not depend on the text: latent and profile."""
         missing = np.isnan(self.limit[users])
         limit = np.where(missing, 0.0, np.log(np.where(missing, 1.0, self.limit[users]) / 20_000) / 0.7)
         self._trait[:, users] = (
@@ -151,9 +151,9 @@ class Population:
 def respond(probability: Floats, sent: Ints, rng: np.random.Generator) -> Response:
     """Draw outcomes and their times.
 
-    Delays are lognormal, cut at the end of the stage's window by drawing again: who responds does so in
-    time. The probability of a stage within its window is then exact without any correction, and whether a
-    later stage is in time never hangs on how long an earlier one took.
+    Delays are lognormal, truncated at the end of the stage's window by drawing again: users who respond do so in time.
+    The probability of a stage within its window is then exact without correction, and whether a later stage is in time
+    never depends on how long an earlier one took.
 
     Shape: probability (3, n), sent (n,) in UTC ms.
     """
@@ -164,22 +164,22 @@ def respond(probability: Floats, sent: Ints, rng: np.random.Generator) -> Respon
         yes = rng.random(len(reached)) * before < probability[stage, reached]
         reached, since = reached[yes], since[yes]
         left = sent[reached] + WINDOW_DAYS[stage] * DAY_MS - since
-        since = since + _delays(left, DELAY_MEDIAN_HOURS[stage], DELAY_SPREAD[stage], rng)
+        since = since + _draw_delays(left, DELAY_MEDIAN_HOURS[stage], DELAY_SPREAD[stage], rng)
         outcome[stage, reached], time[stage, reached] = True, since
         before = probability[stage, reached]
     return Response(probability, outcome, time)
 
 
-def _delays(longest: Ints, median_hours: float, spread: float, rng: np.random.Generator) -> Ints:
+def _draw_delays(longest: Ints, median_hours: float, spread: float, rng: np.random.Generator) -> Ints:
     delays = np.empty(len(longest))
-    open_ = np.arange(len(longest))
-    while len(open_):
-        delays[open_] = median_hours * HOUR_MS * np.exp(spread * rng.standard_normal(len(open_)))
-        open_ = open_[delays[open_] > longest[open_]]
+    undrawn = np.arange(len(longest))
+    while len(undrawn):
+        delays[undrawn] = median_hours * HOUR_MS * np.exp(spread * rng.standard_normal(len(undrawn)))
+        undrawn = undrawn[delays[undrawn] > longest[undrawn]]
     return np.maximum(delays, FASTEST_MS).astype(np.int64)
 
 
-def _credit_limits(tier: Ints, rng: np.random.Generator) -> Floats:
+def _draw_credit_limits(tier: Ints, rng: np.random.Generator) -> Floats:
     limits = np.array(TIER_LIMITS)[tier] * np.exp(0.5 * rng.standard_normal(len(tier)))
     limits = np.maximum(np.round(limits, -2), 1000.0)
     return np.where(rng.random(len(tier)) < LIMIT_MISSING, np.nan, limits)

@@ -1,10 +1,9 @@
-"""Files of a simulated company: a Parquet file a day, its text columns made without a loop over rows."""
+"""Files of a simulated company: one Parquet file per day, with text columns made without a loop over rows."""
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +14,18 @@ from numpy.typing import NDArray
 from pipeline.simulate.behaviour import (
     ACQUISITIONS,
     CITY_TIERS,
-    DAY_MS,
-    HOUR_MS,
     OFFERS,
     STAGES,
     Ints,
     Population,
     Response,
 )
+from pipeline.simulate.clock import LocalClock, make_fixed_width_strings
 
 EVENT_TYPES = ("sms_sent", "sms_click", "register", "complete_application")
 UNKNOWN_TYPES = ("sms_delivered", "page_view", "REGISTER?")
 GARBAGE_TIMES = (None, "", "not a time", "2026-13-45T27:61:00.000+08:00")
-# A row's place in this tuple is its `fate`; from the third on it is also the reason it is broken.
+# A row's `fate` is an index into this tuple; from the third on it is also the reason the row is broken.
 FATES = ("clean", "duplicate", "null_user", "unknown_event", "bad_time", "future_time")
 CLEAN, DUPLICATE, NULL_USER, UNKNOWN_EVENT, BAD_TIME, FUTURE_TIME = range(len(FATES))
 
@@ -43,7 +41,7 @@ EVENT = np.dtype(
         ("fate", np.int8),
     ]
 )
-"""An event on its way to a file, in 31 bytes: codes in place of text, -1 for null."""
+"""An event on its way to a file, in 31 bytes: codes instead of text, -1 for null."""
 
 EVENT_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "uid", "type", "ts", "campaign", "offer")])
 USER_SCHEMA = pa.schema(
@@ -70,68 +68,19 @@ TRUTH_SCHEMA = pa.schema(
 )
 
 
-class LocalClock:
-    """UTC milliseconds to local ones and back, by a table of offsets: no zone lookup a row.
-
-    A cell a half hour is enough: clocks change on the hour or, on Lord Howe Island, at half past in UTC.
-
-    >>> clock = LocalClock("Asia/Shanghai", date(2026, 1, 1), 1)
-    >>> clock.text(clock.utc(clock.midnight(0) + np.array([9 * HOUR_MS]))).to_pylist()
-    ['2026-01-01T09:00:00.000+08:00']
-    """
-
-    CELL_MS = HOUR_MS // 2
-
-    def __init__(self, timezone: str, start: date, days: int) -> None:
-        zone, hours = ZoneInfo(timezone), 24 * (days + 2)
-        self._first_day = (start - date(1970, 1, 1)).days
-        self._origin = (self._first_day - 1) * DAY_MS
-        cells = (self._origin + np.arange(2 * hours) * self.CELL_MS) // 1000
-        local = (datetime.fromtimestamp(second, zone).utcoffset() for second in cells.tolist())
-        self._offsets = np.array([(offset or timedelta()) // timedelta(milliseconds=1) for offset in local])
-
-    def midnight(self, day: int) -> int:
-        """Local ms at which the `day`-th day after the start begins."""
-        return (self._first_day + day) * DAY_MS
-
-    def utc(self, local: Ints) -> Ints:
-        # The first offset is taken some hours off and may lie across a change of clocks; the second does not.
-        return local - self._offset(local - self._offset(local))
-
-    def day(self, utc: Ints) -> Ints:
-        """Local days after the start."""
-        return (utc + self._offset(utc)) // DAY_MS - self._first_day
-
-    def text(self, utc: Ints) -> pa.StringArray:
-        """ISO 8601 with milliseconds and the offset."""
-        offset = self._offset(utc)
-        kinds, kind = np.unique(offset // 60_000, return_inverse=True)
-        suffixes = [f"{'-' if each < 0 else '+'}{abs(each) // 60:02d}:{abs(each) % 60:02d}" for each in kinds]
-        local = pa.array((utc + offset).view("datetime64[ms]")).cast(pa.string())
-        chars = np.empty((len(utc), 29), dtype=np.uint8)
-        written = np.frombuffer(local.buffers()[2] or b"", dtype=np.uint8)
-        chars[:, :23] = written[: 23 * len(utc)].reshape(-1, 23)
-        chars[:, 10] = ord("T")
-        chars[:, 23:] = np.array(suffixes, dtype="S6").view(np.uint8).reshape(-1, 6)[kind]
-        return _fixed_width(chars)
-
-    def _offset(self, utc: Ints) -> Ints:
-        return self._offsets[(utc - self._origin) // self.CELL_MS]
-
-
 class CompanyFiles:
-    """Writes `events/`, `users/` and `truth/` under a folder, a day at a time.
+    """Writes `events/`, `users/` and `truth/` under a folder, one day at a time.
 
     Args:
         salt: Shifts event ids, so that those of two seeds differ.
-        campaigns: Campaign ids; an event's `campaign` is a place in it.
+        campaigns: Campaign ids; an event's `campaign` is an index into them.
     """
 
     def __init__(
         self, out: Path, start: date, clock: LocalClock, users: int, salt: int, campaigns: Sequence[str]
     ) -> None:
         self._out, self._start, self._clock, self._salt = out, start, clock, np.uint64(salt)
-        self._campaigns = _names(campaigns)
+        self._campaigns = _make_strings(campaigns)
         self._uids = pc.binary_join_element_wise(
             "u", pc.utf8_lpad(pa.array(np.arange(users)).cast(pa.string()), 8, "0"), ""
         )
@@ -141,21 +90,21 @@ class CompanyFiles:
         self._truth = pq.ParquetWriter(truth, TRUTH_SCHEMA, use_dictionary=text)
 
     def close(self) -> None:
-        """Finish the truth, which stays open from day to day."""
+        """Close the file of the truth, which stays open from day to day."""
         self._truth.close()
 
     def write_events(self, day: int, events: NDArray[np.void]) -> None:
         """Shape: (n,) of `EVENT`."""
-        times = self._clock.text(events["time"])
+        times = self._clock.to_text(events["time"])
         bad = events["fate"] == BAD_TIME
-        garbage = _names(GARBAGE_TIMES).take(pa.array(events["id"][bad] % np.uint64(len(GARBAGE_TIMES))))
+        garbage = _make_strings(GARBAGE_TIMES).take(pa.array(events["id"][bad] % np.uint64(len(GARBAGE_TIMES))))
         columns = [
-            self._event_ids(events["id"]),
-            _taken(self._uids, events["user"]),
-            _taken(_names(EVENT_TYPES + UNKNOWN_TYPES), events["type"]),
+            self._make_event_ids(events["id"]),
+            _look_up(self._uids, events["user"]),
+            _look_up(_make_strings(EVENT_TYPES + UNKNOWN_TYPES), events["type"]),
             pc.replace_with_mask(times, pa.array(bad), garbage),
-            _taken(self._campaigns, events["campaign"]),
-            _taken(_names(OFFERS), events["offer"]),
+            _look_up(self._campaigns, events["campaign"]),
+            _look_up(_make_strings(OFFERS), events["offer"]),
         ]
         self._write_day("events", day, columns, EVENT_SCHEMA, ["uid", "type", "campaign", "offer"])
 
@@ -165,23 +114,23 @@ class CompanyFiles:
         columns = [
             self._uids.take(pa.array(users)),
             population.age[users],
-            _taken(_names(CITY_TIERS), population.tier[users]),
-            _taken(_names(ACQUISITIONS), population.acquisition[users]),
+            _look_up(_make_strings(CITY_TIERS), population.tier[users]),
+            _look_up(_make_strings(ACQUISITIONS), population.acquisition[users]),
             pa.array(limit, mask=np.isnan(limit)),
             population.consent[users],
         ]
         self._write_day("users", day, columns, USER_SCHEMA, ["city_tier", "acquisition"])
 
     def write_truth(self, day: int, exposures: NDArray[np.void], response: Response) -> None:
-        """A row group of exposures sent on `day` with what they lead to. Shape: (n,) of `EVENT`."""
+        """A row group of exposures sent on `day`, with their outcomes. Shape: (n,) of `EVENT`."""
         sent_on = np.full(len(exposures), np.datetime64(self._start + timedelta(days=day), "D"))
         columns = [
-            self._event_ids(exposures["id"]),
-            _taken(self._uids, exposures["user"]),
+            self._make_event_ids(exposures["id"]),
+            _look_up(self._uids, exposures["user"]),
             pa.array(exposures["time"] * 1000, pa.timestamp("us", tz="UTC")),
             sent_on,
-            _taken(self._campaigns, exposures["campaign"]),
-            _taken(_names(OFFERS), exposures["offer"]),
+            _look_up(self._campaigns, exposures["campaign"]),
+            _look_up(_make_strings(OFFERS), exposures["offer"]),
             *response.probability,
             *response.outcome.astype(np.int8),
         ]
@@ -193,10 +142,10 @@ class CompanyFiles:
         folder.mkdir(parents=True)
         pq.write_table(pa.table(columns, schema=schema), folder / "part-0.parquet", use_dictionary=text)
 
-    def _event_ids(self, numbers: Ints) -> pa.StringArray:
-        """16 hexadecimal digits that give away neither order nor kind; distinct numbers stay distinct.
+    def _make_event_ids(self, numbers: Ints) -> pa.StringArray:
+        """16 hexadecimal digits that reveal neither order nor kind; distinct numbers stay distinct.
 
-        The mixing steps are those of SplitMix64 (Steele, Lea and Flood, 2014), each of which can be undone.
+        The mixing steps are those of SplitMix64 (Steele, Lea and Flood, 2014), each of which is invertible.
         """
         mixed = numbers + self._salt
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -204,20 +153,13 @@ class CompanyFiles:
         mixed ^= mixed >> np.uint64(31)
         octets = mixed.astype(">u8").view(np.uint8).reshape(-1, 8)
         nibbles = np.stack([octets >> 4, octets & 15], axis=2).reshape(-1, 16)
-        return _fixed_width(np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[nibbles])
+        return make_fixed_width_strings(np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[nibbles])
 
 
-def _fixed_width(chars: NDArray[np.uint8]) -> pa.StringArray:
-    """ASCII of shape (n, width) as n strings, over the same memory."""
-    rows, width = chars.shape
-    ends = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
-    return pa.StringArray.from_buffers(rows, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(chars)))
-
-
-def _names(names: Sequence[str | None]) -> pa.StringArray:
+def _make_strings(names: Sequence[str | None]) -> pa.StringArray:
     return pa.array(names, pa.string())
 
 
-def _taken(names: pa.StringArray, codes: Ints) -> pa.StringArray:
-    """The names at the codes, null at -1."""
+def _look_up(names: pa.StringArray, codes: Ints) -> pa.StringArray:
+    """The names at these indices, null at -1."""
     return names.take(pa.array(codes, mask=codes < 0))

@@ -185,7 +185,7 @@ def _lender(company: Path) -> Funnel:
     from importlib.resources import files
 
     from pipeline.demo import simulate_company
-    from pipeline.simulate.simulate import Simulation
+    from pipeline.simulate.simulation import Simulation
 
     simulate_company(company / "source", users=20_000, days=LENDER_DAYS, start=LENDER_START, seed=Simulation.seed)
     text = files("pipeline").joinpath("demo.toml").read_text(encoding="utf-8")

@@ -34,7 +34,8 @@ import psutil
 from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.models.registry import Registry
-from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.simulate.simulate import simulate
+from pipeline.simulate.simulation import Simulation
 from pipeline.warehouse.warehouse import Warehouse
 from tests.benchmarks.harness import PeakMemory, write_report
 from tests.benchmarks.tuning import markdown

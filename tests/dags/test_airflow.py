@@ -22,7 +22,8 @@ from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.nights import backfill, load_history
 from pipeline.runs.context import Context
-from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.simulate.simulate import simulate
+from pipeline.simulate.simulation import Simulation
 from pipeline.training.steps import train
 from tests.dags.server import Airflow, Webhook, descendants
 from tests.support.company import SMALL_SPARK

@@ -24,7 +24,8 @@ from pipeline.config.settings import load
 from pipeline.dates import DateRange
 from pipeline.nights import load_history, nightly
 from pipeline.runs.context import Context
-from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.simulate.simulate import simulate
+from pipeline.simulate.simulation import Simulation
 from pipeline.training.steps import train
 from tests.support.company import SMALL_SPARK
 from tests.support.places import ROOT

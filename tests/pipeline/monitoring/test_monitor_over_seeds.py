@@ -48,7 +48,7 @@ def chances(found: Population, seed: int) -> np.ndarray:
     random = np.random.default_rng([seed, 1])
     offers = random.integers(len(OFFERS), size=USERS)
     hours = random.choice(list(SENDING_HOURS), size=USERS)
-    return found.probabilities(np.arange(USERS), offers, hours, 2, 30)
+    return found.compute_probabilities(np.arange(USERS), offers, hours, 2, 30)
 
 
 def with_odds(p: np.ndarray, factor: float) -> np.ndarray:

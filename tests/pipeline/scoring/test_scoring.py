@@ -21,7 +21,8 @@ from pipeline.nights import load_history
 from pipeline.runs.context import Context
 from pipeline.scoring.predict import thousandths_of_log_odds
 from pipeline.scoring.scoring import score, with_bands
-from pipeline.simulate.simulate import Simulation, simulate
+from pipeline.simulate.simulate import simulate
+from pipeline.simulate.simulation import Simulation
 from pipeline.training.steps import train
 from tests.support.commands import Ended
 from tests.support.company import SMALL_SPARK, Company

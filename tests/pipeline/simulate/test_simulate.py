@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pipeline.simulate.behaviour import STAGES, WINDOW_DAYS, Population
-from pipeline.simulate.files import EVENT_SCHEMA, TRUTH_SCHEMA, USER_SCHEMA, LocalClock
-from pipeline.simulate.simulate import Simulation, Summary, simulate
+from pipeline.simulate.clock import LocalClock
+from pipeline.simulate.files import EVENT_SCHEMA, TRUTH_SCHEMA, USER_SCHEMA
+from pipeline.simulate.simulate import simulate
+from pipeline.simulate.simulation import Simulation, Summary
 
 EVENT_OF = dict(zip(STAGES, ("sms_click", "register", "complete_application"), strict=True))
 ALL_EVENTS = ["sms_sent", *EVENT_OF.values()]
@@ -240,11 +242,11 @@ def test_local_clock_agrees_with_zoneinfo(zone: str, seconds: list[int]) -> None
     utc = int(datetime(2025, 12, 1, tzinfo=UTC).timestamp() * 1000) + np.array(seconds)
     expected = [datetime.fromtimestamp(ms // 1000, ZoneInfo(zone)) for ms in utc.tolist()]
     exact = [at.replace(microsecond=ms % 1000 * 1000) for at, ms in zip(expected, utc.tolist(), strict=True)]
-    assert clock.text(utc).to_pylist() == [at.isoformat(timespec="milliseconds") for at in exact]
-    assert clock.day(utc).tolist() == [(at.date() - start).days for at in exact]
+    assert clock.to_text(utc).to_pylist() == [at.isoformat(timespec="milliseconds") for at in exact]
+    assert clock.to_day(utc).tolist() == [(at.date() - start).days for at in exact]
     midnights = clock.midnight(0) + np.arange(400) * 86_400_000
     for hour in (9, 20):
-        texts = clock.text(clock.utc(midnights + hour * 3_600_000)).to_pylist()
+        texts = clock.to_text(clock.to_utc(midnights + hour * 3_600_000)).to_pylist()
         assert {text[11:19] for text in texts} == {f"{hour:02d}:00:00"}
 
 
@@ -429,7 +431,7 @@ def test_clicks_raise_and_texts_lower_the_next_click() -> None:
     users = np.arange(50)
 
     def probability() -> np.ndarray:
-        return population.probabilities(users, np.zeros(50, dtype=int), np.full(50, 12), 2, 5)
+        return population.compute_probabilities(users, np.zeros(50, dtype=int), np.full(50, 12), 2, 5)
 
     population.start_day(5)
     before = probability()
