@@ -33,27 +33,28 @@ def build_examples(context: Context, as_of: date) -> None:
     """
     settings, dates = context.settings, DateRange(as_of, as_of)
     with recorded(context, "examples", dates) as run:
-        with cached_exposures(context, run, as_of) as exposed:
+        with cached_exposures(run, as_of) as exposed:
             # Features are those of the evening before, which the night that planned the message would have known.
             spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
             first = as_of - timedelta(days=settings.training.history_days)
-            known = compute_features(context, run, spine, first=first, last=as_of)
+            known = compute_features(run, spine, first=first, last=as_of)
             rows = exposed.join(known.withColumnRenamed("as_of", "feature_as_of"), ["user_id", "feature_as_of"])
             check = partial(_audit, context)
-            stage_audit_publish(context, run, "examples", rows, check)
+            stage_audit_publish(run, "examples", rows, check)
             count = _record_implied(context, exposed, as_of)
-        state = publish_known_users_if_due(context, run, as_of)
-        known_users = read_known_users(context, run, state, as_of)
-        sample_features(context, run, select_eligible(context, known_users, as_of), as_of)
+        state = publish_known_users_if_due(run, as_of)
+        known_users = read_known_users(run, state, as_of)
+        sample_features(run, select_eligible(context, known_users, as_of), as_of)
         run.by_day = {as_of: Counts(rows_in=count, rows_out=count)}
 
 
 @contextmanager
-def cached_exposures(context: Context, run: StageRun, as_of: date) -> Iterator[DataFrame]:
+def cached_exposures(run: StageRun, as_of: date) -> Iterator[DataFrame]:
     """Label the exposures up to `as_of`: observed stages, maturity, nested labels, by `sql/spark/exposures.sql`.
 
     The rows are cached until the block ends.
     """
+    context = run.context
     settings = context.settings
     first = as_of - timedelta(days=settings.training.history_days) - activity_reach(settings)
     events = run.read("events", first=first, last=as_of)

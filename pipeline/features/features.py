@@ -7,12 +7,11 @@ from pyspark.sql import DataFrame
 from pipeline.config.features import aggregates, context_names, declared_features, longest_window, user_features
 from pipeline.config.settings import Settings
 from pipeline.engines.spark import run_sql
-from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.warehouse.tables import profile_columns
 
 
-def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
+def compute_features(run: StageRun, spine: DataFrame, *, first: date, last: date) -> DataFrame:
     """Compute the features of each (user_id, as_of), by `sql/spark/features.sql`.
 
     Args:
@@ -21,7 +20,7 @@ def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first
 
     Returns: the spine with the columns of `user_features`.
     """
-    settings = context.settings
+    settings = run.context.settings
     tiles = run.read("activity", first=first - activity_reach(settings), last=last)
     views = {"spine": spine, "activity": tiles}
     attributes = list(profile_columns(settings))
@@ -29,7 +28,7 @@ def compute_features(context: Context, run: StageRun, spine: DataFrame, *, first
     if not spine_has_attributes:
         views["users"] = run.read("users", last=last)
     return run_sql(
-        context.spark,
+        run.context.spark,
         "features",
         views,
         aggregates=aggregates(user_features(settings)),

@@ -35,23 +35,24 @@ class State:
     pinned: Pinned
 
 
-def publish_known_users_if_due(context: Context, run: StageRun, ds: date) -> State:
+def publish_known_users_if_due(run: StageRun, ds: date) -> State:
     """Publish the partition `ds` of `known_users`, unless a valid state is less than `STATE_NIGHTS` nights old.
 
     Returns: the state that `read_known_users` starts from.
     """
-    state = _find_newest_state(context, ds)
+    state = _find_newest_state(run.context, ds)
     if state is None or state.as_of <= ds - timedelta(days=STATE_NIGHTS):
-        state = _publish_state(context, run, state, ds)
+        state = _publish_state(run, state, ds)
     return state
 
 
-def read_known_users(context: Context, run: StageRun, state: State | None, ds: date) -> DataFrame:
+def read_known_users(run: StageRun, state: State | None, ds: date) -> DataFrame:
     """Read everyone known by `ds`: one row a user, with the columns of `sql/spark/known_users.sql`.
 
     Args:
         state: where to start from; only what has landed since is read. None: read all that has ever landed.
     """
+    context = run.context
     first = state.as_of + timedelta(days=1) if state else date.min
     names = ("activity", "users") if context.settings.source.users else ("activity",)
     views = {name: run.read(name, first=first, last=ds) for name in names}
@@ -72,13 +73,13 @@ def _find_newest_state(context: Context, ds: date) -> State | None:
     return None
 
 
-def _publish_state(context: Context, run: StageRun, earlier: State | None, as_of: date) -> State:
+def _publish_state(run: StageRun, earlier: State | None, as_of: date) -> State:
     # Before the tables are read: if a day changes meanwhile, the state is not used, rather than wrong.
-    made_from = _digest_sources(context, as_of)
-    rows = read_known_users(context, run, earlier, as_of)
+    made_from = _digest_sources(run.context, as_of)
+    rows = read_known_users(run, earlier, as_of)
     rows = rows.withColumns({"made_from": F.lit(made_from), "as_of": F.lit(as_of)})
-    staged = stage(rows, context.warehouse, "known_users")
-    publish(context, staged, DateRange(as_of, as_of), run.stage)
+    staged = stage(rows, run.context.warehouse, "known_users")
+    publish(run, staged, DateRange(as_of, as_of))
     return State(as_of, staged)
 
 

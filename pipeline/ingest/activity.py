@@ -14,7 +14,7 @@ def build_activity(context: Context, dates: DateRange) -> None:
     with recorded(context, "activity", dates) as run:
         events = run.read("events", first=dates.first, last=dates.last)
         tiles = run_sql(context.spark, "activity", {"events": events})
-        stage_audit_publish(context, run, "activity", tiles)
+        stage_audit_publish(run, "activity", tiles)
         # Counted from the tables' metadata; every event is in one tile.
         days = {name: context.warehouse.row_counts(name, first=dates.first, last=dates.last) for name in TABLES}
         run.by_day = {

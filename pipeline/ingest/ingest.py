@@ -32,7 +32,7 @@ def ingest(context: Context, dates: DateRange) -> None:
     """
     with (
         recorded(context, "ingest", dates) as run,
-        land_events(context, dates, run) as events,
+        land_events(run) as events,
         land_users(context, dates) as users,
     ):
         landings = [events, users] if users else [events]
@@ -42,14 +42,14 @@ def ingest(context: Context, dates: DateRange) -> None:
                 staged["users"] = stage(users.kept, context.warehouse, "users")
             staged["quarantine"] = _stage_quarantine(context, landings)
             staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
-            _audit(context, run, staged["events"], events)
+            _audit(run, staged["events"], events)
         except Exception:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
             raise
         # Events come last: readers who see them find their quarantine and users too.
         for name in staged:
-            run.output_snapshot = publish(context, staged[name], dates, run.stage)
+            run.output_snapshot = publish(run, staged[name], dates)
         run.by_day = _sum_by_day(landings)
 
 
@@ -60,10 +60,11 @@ def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
     return stage(rejected, context.warehouse, "quarantine", sort=("reason", "raw"))
 
 
-def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) -> None:
+def _audit(run: StageRun, staged: Pinned, landing: Landing) -> None:
+    context = run.context
     settings, dates = context.settings, run.dates
     with cached(read_as_written(context.spark, staged)) as written:
-        days = _measure_days(context, run, written, landing)
+        days = _measure_days(run, written, landing)
         limits = (
             night_expectations(settings.funnel.stage_names, settings.audit)
             if len(dates) == 1
@@ -81,12 +82,12 @@ def _audit(context: Context, run: StageRun, staged: Pinned, landing: Landing) ->
         )
 
 
-def _measure_days(context: Context, run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:
+def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:
     """One row a landing day: rows and stage rates against the last 7 nights, quarantine share and its reasons."""
     dates = run.dates
     yesterday = dates.first - timedelta(days=1)
     earlier = run.read("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday)
-    kinds = context.settings.funnel.event_kinds
+    kinds = run.context.settings.funnel.event_kinds
     counted = pd.DataFrame(
         written.select("landed_on", "event")
         .unionByName(earlier.select("landed_on", "event"))

@@ -42,7 +42,7 @@ class Landing:
 
 
 @contextmanager
-def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[Landing]:
+def land_events(run: StageRun) -> Iterator[Landing]:
     """Map a range's events, each key kept once; unknown, unreadable and future ones go to quarantine.
 
     The rows are cached until the block ends.
@@ -50,6 +50,7 @@ def land_events(context: Context, dates: DateRange, run: StageRun) -> Iterator[L
     Raises:
         FunnelError: the source is not there or does not fit its mapping.
     """
+    context, dates = run.context, run.dates
     settings, spark = context.settings, context.spark
     source = settings.source.events
     rows = read_source(spark, settings, "events", dates)

@@ -99,17 +99,17 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
         message = describe_error(error)
         # The stage's own error is the one to report, even if recording it fails too.
         with suppress(Exception):
-            _write(context, run, started, time.monotonic() - clock, status="failed", message=message)
+            _write(run, started, time.monotonic() - clock, status="failed", message=message)
         with suppress(Exception):
-            _write_audits(context, run)
+            _write_audits(run)
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}", stage=stage) from error
         if kind := _classify_spark_error(error):
             raise kind(f"{stage} {dates}: Spark: {message}", stage=stage) from error
         raise
     seconds = time.monotonic() - clock
-    _write_audits(context, run)
-    _write(context, run, started, seconds, status="ok", message="")
+    _write_audits(run)
+    _write(run, started, seconds, status="ok", message="")
     for warning in run.warnings:
         context.notify(f"warning: {stage} {dates}: {warning.line}")
     context.notify(f"{stage:<9} {dates}  {_describe_rows(run.total)}  {seconds:.1f} s")
@@ -134,9 +134,9 @@ def _describe_rows(total: Counts) -> str:
     return text
 
 
-def _write(context: Context, run: StageRun, started: datetime, seconds: float, *, status: str, message: str) -> None:
+def _write(run: StageRun, started: datetime, seconds: float, *, status: str, message: str) -> None:
     shared: dict[str, Any] = {
-        "run_id": context.run_id,
+        "run_id": run.context.run_id,
         "stage": run.stage,
         "status": status,
         "seconds": seconds / len(run.dates),
@@ -153,11 +153,11 @@ def _write(context: Context, run: StageRun, started: datetime, seconds: float, *
     for day in run.dates:
         counts = run.by_day.get(day, Counts())
         rows.append(shared | vars(counts) | {"ds": day})
-    context.warehouse.append("runs", rows)
+    run.context.warehouse.append("runs", rows)
 
 
-def _write_audits(context: Context, run: StageRun) -> None:
+def _write_audits(run: StageRun) -> None:
     """Write one row a finding; those of a range audited as a whole go to its last date."""
-    shared = {"ds": run.dates.last, "checked_at": datetime.now(UTC), "run_id": context.run_id}
+    shared = {"ds": run.dates.last, "checked_at": datetime.now(UTC), "run_id": run.context.run_id}
     if run.findings:
-        context.warehouse.append("audits", [vars(finding) | shared for finding in run.findings])
+        run.context.warehouse.append("audits", [vars(finding) | shared for finding in run.findings])

@@ -61,14 +61,14 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
         run.model_version = model or _require_champion(context, ds)
         path = context.registry.bundle_path(run.model_version)
         _require_same_stages(path, settings)
-        state = publish_known_users_if_due(context, run, ds)
-        eligible = select_eligible(context, read_known_users(context, run, state, ds), ds)
+        state = publish_known_users_if_due(run, ds)
+        eligible = select_eligible(context, read_known_users(run, state, ds), ds)
         with cached(eligible.withColumn("as_of", F.lit(ds))) as spine:
             count = spine.count()
             if not count:
                 raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
-            inputs = compute_features(context, run, spine, first=ds, last=ds)
-            staged = stage_predictions(context, run, inputs, path, users=count)
+            inputs = compute_features(run, spine, first=ds, last=ds)
+            staged = stage_predictions(run, inputs, path, users=count)
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
     return staged.files
 
@@ -82,12 +82,12 @@ def publish_scores(context: Context, ds: date, files: Sequence[str]) -> None:
     night = DateRange(ds, ds)
     with recorded(context, "publish", night) as run:
         staged = Pinned("user_scores", None, tuple(files), context.warehouse.tables["user_scores"].schema)
-        run.output_snapshot = publish(context, staged, night, run.stage)
+        run.output_snapshot = publish(run, staged, night)
         rows = context.warehouse.row_counts("user_scores", first=ds, last=ds).get(ds, 0)
         run.by_day = {ds: Counts(rows_in=rows, rows_out=rows)}
 
 
-def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> Pinned:
+def stage_predictions(run: StageRun, inputs: DataFrame, bundle: Path, *, users: int) -> Pinned:
     """Score rows of features into audited files of the run's one date, and publish a sample of the features.
 
     Args:
@@ -98,6 +98,7 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
     Raises:
         AuditError: a critical expectation failed; the files are removed.
     """
+    context = run.context
     ds = run.dates.first
     partitions = -(-users // PARTITION_USERS)
     chosen = inputs.withColumn(SAMPLED, is_sampled(users, context.settings.monitoring.sample_users))
@@ -115,8 +116,8 @@ def stage_predictions(context: Context, run: StageRun, inputs: DataFrame, bundle
         cores = context.spark.sparkContext.defaultParallelism
         files = max(min(partitions, cores), -(-partitions // 8))
         staged = stage_one_partition(rows, context.warehouse, "user_scores", ds, files=files)
-        audit_staged(context, run, staged, partial(_audit, context, ds, users))
-        publish_sample(context, run, scored.where("sample IS NOT NULL").select("user_id", "sample.*"), ds)
+        audit_staged(run, staged, partial(_audit, context, ds, users))
+        publish_sample(run, scored.where("sample IS NOT NULL").select("user_id", "sample.*"), ds)
         return staged
 
 

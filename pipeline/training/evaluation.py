@@ -52,8 +52,9 @@ class LabelledExposures:
         return {stage: str(days.min()) if len(days) else None for stage, days in zip(stages, firsts, strict=True)}
 
 
-def read_examples(context: Context, run: StageRun, as_of: date) -> LabelledExposures:
+def read_examples(run: StageRun, as_of: date) -> LabelledExposures:
     """The exposures of `examples` as of a date, which the run then names as its input."""
+    context = run.context
     pinned = run.pin("examples", first=as_of, last=as_of)
     table = context.warehouse.read_pinned(pinned)
     table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])

@@ -57,7 +57,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
     """
     settings, tracking = context.settings, context.registry.tracking
     with recorded(context, "train", DateRange(as_of, as_of)) as run:
-        read = read_examples(context, run, as_of)
+        read = read_examples(run, as_of)
         require_positives(read, settings, as_of)
         made_by = {"run_id": context.run_id, "examples": read.snapshot}
         taught = int((~np.isnan(read.labels)).any(axis=1).sum())
@@ -74,7 +74,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         candidate = tracking.begin(as_of, tags=tags, parameters=run_parameters(settings))
         run.model_version = candidate.version
         try:
-            bundle = fit_bundle(read, settings, _provenance(context, run, read), on_progress)
+            bundle = fit_bundle(read, settings, _provenance(run, read), on_progress)
         except Exception:
             tracking.fail(candidate)
             raise
@@ -103,7 +103,7 @@ def evaluate(context: Context, version: str) -> Verdict:
     as_of = candidate.as_of
     with recorded(context, "evaluate", DateRange(as_of, as_of)) as run:
         run.model_version = version
-        read = read_examples(context, run, as_of)
+        read = read_examples(run, as_of)
         if read.snapshot != candidate.tags["examples"]:
             raise FunnelError(f"the examples that model {version} was trained on are no longer there: train again")
         held = read.judged
@@ -149,9 +149,9 @@ def promote(context: Context, version: str) -> Verdict:
     return verdict
 
 
-def _provenance(context: Context, run: StageRun, read: LabelledExposures) -> dict[str, object]:
+def _provenance(run: StageRun, read: LabelledExposures) -> dict[str, object]:
     """Where a bundle came from, kept with it as `trained_on`."""
-    settings = context.settings
+    settings = run.context.settings
     return {
         "as_of": run.dates.last.isoformat(),
         "snapshots": run.inputs,

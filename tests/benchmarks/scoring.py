@@ -142,7 +142,7 @@ class Company:
 
         run = StageRun(self.context, "score", DateRange(NIGHT, NIGHT), model_version=model.name)
         inputs = self.context.spark.read.parquet(str(features))
-        staged = stage_predictions(self.context, run, inputs, model, users=users)
+        staged = stage_predictions(run, inputs, model, users=users)
         publish_scores(self.context, NIGHT, staged.files)
 
 

@@ -105,7 +105,7 @@ def test_last_touch_credits_the_latest_call_only(lender: Company, raw: pd.DataFr
     settings = lender.settings
     funnel = settings.funnel.model_copy(update={"attribution": "last_touch"})
     context = Context(settings.model_copy(update={"funnel": funnel}), notify=lender.lines.append)
-    with cached_exposures(context, StageRun(context, "examples", DateRange(AS_OF, AS_OF)), AS_OF) as exposed:
+    with cached_exposures(StageRun(context, "examples", DateRange(AS_OF, AS_OF)), AS_OF) as exposed:
         labelled = exposed.select("exposure_id", *(f"observed_{stage}" for stage in STAGES)).toPandas()
     actual = labelled.set_index("exposure_id").sort_index()
     calls = _calls(raw)

@@ -243,7 +243,7 @@ class Publisher:
         check = partial(audit, expectations=self.expectations(name), what=name, keys=KEYS[name])
         with recorded(self.context, name, DateRange(DAY, DAY)) as run:
             frame = self.context.spark.createDataFrame(pa.Table.from_pylist(rows, schema=self.table[name].schema))
-            stage_audit_publish(self.context, run, name, frame, check)
+            stage_audit_publish(run, name, frame, check)
 
     def files(self, name: str) -> tuple[set[str], set[str]]:
         """The table's files as readers see them, and those that lie under its location."""

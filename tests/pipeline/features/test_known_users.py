@@ -44,10 +44,10 @@ def known(company: Company, ds: date) -> dict[str, Row]:
     """Everyone known by a night, by user, checked against reading everything."""
     context: Context = company.context()
     run = StageRun(context, "score", DateRange(ds, ds))
-    state = publish_known_users_if_due(context, run, ds)
+    state = publish_known_users_if_due(run, ds)
     before = states(company)
-    found = rows(read_known_users(context, run, state, ds))
-    assert found == rows(read_known_users(context, run, None, ds))
+    found = rows(read_known_users(run, state, ds))
+    assert found == rows(read_known_users(run, None, ds))
     assert states(company) == before, "reading who is known publishes nothing"
     return {row["user_id"]: row for row in found}
 

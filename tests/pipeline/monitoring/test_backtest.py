@@ -150,7 +150,7 @@ def test_outcomes_are_the_labels_that_training_learns_from(
     for day in scored:
         publish_scores(company, day, dict(zip((f"u{n}" for n in range(30)), random.random(30), strict=True)))
     context = company.context()
-    with cached_exposures(context, StageRun(context, "examples", DateRange(last, last)), last) as exposed:
+    with cached_exposures(StageRun(context, "examples", DateRange(last, last)), last) as exposed:
         learnt = exposed.toPandas()
     scores = company.context().warehouse.arrow("user_scores", first=first, last=last).to_pandas()
     scores = scores.drop(columns="feature_as_of")

@@ -324,7 +324,7 @@ def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
 def test_the_score_of_a_user_does_not_follow_the_user_s_own_labels(bank: Company) -> None:
     land_examples(bank)
     context = bank.context()
-    read = read_examples(context, StageRun(context, "train", DateRange(AS_OF, AS_OF)), AS_OF)
+    read = read_examples(StageRun(context, "train", DateRange(AS_OF, AS_OF)), AS_OF)
     bundle = Bundle.load(Registry(bank.settings).bundle_path(fit_candidate(context, AS_OF)))
     held = read.judged
     folds = user_folds(held.table)
@@ -355,12 +355,12 @@ def test_what_is_read_is_the_snapshot_on_record(company: Company, monkeypatch: p
 
     monkeypatch.setattr(context.warehouse, "pin", pin_and_lose_a_race)
     run = StageRun(context, "train", DateRange(AS_OF, AS_OF))
-    read = read_examples(context, run, AS_OF)
+    read = read_examples(run, AS_OF)
     assert another.pin("examples").snapshot_id != first.snapshot_id, "examples were published meanwhile"
     assert run.inputs == {"examples": first.snapshot_id}
     assert {exposure.partition("-")[0] for exposure in read.table["exposure_id"].to_pylist()} == {"0"}
     monkeypatch.undo()
-    again = read_examples(context, run, AS_OF)
+    again = read_examples(run, AS_OF)
     assert run.inputs == {"examples": another.pin("examples").snapshot_id}
     assert again.snapshot != read.snapshot
     assert {exposure.partition("-")[0] for exposure in again.table["exposure_id"].to_pylist()} == {"1"}
