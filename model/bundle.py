@@ -102,7 +102,7 @@ class Bundle:
             ValueError: A column is missing or has the wrong type; the message names it.
         """
         outputs = score(self.network, self.encode(table, hide_context=hide_context))
-        return self.finish(outputs.numpy().astype(np.float64))
+        return self.to_predictions(outputs.numpy().astype(np.float64))
 
     def encode(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Encoded:
         """Encode rows as tensors.
@@ -113,7 +113,7 @@ class Bundle:
         inputs = self.spec.encode(table)
         return self.spec.hide_context(inputs) if hide_context else inputs
 
-    def finish(self, outputs: np.ndarray) -> Predictions:
+    def to_predictions(self, outputs: np.ndarray) -> Predictions:
         """Turn the network's outputs, float64 (n, T), into predictions."""
         binary = np.array([task.kind == "binary" for task in self.tasks])
         raw, calibrated = outputs.copy(), outputs.copy()

@@ -126,16 +126,16 @@ def seesaw(
         ValueError: Before any work, for fewer than 2 distinct seeds, for a task without two distinct labels to compare
             on, and for anything ``fit`` rejects.
     """
-    made, drawn = as_tasks(tasks), _require_distinct(seeds)
+    all_tasks, drawn = as_tasks(tasks), _require_distinct(seeds)
     model, training = model or ModelConfig(), training or TrainConfig()
     trainings = [replace(training, seed=seed) for seed in drawn]
-    _require_labels_to_compare_on(data, held_out, test, made)
-    shared, single = np.empty((2, len(drawn), len(made)))
+    _require_labels_to_compare_on(data, held_out, test, all_tasks)
+    shared, single = np.empty((2, len(drawn), len(all_tasks)))
     own_model = replace(model, architecture="single_task", head="independent")
     for row, config in enumerate(trainings):
-        bundle = fit(data, features=features, tasks=made, held_out=held_out, model=model, training=config)
+        bundle = fit(data, features=features, tasks=all_tasks, held_out=held_out, model=model, training=config)
         shared[row] = _read_scores(bundle, test)
-        for column, task in enumerate(made):
+        for column, task in enumerate(all_tasks):
             own = fit(
                 data,
                 features=features,
@@ -145,7 +145,7 @@ def seesaw(
                 training=replace(config, stop_on=None),
             )
             single[row, column] = _read_scores(own, test).item()
-    return Seesaw(bundle.task_names, tuple(map(name_score, made)), drawn, shared, single)
+    return Seesaw(bundle.task_names, tuple(map(name_score, all_tasks)), drawn, shared, single)
 
 
 def _require_distinct(seeds: Iterable[int]) -> tuple[int, ...]:

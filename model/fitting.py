@@ -77,33 +77,33 @@ def fit(
     >>> bundle.metrics["click"].auc > 0.99
     True
     """
-    made = as_tasks(tasks)
+    all_tasks = as_tasks(tasks)
     model, training = model or ModelConfig(), training or TrainConfig()
     require(isinstance(model, ModelConfig), "model", model, "a ModelConfig")
     require(isinstance(training, TrainConfig), "training", training, "a TrainConfig")
     if training.stop_on is not None:
-        require_one_of("stop_on", training.stop_on, [task.name for task in made])
+        require_one_of("stop_on", training.stop_on, [task.name for task in all_tasks])
     trained_on = _copy_plain_json(trained_on or {})
     device = pick_device(training.device)
     check_declared(features)
-    _require_no_label_among(features, made)
+    _require_no_label_among(features, all_tasks)
     if isinstance(data, pa.Table):
-        prepared = prepare_table(data, held_out, features, made)
+        prepared = prepare_table(data, held_out, features, all_tasks)
     else:
-        prepared = prepare_dataset(data, held_out, features, made)
+        prepared = prepare_dataset(data, held_out, features, all_tasks)
     if training.stop_on is not None and not prepared.has_held_out_labels(training.stop_on):
         raise ValueError(f"stop_on is {training.stop_on!r}, a task without a held-out label")
 
     failure: TrainingError | None = None
     with seeded(training.seed, device):
-        network = build_model(prepared.spec, made, model)
+        network = build_model(prepared.spec, all_tasks, model)
         network.set_base_rates(prepared.estimate_start())
         trainer = Trainer(
             network.to(device),
             prepared.spec,
             prepared.build_source(training, device),
             prepared.held_out_examples and prepared.held_out_examples.to(device),
-            tasks=made,
+            tasks=all_tasks,
             base=prepared.compute_base_losses().to(device),
             config=training,
             on_progress=on_progress,
@@ -122,10 +122,10 @@ def fit(
         spec=prepared.spec,
         config=model,
         training=training,
-        tasks=made,
+        tasks=all_tasks,
         targets=prepared.targets,
         network=network,
-        calibration=(IDENTITY,) * len(made),
+        calibration=(IDENTITY,) * len(all_tasks),
         metrics={},
         trained_on=trained_on,
     )
@@ -163,7 +163,7 @@ def _calibrate_and_measure(bundle: Bundle, prepared: PreparedData, *, seed: int)
     known, values = (nothing > 0, nothing) if labels is None else (labels.weight > 0, labels.values)
     calibration, corrected = _calibrate(bundle, hidden, shown, known, values, seed=seed)
     bundle = replace(bundle, calibration=calibration)
-    predictions = bundle.finish(hidden)
+    predictions = bundle.to_predictions(hidden)
     metrics = {}
     for column, task in enumerate(bundle.tasks):
         rows = known[:, column]

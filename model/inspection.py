@@ -291,7 +291,7 @@ def _shuffle(inputs: Encoded, columns: FeatureColumns, order: Tensor) -> Encoded
 
 def _measure_scores(bundle: Bundle, inputs: Encoded, labels: Labels) -> np.ndarray:
     """Each task's AUC or R² (T,), NaN without two distinct labels."""
-    predictions = bundle.finish(score(bundle.network, inputs).numpy().astype(np.float64))
+    predictions = bundle.to_predictions(score(bundle.network, inputs).numpy().astype(np.float64))
     scores = np.full(len(bundle.tasks), np.nan)
     for column, task in enumerate(bundle.tasks):
         known = labels.known[:, column]

@@ -105,11 +105,11 @@ def as_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
     given = tuple(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str) else ()
     if not given:
         raise ValueError(f"tasks is {tasks!r}, not a sequence of at least one task")
-    made = tuple(task if isinstance(task, Task) else Task(task) for task in given)
-    names = [task.name for task in made]
+    all_tasks = tuple(task if isinstance(task, Task) else Task(task) for task in given)
+    names = [task.name for task in all_tasks]
     if repeated := [name for position, name in enumerate(names) if name in names[:position]]:
         raise ValueError(f"task {repeated[0]!r} is named more than once")
-    return made
+    return all_tasks
 
 
 def _read_labels(table: pa.Table | pa.RecordBatch, task: Task) -> np.ndarray:

@@ -160,9 +160,9 @@ class InputLayer(nn.Module):
         super().__init__()
         self.copies = copies
         self.values = spec.numeric_width
-        apart = copies or 1
+        factor = copies or 1
         std = config.init_std or EMBEDDING_STD
-        dim, numeric_dim = config.embedding_dim * apart, config.numeric_embedding_dim * apart
+        dim, numeric_dim = config.embedding_dim * factor, config.numeric_embedding_dim * factor
         self.ids = StackedEmbedding(spec.vocabulary_sizes, dim, std=std) if spec.vocabulary_sizes else None
         self.lists = (
             PooledEmbedding(spec.list_sizes, spec.list_lengths, spec.list_poolings, dim, std=std)

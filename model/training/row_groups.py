@@ -59,18 +59,18 @@ def _with_dictionaries(
         ),
         default_fragment_scan_options=fragment.format.default_fragment_scan_options,
     )
-    made = read_as.make_fragment(
+    opened = read_as.make_fragment(
         fragment.path,
         filesystem=fragment.filesystem,
         partition_expression=fragment.partition_expression,
         row_groups=[group.id for group in fragment.row_groups],
     )
     for name in strings:  # unless a file stores the column as another type, or lacks it
-        position = made.physical_schema.get_field_index(name)
-        if position >= 0 and pa.types.is_dictionary(made.physical_schema.field(position).type):
+        position = opened.physical_schema.get_field_index(name)
+        if position >= 0 and pa.types.is_dictionary(opened.physical_schema.field(position).type):
             column = schema.get_field_index(name)
-            schema = schema.set(column, schema.field(column).with_type(made.physical_schema.field(position).type))
-    return made, schema
+            schema = schema.set(column, schema.field(column).with_type(opened.physical_schema.field(position).type))
+    return opened, schema
 
 
 def cut_row_groups(groups: Sequence[RowGroup], part: slice) -> list[RowGroup]:

@@ -84,8 +84,8 @@ class Trainer:
         self.weigh = TaskWeights(tasks, learned=config.loss_weights == "uncertainty").to(device)
         # With L2 on embeddings every row has a gradient; without it, a step only costs the rows it touches.
         self.tables = [] if config.l2_embedding else build_touched_rows(network, config)
-        apart = {id(each.table.table.weight) for each in self.tables}
-        weights = [each for each in network.parameters() if id(each) not in apart]
+        separate = {id(each.table.table.weight) for each in self.tables}
+        weights = [each for each in network.parameters() if id(each) not in separate]
         self.parameters = [*weights, *self.weigh.parameters()]
         self.forward: Callable[..., Tensor] = torch.compile(network, dynamic=True) if config.compile else network
         optimiser = torch.optim.AdamW(

@@ -148,7 +148,7 @@ def cross_fitted(bundle: Bundle, table: pa.Table, labels: np.ndarray, folds: np.
             for column, calibrator in enumerate(bundle.calibration)
         ]
         refitted = replace(bundle, calibration=order_stages(calibrators, others, gaps=gaps))
-        probabilities[inside] = refitted.finish(logits[inside]).calibrated
+        probabilities[inside] = refitted.to_predictions(logits[inside]).calibrated
     return probabilities
 
 

@@ -70,3 +70,8 @@ def test_a_script_for_several_gpus_runs_in_two_processes(code, tmp_path):
 def test_every_architecture_has_a_row():
     header, *rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert (header, rows) == ("architecture", list(get_args(ArchitectureName)))
+
+
+def test_every_link_leads_somewhere():
+    links = {link for link in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text(encoding="utf-8")) if "://" not in link}
+    assert links and {link for link in links if not (PAGE.parent / link).exists()} == set()
