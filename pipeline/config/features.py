@@ -52,7 +52,7 @@ class Feature:
         type: the column's type, by Arrow's name.
         encoding: how the model reads it: as a number, as a number on a log scale, or as a category.
         minimum: a smaller value fails the audit of the examples; None checks nothing.
-        history_days: the days of history from which on its values no longer grow merely because history does.
+        warm_up_days: until history is this long, its values grow with history, whatever users do.
         is_steady: whether it looks alike from night to night as long as users do; only then is its drift judged.
     """
 
@@ -62,7 +62,7 @@ class Feature:
     type: Literal["string", "int32", "int64", "float64"]
     encoding: Literal["standard", "log", "category"]
     minimum: int | None = None
-    history_days: int = 0
+    warm_up_days: int = 0
     is_steady: bool = True
 
     @property
@@ -112,7 +112,7 @@ def _count(event: str, days: int) -> Feature:
         type="int64",
         encoding="log",
         minimum=0,
-        history_days=days,
+        warm_up_days=days,
         is_steady=days >= WEEK,
     )
 

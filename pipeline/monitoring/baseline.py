@@ -72,15 +72,12 @@ def read_baseline(connection: duckdb.DuckDBPyConnection, model_version: str) -> 
 
 
 def comparable_features(settings: Settings, history_days: int) -> list[str]:
-    """The features that a night so many days into history has in full.
-
-    A count over a longer window grows by itself until history is as long, whatever the users do.
-    """
-    return [each.name for each in user_features(settings) if each.history_days <= history_days]
+    """The features that history of this length no longer changes by growing."""
+    return [each.name for each in user_features(settings) if each.warm_up_days <= history_days]
 
 
 def steady_features(settings: Settings) -> set[str]:
-    """The features whose drift is judged: alike from night to night as long as nothing changes."""
+    """The features whose drift is judged: those that look alike from night to night as long as users do."""
     return {each.name for each in user_features(settings) if each.is_steady}
 
 

@@ -34,7 +34,7 @@ from pipeline.warehouse.tables import ARROW_TYPES, all_tables, profile_columns
 from tests.support.company import Company
 
 EVENTS = ("exposure", "click", "register", "complete")
-ODD = Feature("click_n_45d", Aggregate("count", "click", 45), "Clicks.", "int64", "log", 0, history_days=45)
+ODD = Feature("click_n_45d", Aggregate("count", "click", 45), "Clicks.", "int64", "log", 0, warm_up_days=45)
 """A feature that no configuration of the tests makes."""
 
 
