@@ -11,7 +11,8 @@ ARCHIVE := build/spark.jsa
 # The tests of a file stay together, since they share what it makes.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run airflow test test-fast test-airflow check bench browser setup format lock clean
+.PHONY: run airflow test test-unit test-warehouse test-spark test-airflow test-browser test-slow
+.PHONY: check bench browser setup format lock clean
 
 run: setup            ## set up, then run the demo: a simulated lender, trained and scored
 	$(BIN)/funnel demo
@@ -20,15 +21,28 @@ airflow: setup        ## a real Airflow over the demo's company, which is made i
 	@test -f demo/funnel.toml || $(BIN)/funnel demo
 	$(BIN)/python dags/standalone.py demo/funnel.toml --port $(PORT)
 
-test: check browser $(ARCHIVE)  ## set up, lint, type-check, then every test, the fast ones first
-	$(PYTEST) -m "not slow"
-	$(PYTEST) -m slow --ignore tests/benchmarks
+test: check browser $(ARCHIVE)  ## set up, check, then every test, the fast ones first
+	$(PYTEST) -m "not (spark or airflow or browser or slow)"
+	$(PYTEST) -m "spark or airflow or browser or slow" --ignore tests/benchmarks
 
-test-fast: $(ARCHIVE) ## the tests that take no minutes
-	$(PYTEST) -m "not slow"
+# Each test is in one of these layers, see CONTRIBUTING.md.
+test-unit: setup      ## tests without a warehouse, Spark, Airflow or a browser, and examples in docstrings
+	$(PYTEST) -m unit
 
-test-airflow: setup browser $(ARCHIVE)  ## an operator's day in a real browser on a real Airflow; screenshots in build/airflow
-	$(BIN)/pytest -m slow tests/dags
+test-warehouse: setup ## tests on small companies with warehouses of their own
+	$(PYTEST) -m "warehouse and not (spark or airflow or browser or slow)"
+
+test-spark: $(ARCHIVE)  ## tests that start Spark
+	$(PYTEST) -m "spark and not (airflow or browser or slow)"
+
+test-airflow: setup   ## tests of the DAGs, in the test's own process
+	$(PYTEST) -m "airflow and not (browser or slow)"
+
+test-browser: browser $(ARCHIVE)  ## an operator's day in a real browser on a real Airflow; screenshots in build/airflow
+	$(PYTEST) -m browser
+
+test-slow: $(ARCHIVE) ## whole nights, trainings, kills and long random runs
+	$(PYTEST) -m "slow and not browser" --ignore tests/benchmarks
 
 $(ARCHIVE): $(STAMP)
 	@$(BIN)/python -m tests.spark_archive $@

@@ -1,30 +1,23 @@
-"""Shared by all tests: one Spark session, small companies in temporary folders, and the real data where it is."""
+"""Shared by all tests: small companies in temporary folders, leave to start Spark, and the real data where it is."""
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support")
-
-from tests.support.company import Company  # noqa: E402
-from tests.support.places import SHARED_DATA  # noqa: E402
-
-LONGEST = ("test_airflow", "test_killed", "test_scoring", "test_package")
-"""The test files that take the most minutes."""
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # A worker's main module has no file, which PySpark takes for a run of its own doctests, and exits.
-    sys.modules["__main__"].__file__ = pytest.__file__
+from tests.support.company import Company
+from tests.support.places import SHARED_DATA
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several workers share the files, those of minutes begin first: the last ones run side by side too."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+@pytest.fixture(scope="session")
+def spark() -> None:
+    """Leave to start Spark, in this process or another. It puts the tests that ask for it into the layer `spark`."""
+
+
+@pytest.fixture(scope="session")
+def warehouse() -> None:
+    """Asked for by fixtures that make companies by themselves. It puts their tests into the layer `warehouse`."""
 
 
 @pytest.fixture

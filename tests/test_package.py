@@ -59,6 +59,7 @@ def test_make_says_in_one_line_what_to_install(tmp_path: Path, programs: dict[st
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("spark")
 def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()

@@ -83,7 +83,7 @@ class Lender:
 
 
 @pytest.fixture(scope="module")
-def lender(tmp_path_factory: pytest.TempPathFactory) -> Lender:
+def lender(spark: None, tmp_path_factory: pytest.TempPathFactory) -> Lender:
     folder = tmp_path_factory.mktemp("company")
     yesterday = datetime.now(ZONE).date() - timedelta(days=1)
     start = yesterday - timedelta(days=DAYS - 1)

@@ -45,6 +45,7 @@ def compare(table: pa.Table, tasks: list[str], model: ModelConfig) -> Seesaw:
     )
 
 
+@pytest.mark.slow
 def test_a_bottom_too_small_for_two_directions_is_a_seesaw():
     same, other = [2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 1.0, 1.0]
     taught = {"click": range(800), "register": range(60), "unlike": range(800)}
@@ -126,6 +127,7 @@ def own_model(small: dict, column: int, held_out: np.ndarray | pa.Table | None, 
     )
 
 
+@pytest.mark.slow
 def test_scores_equal_those_of_separate_fits_on_the_held_out_rows(small):
     found = seesaw(**small, seeds=[3, 8])
     assert found.tasks == ("click", "spend") and found.scores == ("AUC", "R²") and found.seeds == (3, 8)

@@ -34,11 +34,11 @@ def contents(company: Company) -> Mapping[str, tuple[str, ...]]:
     return seen
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("spark")]
 
 
 @pytest.fixture(scope="module")
-def lender(tmp_path_factory: pytest.TempPathFactory) -> Company:
+def lender(spark: None, tmp_path_factory: pytest.TempPathFactory) -> Company:
     """A company with six nights loaded; the tests break the one after. Windows are 3, 7 and 14 days."""
     company = Company.make(tmp_path_factory.mktemp("lender"))
     for day in DAYS:

@@ -46,7 +46,7 @@ def raw(bpi2012: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def lender(bpi2012: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+def lender(spark: None, bpi2012: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     """All days loaded, a model trained, the last day of the log scored."""
     text = CONFIG.read_text(encoding="utf-8").replace('path = "bpi2012/', f'path = "{bpi2012}/')
     company = Company(tmp_path_factory.mktemp("bpi2012"), text)

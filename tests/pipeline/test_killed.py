@@ -93,7 +93,7 @@ class Company:
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
+def company(spark: None, tmp_path_factory: pytest.TempPathFactory) -> Company:
     folder = tmp_path_factory.mktemp("company")
     simulate(Simulation(users=USERS, days=DAYS, start=START, seed=3), folder / "source")
     config = folder / "funnel.toml"

@@ -146,6 +146,7 @@ def test_a_reader_opens_few_manifests_of_many_nights(company: Company, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("spark")
 def test_runs_of_one_process_share_one_jvm(company: Company) -> None:
     company.land(D1, [sms("1", "ann", f"{D1} 10:00:00")])
     stage, another = company.context(), company.context()

@@ -151,6 +151,7 @@ def funnel(rows, seed):
     return raw, (draw.random((rows, 3)) < sigmoid(raw + np.array([0.0, 0.3, 0.3]))).astype(np.float64)
 
 
+@pytest.mark.slow
 def test_ordering_costs_little_calibration_unlike_a_running_minimum():
     raw, labels = funnel(100_000, seed=0)
     apart = [calibrate(raw[:, stage], labels[:, stage], seed=0)[0] for stage in range(3)]

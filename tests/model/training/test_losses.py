@@ -121,6 +121,7 @@ def spending():
     return table, fit(table, features=[Numeric("x")], tasks=tasks, held_out=held_out, model=SMALL, training=training)
 
 
+@pytest.mark.slow
 def test_a_regression_is_predicted_in_the_unit_of_its_label(spending):
     table, bundle = spending
     predicted = bundle.predict(pa.table({"x": [-1.0, 0.0, 1.0]}))
@@ -134,12 +135,14 @@ def test_a_regression_is_predicted_in_the_unit_of_its_label(spending):
     assert set(bundle.reliability(table)) == {"click"}
 
 
+@pytest.mark.slow
 def test_reliability_compares_predicted_and_observed_rates(spending):
     table, bundle = spending
     diagram = bundle.reliability(table)["click"]
     assert diagram.rows.sum() == 4000 and np.abs(diagram.predicted - diagram.observed).max() < 0.12
 
 
+@pytest.mark.slow
 def test_a_regression_survives_a_save(spending, tmp_path):
     table, bundle = spending
     bundle.save(tmp_path / "b")

@@ -39,7 +39,7 @@ def fit_table(table, **options):
     return fit(table, **(given | options))
 
 
-@pytest.mark.parametrize("reports", [1, 9, 31])
+@pytest.mark.parametrize("reports", [pytest.param(1, marks=pytest.mark.slow), 9, 31])
 def test_a_killed_run_resumes_to_the_same_weights(table, tmp_path, monkeypatch, reports):
     monkeypatch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
@@ -143,6 +143,7 @@ def test_a_stream_uses_bounded_memory(tmp_path):
     assert max(held) >= 1_000  # the buffer is used to the full
 
 
+@pytest.mark.slow
 def test_a_stream_learns_the_same_as_a_table(files, table):
     later = table.slice(1_125)
     training = TrainConfig(epochs=6, device="cpu", batch_size=128)
@@ -157,6 +158,7 @@ def test_a_stream_learns_the_same_as_a_table(files, table):
     np.testing.assert_array_equal(streamed.predict(table).raw, again.predict(table).raw)
 
 
+@pytest.mark.slow
 def test_a_killed_stream_resumes_too(files, table, tmp_path, monkeypatch):
     monkeypatch.setattr("model.training.progress.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)

@@ -54,8 +54,13 @@ def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), comp
     return float((ours.table.weight - dense.table.weight).detach().abs().max())
 
 
-@pytest.mark.parametrize("compact", [True, False])
-@pytest.mark.parametrize("flush_at", [(), (0, 7, 300)])
+@pytest.mark.parametrize(
+    ("flush_at", "compact"),
+    [
+        ((0, 7, 300), True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (((), True), ((), False), ((0, 7, 300), False))),
+    ],
+)
 def test_the_weights_equal_those_of_dense_adamw(compact, flush_at):
     assert train_both(700, scale=1.0, flush_at=flush_at, compact=compact) < 1e-5
 
@@ -65,6 +70,7 @@ def test_a_table_is_flushed_at_regular_intervals(monkeypatch):
     assert train_both(350, scale=1.0) < 1e-5
 
 
+@pytest.mark.slow
 def test_gradients_as_small_as_eps_differ_by_a_fraction_of_a_step():
     assert train_both(700, scale=1e-8) < 0.1 * RATE
 
@@ -84,6 +90,7 @@ def test_a_step_does_not_move_rows_it_does_not_touch():
     assert (ours.table.weight[~seen] != before[~seen]).all(), "untouched rows decay all the same"
 
 
+@pytest.mark.slow
 def test_rows_that_return_after_their_momentum_has_faded():
     ours, dense = two_tables()
     touched = TouchedRows(ours, "sparse", weight_decay=DECAY)

@@ -253,7 +253,7 @@ class Publisher:
 
 
 @pytest.fixture(scope="module")
-def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
+def publisher(spark: None, tmp_path_factory: pytest.TempPathFactory) -> Publisher:
     """Each table holds one sound partition."""
     made = Publisher(Company.make(tmp_path_factory.mktemp("audited")))
     for name in KEYS:

@@ -224,7 +224,9 @@ def fill(connection: duckdb.DuckDBPyConnection, drawn: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Company, duckdb.DuckDBPyConnection]]:
+def empty(
+    warehouse: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Company, duckdb.DuckDBPyConnection]]:
     """A company of which nothing is known yet, and its tables in DuckDB."""
     company = Company.make(tmp_path_factory.mktemp("company"), campaign(), replace=WITH_ZONES)
     with connect(company.settings) as connection:

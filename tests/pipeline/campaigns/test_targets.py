@@ -271,7 +271,7 @@ MISTAKES: dict[str, tuple[tuple[object, ...], str]] = {
 
 
 @pytest.fixture(scope="module")
-def settled(tmp_path_factory: pytest.TempPathFactory) -> Company:
+def settled(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Company:
     """A company with three users and two campaigns, of which one is worth nobody's message."""
     company = Company.make(tmp_path_factory.mktemp("company"), campaign() + campaign("summer", sms_cost=1000))
     publish(company, "users", D, [{"user_id": "ann"}, {"user_id": "bob"}, {"user_id": "cat", "consent": False}])

@@ -24,7 +24,7 @@ Frames = Callable[[str], pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Company:
+def busy(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Company:
     company = Company.make(tmp_path_factory.mktemp("busy"))
     fill(company)
     return company

@@ -27,6 +27,8 @@ from tests.support.funnels import sms
 D1, D2, D3 = (date(2026, 3, 1) + timedelta(days=n) for n in range(3))
 Row = dict[str, Any]
 
+pytestmark = pytest.mark.usefixtures("spark")
+
 
 def user(uid: str, consent: bool | None, tier: str) -> Row:
     return {"uid": uid, "sms_consent": consent, "city_tier": tier, "age": 30.0}

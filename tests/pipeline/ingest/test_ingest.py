@@ -53,6 +53,8 @@ USERS = [
     {"uid": None, "sms_consent": True, "city_tier": "1", "age": 30.0},
 ]
 
+pytestmark = pytest.mark.usefixtures("spark")
+
 
 def land_three_days(company: Company) -> Company:
     company.land(D1, FIRST_DAY, USERS)
@@ -76,7 +78,7 @@ class Loaded:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+def loaded(spark: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return Loaded(land_three_days(Company.make(tmp_path_factory.mktemp("loaded"), LENIENT)))
 
 

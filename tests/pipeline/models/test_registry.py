@@ -35,7 +35,7 @@ print(run.version)
 
 
 @pytest.fixture(scope="module")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh_store(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds nothing yet: making MLflow's tables takes seconds, copying them none."""
     company = Company.make(tmp_path_factory.mktemp("store"))
     assert Registry(company.settings).tracking.client

@@ -121,6 +121,7 @@ def test_the_connection_is_left_as_it_was(nights: Company) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attribution", ["last_touch", "any_in_window"])
+@pytest.mark.usefixtures("spark")
 def test_outcomes_are_the_labels_that_training_learns_from(
     make_company: Callable[..., Company], attribution: str
 ) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Company.make(tmp_path_factory.mktemp("company")).settings
 
 

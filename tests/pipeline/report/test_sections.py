@@ -106,7 +106,7 @@ def fill(company: Company) -> None:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     company = Company.make(tmp_path_factory.mktemp("reported"))
     fill(company)
     return report(company.context(), TONIGHT)

@@ -55,7 +55,7 @@ class Lender:
 
 
 @pytest.fixture(scope="module")
-def lender(tmp_path_factory: pytest.TempPathFactory) -> Lender:
+def lender(spark: None, tmp_path_factory: pytest.TempPathFactory) -> Lender:
     folder = tmp_path_factory.mktemp("lender")
     # Three texts a week teach from few users what one would from many.
     simulate(Simulation(users=1_500, days=60, start=START, sms_per_week=3, opt_out_share=0.01), folder / "source")
@@ -304,6 +304,7 @@ def test_log_odds_are_whole_thousandths_and_finite() -> None:
     assert thousandths_of_log_odds(p).tolist() == [-1_000_000, -27_631, -1_099, 0, 1_099, 27_631, 1_000_000, 0]
 
 
+@pytest.mark.usefixtures("spark")
 def test_a_smaller_sample_is_part_of_a_larger_one(company: Company) -> None:
     users = company.context().spark.range(20_000).selectExpr("CAST(id AS STRING) AS user_id")
     many, few = (
@@ -315,6 +316,7 @@ def test_a_smaller_sample_is_part_of_a_larger_one(company: Company) -> None:
     assert users.where(is_sampled(20_000, 20_000)).count() == 20_000
 
 
+@pytest.mark.usefixtures("spark")
 def test_bands_are_by_middle_rank(company: Company) -> None:
     rng = np.random.default_rng(0)
     # Many ties, a value that more than a tenth of the users share, and one value alone.

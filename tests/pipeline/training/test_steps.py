@@ -88,7 +88,7 @@ def trained(context: Context, as_of: date = AS_OF) -> str:
 
 
 @pytest.fixture(scope="module")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh_store(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     company = Company.make(tmp_path_factory.mktemp("store"))
     assert Registry(company.settings).tracking.client
     return company.folder / "models" / "mlflow.db"
