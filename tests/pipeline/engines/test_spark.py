@@ -46,6 +46,7 @@ def test_the_jvm_optimises_a_night_of_many_users(
     assert asked == [optimises]
 
 
+@pytest.mark.usefixtures("spark")
 def test_a_cached_frame_is_released_on_errors_too_and_no_other_is(company: Company) -> None:
     spark = company.context().spark
     other = spark.range(3).cache()
