@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.analyst.connection import connect
 from pipeline.config.settings import Settings, load
 from pipeline.warehouse.warehouse import Warehouse
-from tests.benchmarks.harness import Timing, in_turns, write_report
+from tests.benchmarks.harness import Timing, time_in_turns, write_report
 from tests.benchmarks.start_up import ROOT, funnel, make_warehouse, python
 from tests.benchmarks.tuning import markdown
 
@@ -49,7 +49,7 @@ def main() -> None:
         for result in results:
             pd.testing.assert_frame_equal(result, results[0], check_dtype=False, rtol=1e-9)
         size, columns = sum(Path(path).stat().st_size for path in files), len(pq.read_schema(files[0]).names)
-        timings = in_turns(
+        timings = time_in_turns(
             {
                 **queries,
                 PROCESS: lambda: run(*funnel("sql", OF_TABLE, "-c", str(config))),

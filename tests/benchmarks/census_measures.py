@@ -88,7 +88,7 @@ def judge(test: pa.Table, kept: Path, jobs: Sequence[Job]) -> list[Judged]:
     return found
 
 
-def jobs_of(jobs: Sequence[Job], group: str, model: str) -> list[int]:
+def find_jobs(jobs: Sequence[Job], group: str, model: str) -> list[int]:
     """The positions of a model's jobs for a group. A task fitted alone is fitted only once, even if it is in two
     groups."""
     together = [list(tasks) for tasks in fitted(group, model)]
@@ -101,7 +101,7 @@ def jobs_of(jobs: Sequence[Job], group: str, model: str) -> list[int]:
 
 def _scores(kept: Path, jobs: Sequence[Job], group: str, model: str, task: str) -> np.ndarray:
     by_seed = {}
-    for place in jobs_of(jobs, group, model):
+    for place in find_jobs(jobs, group, model):
         job = jobs[place]
         if task in job["tasks"]:
             by_seed[job["seed"]] = np.load(scores_path(kept, job))[:, job["tasks"].index(task)]

@@ -162,7 +162,7 @@ def network_config(
     return sized(spec, tasks, replace(NETWORKS[model], **own), target=budget)
 
 
-def budget_of(spec: FeatureSpec, tasks: Sequence[str]) -> int:
+def compute_budget(spec: FeatureSpec, tasks: Sequence[str]) -> int:
     """The parameters of the reference network of two tasks; a network of one task gets half of them."""
     whole = parameters(spec, GROUPS["income"], REFERENCE)
     return whole * len(tasks) // len(GROUPS["income"])
@@ -170,7 +170,7 @@ def budget_of(spec: FeatureSpec, tasks: Sequence[str]) -> int:
 
 def _fit_network(parts: Split, judged: pa.Table, job: Job) -> tuple[dict[str, Any], np.ndarray]:
     spec = FeatureSpec.fit(features(), parts.train)
-    config = network_config(job["model"], job["options"], spec, job["tasks"], budget=budget_of(spec, job["tasks"]))
+    config = network_config(job["model"], job["options"], spec, job["tasks"], budget=compute_budget(spec, job["tasks"]))
     taught = {name: job["options"][name] for name in NETWORK_SPACE}
     seen: list[Progress] = []
     bundle = fit(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.census_data import GROUPS
-from tests.benchmarks.census_measures import Judged, jobs_of
+from tests.benchmarks.census_measures import Judged, find_jobs
 from tests.benchmarks.census_models import MMOE, REFERENCE, SINGLE, TRAINING, TREES, TRIALS
 from tests.benchmarks.tuning import Interval, Job, machine, markdown
 
@@ -89,7 +89,7 @@ def cost_table(group: str, jobs: Sequence[Job], results: Sequence[Mapping[str, A
     """Sizes, lengths of training, speed and chosen configurations; over both tasks' fits if there are two."""
     rows = []
     for model in dict.fromkeys(job["model"] for job in jobs):
-        places = jobs_of(jobs, group, model)
+        places = find_jobs(jobs, group, model)
         seeds = len({jobs[place]["seed"] for place in places})
         mine = [results[place] for place in places]
         size = sum(each.get("parameters", 0) for each in mine) / seeds

@@ -152,7 +152,7 @@ def network_config(
     return sized(spec, stages, own, target=budget)
 
 
-def budget_of(funnel: Funnel, taught: pa.Table, stages: Sequence[str]) -> int:
+def compute_budget(funnel: Funnel, taught: pa.Table, stages: Sequence[str]) -> int:
     """The parameters of the reference network of the whole funnel; a network of one stage gets that stage's share."""
     whole = parameters(FeatureSpec.fit(funnel.features, taught), funnel.stages, REFERENCE)
     return whole * len(stages) // len(funnel.stages)
@@ -162,7 +162,7 @@ def _fit_network(funnel: Funnel, split: Split, job: Job) -> tuple[dict[str, Any]
     hidden, stages, options = job["model"] == HIDDEN, job["stages"], job["options"]
     features = funnel.features_with_context() if hidden else funnel.features
     spec = FeatureSpec.fit(features, split.train)
-    budget = budget_of(funnel, split.train, stages)
+    budget = compute_budget(funnel, split.train, stages)
     seen: list[Progress] = []
     bundle = fit(
         split.train,

@@ -59,14 +59,14 @@ class Borders:
         return cls(test - timedelta(days=VALIDATION_DAYS + longest_window), test, end)
 
 
-def part_of(exposed: np.ndarray, window_days: int, borders: tuple[np.datetime64, ...]) -> np.ndarray:
+def assign_part(exposed: np.ndarray, window_days: int, borders: tuple[np.datetime64, ...]) -> np.ndarray:
     """The part that a stage's label belongs to, for exposures at these instants: "train", "validation", "test" or "".
 
     ``borders`` are the instants at which validation and test begin and test ends.
 
     >>> days = np.array(["2026-01-01", "2026-01-08", "2026-01-10", "2026-01-15", "2026-01-20"], "datetime64[us]")
     >>> borders = tuple(np.array(["2026-01-10", "2026-01-20", "2026-01-30"], "datetime64[us]"))
-    >>> part_of(days, 7, borders).tolist()
+    >>> assign_part(days, 7, borders).tolist()
     ['train', '', 'validation', '', 'test']
     """
     validation, test, end = borders
@@ -75,11 +75,11 @@ def part_of(exposed: np.ndarray, window_days: int, borders: tuple[np.datetime64,
     return np.select(inside, ["train", "validation", "test"], default="")
 
 
-def labels_within(observed: np.ndarray, parts: np.ndarray) -> np.ndarray:
+def label_within_parts(observed: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Labels (n, T) from what was observed (n, T): a stage counts as passed if a later one was, in the same part.
 
     >>> parts = np.array([["train", "train"], ["train", ""]])
-    >>> labels_within(np.array([[0, 1], [0, 1]]), parts).tolist()
+    >>> label_within_parts(np.array([[0, 1], [0, 1]]), parts).tolist()
     [[1, 1], [0, 1]]
     """
     labels = observed.copy()
@@ -238,9 +238,9 @@ def _parted(name: str, table: pa.Table, settings: Settings, as_of: date) -> Funn
 
     table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])
     exposed = table["exposure_time"].cast(pa.int64()).to_numpy().astype("datetime64[us]")
-    parts = np.column_stack([part_of(exposed, window, instants) for window in windows])
+    parts = np.column_stack([assign_part(exposed, window, instants) for window in windows])
     observed = np.column_stack([table[f"observed_{stage}"].fill_null(0).to_numpy() for stage in stages])
-    labels = labels_within(observed, parts)
+    labels = label_within_parts(observed, parts)
     kept = [name for name in table.column_names if not name.startswith(("mature_", "observed_", "label_"))]
     made = table.select(kept)
     for column, stage in enumerate(stages):

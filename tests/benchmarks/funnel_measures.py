@@ -129,7 +129,7 @@ def log_losses(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return -(positive * np.log(p) + (1 - positive) * np.log1p(-p))
 
 
-def auc_to_expect(scores: np.ndarray, truth: np.ndarray) -> float:
+def expected_auc(scores: np.ndarray, truth: np.ndarray) -> float:
     """The AUC of labels drawn with the true probabilities or, given labels, of these."""
     return auc_and_influence(scores, truth)[0]
 

@@ -17,7 +17,7 @@ from tests.benchmarks.funnel_measures import (
     Bounds,
     Judged,
     Rarest,
-    auc_to_expect,
+    expected_auc,
     log_losses,
     out_of_order,
     over_seeds,
@@ -115,10 +115,10 @@ def _section(judged: Judged, rarest: Rarest, jobs: Sequence[Job], results: Seque
     return [*parts, "### What it took", cost_table(judged, jobs, results)]
 
 
-def told(values: Sequence[float], digits: int) -> str:
+def format_mean(values: Sequence[float], digits: int) -> str:
     """Format a mean with its interval over seeds, or alone if there is only one seed.
 
-    >>> told([1.0, 2.0, 3.0], 2), told([0.5], 1)
+    >>> format_mean([1.0, 2.0, 3.0], 2), format_mean([0.5], 1)
     ('2.00 ± 2.48', '0.5')
     """
     mean, half = interval(values)
@@ -154,18 +154,18 @@ def _bold(text: str, of: Interval) -> str:
 
 def label_table(judged: Judged, stage: int) -> str:
     """AUC, log loss and calibration of a stage on the test labels."""
-    aucs = over_seeds(judged, stage, auc_to_expect, judged.labels)
+    aucs = over_seeds(judged, stage, expected_auc, judged.labels)
     losses = over_seeds(judged, stage, lambda p, y: log_loss(y, p), judged.labels)
     errors = over_seeds(judged, stage, lambda p, y: expected_calibration_error(y, p), judged.labels)
     header = ["model", "AUC", f"{LESS}, over seeds", "log loss", f"{LESS}, over seeds", "calibration error"]
     rows = [
         [
             model,
-            told(aucs[model], 4),
+            format_mean(aucs[model], 4),
             "" if model == MMOE else difference(aucs[model], aucs[MMOE], 4),
-            told(losses[model], 5),
+            format_mean(losses[model], 5),
             "" if model == MMOE else difference(losses[model], losses[MMOE], 5),
-            told(errors[model], 4),
+            format_mean(errors[model], 4),
         ]
         for model in aucs
     ]
@@ -185,15 +185,22 @@ def truth_table(judged: Judged, rarest: Rarest) -> str:
     assert judged.truth is not None and rarest.true_auc and rarest.true_loss and rarest.true_error
     stage, truth = judged.last, judged.truth
     floor = float(log_losses(truth[:, stage], truth[:, stage]).mean())
-    aucs = over_seeds(judged, stage, auc_to_expect, truth)
+    aucs = over_seeds(judged, stage, expected_auc, truth)
     losses = over_seeds(judged, stage, lambda p, q: 1e4 * (float(log_losses(p, q).mean()) - floor), truth)
     ranks = over_seeds(judged, stage, rank_correlation, truth)
     errors = over_seeds(judged, stage, _points, truth)
     header = ["model", "AUC to expect", LESS, "log loss above the truth's, 1e-4", LESS]
     rows = []
     for model in aucs:
-        cells = [model, told(aucs[model], 4), "", told(losses[model], 2), "", told(ranks[model], 3)]
-        cells += [told(errors[model], 3), ""]
+        cells = [
+            model,
+            format_mean(aucs[model], 4),
+            "",
+            format_mean(losses[model], 2),
+            "",
+            format_mean(ranks[model], 3),
+        ]
+        cells += [format_mean(errors[model], 3), ""]
         if model != MMOE:
             cells[2] = between(rarest.true_auc[model], 4)
             cells[4] = between(_times(1e4, rarest.true_loss[model]), 2)
@@ -212,7 +219,7 @@ def early_truth_table(judged: Judged) -> str:
     rows = []
     for model in judged.scores:
         cells = [
-            (told(column[model], 3), "" if model == MMOE else difference(column[model], column[MMOE], 3))
+            (format_mean(column[model], 3), "" if model == MMOE else difference(column[model], column[MMOE], 3))
             for column in columns
         ]
         rows.append([model, *(text for pair in cells for text in pair)])
@@ -278,7 +285,7 @@ def _verdict(judged: Judged, rarest: Rarest) -> str:
     low, high = rarest.auc[TREES]
     sentences = [f"{TREES}'s AUC less that of {MMOE} lies between {low:+.4f} and {high:+.4f}."]
     if judged.truth is not None:
-        aucs = over_seeds(judged, stage, auc_to_expect, judged.truth)
+        aucs = over_seeds(judged, stage, expected_auc, judged.truth)
         ours, taught, truth = (float(np.mean(aucs[model])) for model in (MMOE, TAUGHT, TRUTH))
         sentences += [
             f"Of the way from a coin (0.5) to the true probabilities ({truth:.4f}), {MMOE} goes "
@@ -344,7 +351,7 @@ def plot(drawn: Sequence[tuple[Judged, Rarest]], path: Path) -> None:
         aucs = over_seeds(
             judged,
             judged.last,
-            auc_to_expect,
+            expected_auc,
             target,
         )
         means = np.array([np.mean(aucs[model]) - np.mean(aucs[MMOE]) for model in models])

@@ -49,7 +49,7 @@ class Timing:
         return statistics.median(theirs / ours for ours, theirs in rounds) * self.units / other.units
 
 
-def in_turns(
+def time_in_turns(
     contenders: Mapping[str, Callable[[], object]],
     *,
     rounds: int = 7,
@@ -118,12 +118,12 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
-            self.samples.append((time.time(), memory_of(self.process)))
+            self.samples.append((time.time(), measure_memory(self.process)))
             if self._done.wait(self.interval):
                 return
 
 
-def memory_of(process: psutil.Process) -> int:
+def measure_memory(process: psutil.Process) -> int:
     """Bytes of a process and its descendants, shared pages counted once; 0 if it has ended."""
     import psutil
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 
 from model.training.losses import task_losses
-from tests.benchmarks.harness import in_turns, rates_table, write_report
-from tests.benchmarks.peers import TASKS, DeepCTR, Ours, examples_of, spec_of
-from tests.benchmarks.training_step import aucs_of
+from tests.benchmarks.harness import rates_table, time_in_turns, write_report
+from tests.benchmarks.peers import TASKS, DeepCTR, Ours, make_examples, make_spec
+from tests.benchmarks.training_step import measure_aucs
 from tests.benchmarks.tuning import changes, markdown
 
 SMALL, LARGE = 10_000, 1_000_000
@@ -28,14 +28,14 @@ NEXT_TO_NOTHING = 1e-30
 def main() -> None:
     """Run the comparison and write results/large_vocabularies.md."""
     curves = compare_with_dense()
-    small, large = spec_of(SMALL), spec_of(LARGE)
-    rows = {size: examples_of(STEPS * BATCH, size) for size in (SMALL, LARGE)}
+    small, large = make_spec(SMALL), make_spec(LARGE)
+    rows = {size: make_examples(STEPS * BATCH, size) for size in (SMALL, LARGE)}
     few = rows[LARGE].select(slice(0, 2 * BATCH))
     ours = {SMALL: Ours(small), LARGE: Ours(large)}
     for _ in range(3):  # pages of fresh moments exist once their rows have been touched
         ours[LARGE].train(rows[LARGE], BATCH)
     peer = DeepCTR(LARGE)
-    timings = in_turns(
+    timings = time_in_turns(
         {
             "funnelcast, 10,000 ids": lambda: ours[SMALL].train(rows[SMALL], BATCH),
             "funnelcast, 1,000,000 ids": lambda: ours[LARGE].train(rows[LARGE], BATCH),
@@ -78,11 +78,11 @@ def main() -> None:
 
 def compare_with_dense(seeds: int = 5, epochs: int = 3) -> list[list[str]]:
     """Held-out loss after each epoch and final AUC with the dense optimiser, and the difference from it."""
-    spec = spec_of(SMALL)
-    held = examples_of(50_000, SMALL, seed=1000)
+    spec = make_spec(SMALL)
+    held = make_examples(50_000, SMALL, seed=1000)
     found: dict[float, list[list[float]]] = {NEXT_TO_NOTHING: [], 0.0: []}
     for seed in range(seeds):
-        rows = examples_of(65_536, SMALL, seed=seed)
+        rows = make_examples(65_536, SMALL, seed=seed)
         for penalty, figures in found.items():
             ours = Ours(spec, seed=seed, l2_embedding=penalty)
             torch.manual_seed(seed)  # so that the same ids are shown as unseen
@@ -91,7 +91,7 @@ def compare_with_dense(seeds: int = 5, epochs: int = 3) -> list[list[str]]:
                 ours.train(rows, BATCH)
                 outputs = ours.infer(held, 8192).logit()
                 losses.append(float(task_losses(outputs, held.targets, held.weight).mean()))
-            figures.append([*losses, *aucs_of(ours, held)])
+            figures.append([*losses, *measure_aucs(ours, held)])
     names = [f"loss after epoch {each + 1}" for each in range(epochs)] + [f"AUC of {task}" for task in TASKS]
     return changes(names, found[0.0], found[NEXT_TO_NOTHING], digits=6)
 

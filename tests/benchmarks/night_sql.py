@@ -37,7 +37,7 @@ from pipeline.ingest.landing import map_events
 from pipeline.ingest.source import read_source
 from pipeline.runs.context import Context
 from pipeline.warehouse.tables import profile_columns
-from tests.benchmarks.harness import Timing, in_turns, write_report
+from tests.benchmarks.harness import Timing, time_in_turns, write_report
 from tests.benchmarks.night import Prepared, prepare
 from tests.benchmarks.tuning import markdown
 
@@ -113,7 +113,7 @@ class Bench:
     def duck_run(self, query: Query) -> Callable[[], None]:
         out = self.scratch / "duck" / f"{query.name}.parquet"
         out.parent.mkdir(exist_ok=True)
-        texts = {name: transpiled(render(f"spark/{name}", **parameters)) for name, parameters in query.files.items()}
+        texts = {name: transpile(render(f"spark/{name}", **parameters)) for name, parameters in query.files.items()}
 
         def run() -> None:
             for view, files in query.inputs.items():
@@ -241,7 +241,7 @@ class Bench:
         )
 
 
-def transpiled(text: str) -> str:
+def transpile(text: str) -> str:
     """Transpile Spark SQL to DuckDB."""
     import sqlglot
 
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] = ()) -> None:
             processor: dict[str, list[float]] = {"Spark": [], "DuckDB": []}
             runs = {"Spark": bench.spark_run(query), "DuckDB": bench.duck_run(query)}
             started = time.perf_counter()
-            timings: dict[str, Timing] = in_turns(
+            timings: dict[str, Timing] = time_in_turns(
                 {name: with_processor_time(run, processor[name]) for name, run in runs.items()}, rounds=options.rounds
             )
             number = bench.require_same(query)

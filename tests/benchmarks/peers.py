@@ -46,7 +46,7 @@ def flop_per_row() -> float:
     return 2.0 * (experts + gates + towers + len(TASKS) * EXPERTS * out)
 
 
-def spec_of(vocabulary: int) -> FeatureSpec:
+def make_spec(vocabulary: int) -> FeatureSpec:
     """The problem's features, with this many ids per sparse one, including those for missing and unseen values."""
     values = tuple(map(str, range(vocabulary - SPECIAL_IDS)))
     return FeatureSpec(
@@ -58,7 +58,7 @@ def spec_of(vocabulary: int) -> FeatureSpec:
     )
 
 
-def examples_of(rows: int, vocabulary: int, *, seed: int = 0, device: str = "cpu") -> Examples:
+def make_examples(rows: int, vocabulary: int, *, seed: int = 0, device: str = "cpu") -> Examples:
     """Rows with uniform ids and normal numbers, and three chained outcomes, each rarer than the last, that depend on
     both.
 

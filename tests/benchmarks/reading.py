@@ -36,7 +36,7 @@ from model.labels import Labels, as_tasks
 from model.training.examples import Examples
 from model.training.shuffle_buffer import PIECE_ROWS
 from model.training.sources import READ_AHEAD, StreamedSource
-from tests.benchmarks.harness import PeakMemory, Timing, in_turns, memory_of, rates_table, write_report
+from tests.benchmarks.harness import PeakMemory, Timing, measure_memory, rates_table, time_in_turns, write_report
 from tests.benchmarks.tuning import markdown
 
 ROWS = 2**20
@@ -164,7 +164,7 @@ def rates(path: Path, peers: bool) -> dict[str, Timing]:
 
         return run
 
-    in_turns({name: clocked(name) for name in contenders}, rounds=ROUNDS, warm_up=1)
+    time_in_turns({name: clocked(name) for name in contenders}, rounds=ROUNDS, warm_up=1)
     return {name: Timing(tuple(seconds[1:]), units[name]) for name, seconds in used.items()}
 
 
@@ -212,7 +212,7 @@ def memory(path: Path, whole: bool) -> tuple[int, int, int]:
     examples(spec, source.groups[0].read(BOUND_GROUP)[0])  # not counted: what libraries load and lookups build
     of_group = pa.default_memory_pool().max_memory() - held
     pa.default_memory_pool().release_unused()
-    start = memory_of(PeakMemory().process)
+    start = measure_memory(PeakMemory().process)
     with PeakMemory(interval=0.01) as used:
         if whole:
             rows = len(examples(spec, pq.read_table(path, read_dictionary=CATEGORICALS)))
@@ -233,7 +233,7 @@ def latency(path: Path) -> dict[int, float]:
     found = {}
     for rows in (1, 100, 10_000):
         batch = table.slice(0, rows).to_batches()[0]
-        timing = in_turns({"encode": lambda batch=batch: spec.encode(batch)}, rounds=50, warm_up=5)["encode"]
+        timing = time_in_turns({"encode": lambda batch=batch: spec.encode(batch)}, rounds=50, warm_up=5)["encode"]
         found[rows] = timing.median
     return found
 

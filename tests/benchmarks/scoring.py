@@ -45,7 +45,7 @@ from pipeline.config.settings import Settings, load
 from pipeline.dates import DateRange
 from pipeline.runs.context import Context
 from pipeline.warehouse.tables import feature_columns
-from tests.benchmarks.harness import Timing, in_turns, write_report
+from tests.benchmarks.harness import Timing, time_in_turns, write_report
 from tests.benchmarks.tuning import markdown
 
 CORES = 2
@@ -187,7 +187,7 @@ def _predict(_: int) -> None:
 
 
 @contextmanager
-def steps_timed() -> Iterator[dict[str, list[float]]]:
+def time_steps() -> Iterator[dict[str, list[float]]]:
     """Record the seconds of each step of every pass while active."""
     seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -215,12 +215,12 @@ def measure(company: Company, name: str, users: int, rounds: int) -> tuple[dict[
         "two threads": InProcess(features, model, company.settings, processes=1, threads=2),
     }
     try:
-        with steps_timed() as steps:
+        with time_steps() as steps:
             contenders: dict[str, Callable[[], object]] = {
                 "the pass": partial(company.publish, features, model, users),
                 **{each: reference.predict for each, reference in references.items()},
             }
-            timings = in_turns(contenders, rounds=rounds, warm_up=2, units=users)
+            timings = time_in_turns(contenders, rounds=rounds, warm_up=2, units=users)
     finally:
         for reference in references.values():
             reference.close()

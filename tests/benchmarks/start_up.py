@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.warehouse.schema import Table
 from pipeline.warehouse.warehouse import Warehouse
-from tests.benchmarks.harness import Timing, in_turns, write_report
+from tests.benchmarks.harness import Timing, time_in_turns, write_report
 from tests.benchmarks.tuning import markdown
 from tests.support.company import Company
 from tests.support.places import ROOT
@@ -40,14 +40,14 @@ def main() -> None:
         few, many = ([*funnel("sql", "SELECT * FROM user_scores LIMIT 10"), "-c", str(config)] for config in configs)
         first_rows: dict[str, list[float]] = {f"`funnel sql`, {nights} nights": [] for nights in (FEW, MANY)}
         query_few, query_many = first_rows
-        timings = in_turns(
+        timings = time_in_turns(
             {
                 INTERPRETER: lambda: seconds_to_first_line(python("pass")),
                 "`python -c 'import typer'`": lambda: seconds_to_first_line(python("import typer")),
                 "`python -c 'import duckdb'`": lambda: seconds_to_first_line(python("import duckdb")),
                 "`funnel --help`": lambda: seconds_to_first_line(funnel("--help")),
-                query_few: noting(few, first_rows[query_few]),
-                query_many: noting(many, first_rows[query_many]),
+                query_few: record_first_line(few, first_rows[query_few]),
+                query_many: record_first_line(many, first_rows[query_many]),
                 f"`funnel tables`, {MANY} nights": lambda: seconds_to_first_line(
                     [*funnel("tables"), "-c", str(configs[1])]
                 ),
@@ -101,7 +101,7 @@ def funnel(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pipeline", *arguments]
 
 
-def noting(command: Sequence[str], seconds: list[float]) -> Callable[[], None]:
+def record_first_line(command: Sequence[str], seconds: list[float]) -> Callable[[], None]:
     """Wrap a run of the command to record its seconds to the first line."""
     return lambda: seconds.append(seconds_to_first_line(command))
 

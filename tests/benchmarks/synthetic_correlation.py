@@ -72,15 +72,15 @@ def omoe() -> nn.Module:
     return nn.Sequential(shared, towers(EXPERT_UNITS))
 
 
-def bottom_of(units: int) -> nn.Module:
+def build_bottom(units: int) -> nn.Module:
     bottom = SharedBottom(StackedMLP(1, INPUTS, (units,)), tasks=TASKS)
     return nn.Sequential(bottom, towers(units))
 
 
 def shared_bottom() -> nn.Module:
     """A shared bottom as wide as it takes to match MMoE's size, gates and biases included."""
-    none, one, target = size(bottom_of(0)), size(bottom_of(1)), size(mmoe())
-    return bottom_of(round((target - none) / (one - none)))
+    none, one, target = size(build_bottom(0)), size(build_bottom(1)), size(mmoe())
+    return build_bottom(round((target - none) / (one - none)))
 
 
 def size(model: nn.Module) -> int:
@@ -196,7 +196,7 @@ def pilot() -> str:
     return markdown(["model", *(f"{rate:g}" for rate in CANDIDATES)], rows)
 
 
-def told(values: np.ndarray) -> str:
+def format_mean(values: np.ndarray) -> str:
     """Format the mean over runs with its 95% confidence interval."""
     mean, half = interval(values)
     return f"{mean:.4f} ± {half:.4f}"
@@ -234,7 +234,7 @@ def losses_table(finals: np.ndarray, variances: Sequence[float]) -> str:
             share, spread = f"{mean.mean() / variances[i]:.2%}", f"{deviation(mean):.4f}"
             quartiles = f"{np.median(mean):.4f} ({low:.4f} to {high:.4f})"
             tasks = f"{first:.4f}, {second:.4f}"
-            rows.append([p, name, len(mean), told(mean), tasks, share, spread, quartiles, f"{mean.max():.4f}"])
+            rows.append([p, name, len(mean), format_mean(mean), tasks, share, spread, quartiles, f"{mean.max():.4f}"])
     header = [
         "p",
         "model",
@@ -256,7 +256,7 @@ def differences_table(losses: dict[str, np.ndarray]) -> str:
         for name in ("OMoE", "Shared-Bottom"):
             difference = losses["MMoE"][i] - losses[name][i]
             relative = f"{difference.mean() / losses[name][i].mean():+.1%}"
-            rows.append([p, f"MMoE - {name}", told(difference), relative, f"{(difference < 0).mean():.0%}"])
+            rows.append([p, f"MMoE - {name}", format_mean(difference), relative, f"{(difference < 0).mean():.0%}"])
     return markdown(["p", "pair", "difference of MSE", "relative", "runs in which MMoE is lower"], rows)
 
 
@@ -266,13 +266,23 @@ def claims_table(losses: dict[str, np.ndarray]) -> str:
     gap = many_gates[-1] - one_gate[-1]
     falls, hardly = one_gate[0] - one_gate[-1], many_gates[0] - many_gates[-1]
     rows = [
-        ["MMoE is close to OMoE at p = 1", "means within 10%", told(gap), abs(gap.mean()) < 0.1 * one_gate[-1].mean()],
-        ["OMoE falls off from p = 1 to 0.5", "interval above 0", told(falls), interval(falls).above_0],
-        ["MMoE hardly does", "surely less than half as much", told(hardly), interval(falls - 2 * hardly).above_0],
+        [
+            "MMoE is close to OMoE at p = 1",
+            "means within 10%",
+            format_mean(gap),
+            abs(gap.mean()) < 0.1 * one_gate[-1].mean(),
+        ],
+        ["OMoE falls off from p = 1 to 0.5", "interval above 0", format_mean(falls), interval(falls).above_0],
+        [
+            "MMoE hardly does",
+            "surely less than half as much",
+            format_mean(hardly),
+            interval(falls - 2 * hardly).above_0,
+        ],
     ]
     for i, p in enumerate(CORRELATIONS):
         gaps = [bottom[i] - other for other in (one_gate[i], many_gates[i])]
-        numbers = f"{told(gaps[0])} above OMoE, {told(gaps[1])} above MMoE"
+        numbers = f"{format_mean(gaps[0])} above OMoE, {format_mean(gaps[1])} above MMoE"
         worst = all(interval(each).above_0 for each in gaps)
         rows.append([f"Shared-Bottom is worst at p = {p}", "both intervals above 0", numbers, worst])
     spreads = {"standard deviation": deviation, "quartile range": quartile_range}

@@ -13,15 +13,15 @@ from sklearn.metrics import roc_auc_score
 
 from model import FeatureSpec
 from tests.benchmarks.census_data import COLUMNS, FILE, GROUPS, NOT_INPUTS, features, read, split
-from tests.benchmarks.census_measures import Judged, jobs_of, placements
+from tests.benchmarks.census_measures import Judged, find_jobs, placements
 from tests.benchmarks.census_models import (
     MMOE,
     NETWORKS,
     SINGLE,
     TREES,
     TRIALS,
-    budget_of,
     choose,
+    compute_budget,
     configurations,
     final_jobs,
     fitted,
@@ -116,11 +116,11 @@ def test_the_split_is_two_to_one_with_a_fifth_for_validation_and_no_row_twice() 
 
 
 def test_all_networks_of_a_group_have_the_same_number_of_parameters_within_a_hundredth(spec: FeatureSpec) -> None:
-    whole = budget_of(spec, GROUPS["income"])
+    whole = compute_budget(spec, GROUPS["income"])
     for model in NETWORKS:
         sizes = []
         for tasks in fitted("income", model):
-            config = network_config(model, configurations(model)[0], spec, tasks, budget=budget_of(spec, tasks))
+            config = network_config(model, configurations(model)[0], spec, tasks, budget=compute_budget(spec, tasks))
             assert (config.architecture, config.head) == (model, "independent")
             sizes.append(parameters(spec, tasks, config))
         assert sum(sizes) == pytest.approx(whole, rel=0.01), model
@@ -182,7 +182,7 @@ def test_the_mean_placement_of_either_class_is_the_auc_also_where_scores_tie(see
     assert negatives.mean() == pytest.approx(roc_auc_score(labels, scores))
 
 
-def judged_with(shift: float, *, seeds: int = 3, n: int = 2000, group: str = "income", task: str = "income") -> Judged:
+def make_judged(shift: float, *, seeds: int = 3, n: int = 2000, group: str = "income", task: str = "income") -> Judged:
     """Every model ranks alike up to noise; MMoE's positives are lifted by ``shift``."""
     draw = np.random.default_rng(0)
     labels = np.repeat([0, 1], [n - n // 4, n // 4])
@@ -195,7 +195,7 @@ def judged_with(shift: float, *, seeds: int = 3, n: int = 2000, group: str = "in
 
 
 def test_the_error_over_people_is_what_drawing_people_anew_gives() -> None:
-    judged = judged_with(0.05, seeds=2, n=800)
+    judged = make_judged(0.05, seeds=2, n=800)
     seeds, overall = judged.over_seeds(MMOE, TREES), judged.overall(MMOE, TREES)
     people = (overall.half**2 - seeds.half**2) ** 0.5 / 1.96
     draw, means = np.random.default_rng(1), []
@@ -207,13 +207,13 @@ def test_the_error_over_people_is_what_drawing_people_anew_gives() -> None:
 
 
 def test_a_model_beside_itself_differs_by_nothing() -> None:
-    judged = judged_with(0.0)
+    judged = make_judged(0.0)
     assert judged.overall(MMOE, MMOE) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("shift", "word"), [(0.3, "holds"), (-0.3, "fails")])
 def test_the_report_says_plainly_whether_mmoe_is_ahead(shift: float, word: str) -> None:
-    text = "\n".join(verdicts([judged_with(shift)]))
+    text = "\n".join(verdicts([make_judged(shift)]))
     assert f"reaches LightGBM less {MARGIN} on every task: {word}" in text
     assert f"beats shared_bottom on the main task: {word}" in text
     assert f"beats single_task on the main task: {word}" in text
@@ -239,12 +239,12 @@ def test_a_task_of_both_groups_counts_once_in_what_a_group_took() -> None:
     chosen = choose(tried, [{"auc": dict.fromkeys(job["tasks"], 0.5)} for job in tried])
     final = final_jobs(chosen, 2)
     for group, model in product(GROUPS, (*NETWORKS, TREES)):
-        mine = [(final[place]["seed"], *final[place]["tasks"]) for place in jobs_of(final, group, model)]
+        mine = [(final[place]["seed"], *final[place]["tasks"]) for place in find_jobs(final, group, model)]
         assert sorted(mine) == sorted((seed, *tasks) for seed in (0, 1) for tasks in fitted(group, model))
 
 
 def test_the_report_is_a_page_and_a_plot(tmp_path: Path) -> None:
-    judged = [judged_with(0.0, n=400, group=group, task=task) for group, tasks in GROUPS.items() for task in tasks]
+    judged = [make_judged(0.0, n=400, group=group, task=task) for group, tasks in GROUPS.items() for task in tasks]
     tried = tuning_jobs()
     chosen = choose(tried, [{"auc": dict.fromkeys(job["tasks"], 0.5)} for job in tried])
     jobs = final_jobs(chosen, 3)
@@ -266,7 +266,7 @@ def test_the_real_file_has_the_rows_rates_and_correlations_that_its_description_
 
 
 def test_what_averaging_the_seeds_gains_is_told_of_the_main_task() -> None:
-    judged = judged_with(0.0)
+    judged = make_judged(0.0)
     own = roc_auc_score(judged.labels, judged.scores[MMOE].mean(axis=0))
     assert judged.averaged(MMOE) == pytest.approx(own) and own > np.mean(judged.aucs(MMOE))
     main = Judged("income", "income", judged.labels, judged.scores)

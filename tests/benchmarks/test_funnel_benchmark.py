@@ -18,15 +18,15 @@ from tests.benchmarks.funnel import (
     SINGLE,
     TAUGHT,
     TREES,
-    budget_of,
     choose,
+    compute_budget,
     final_jobs,
     network_config,
     run,
     tuning_jobs,
 )
-from tests.benchmarks.funnel_data import Borders, Funnel, part_of, read, write
-from tests.benchmarks.funnel_measures import TRUTH, Judged, Rarest, Spread, auc_and_influence, auc_to_expect
+from tests.benchmarks.funnel_data import Borders, Funnel, assign_part, read, write
+from tests.benchmarks.funnel_measures import TRUTH, Judged, Rarest, Spread, auc_and_influence, expected_auc
 from tests.benchmarks.funnel_report import report
 from tests.benchmarks.tuning import FeatureSpec, parameters
 
@@ -59,7 +59,7 @@ def funnel() -> Funnel:
     for stage, window, p in zip(STAGES, WINDOWS, truth, strict=True):
         columns[f"label_{stage}"] = pa.array((drawn < p).astype(np.int32))
         columns[f"truth_{stage}"] = pa.array(p)
-        columns[f"part_{stage}"] = pa.array(part_of(exposed, window, instants))
+        columns[f"part_{stage}"] = pa.array(assign_part(exposed, window, instants))
     features = (Numeric("x"), Categorical("context_offer"))
     return Funnel("lender", pa.table(columns), features, ("context_offer",), STAGES, WINDOWS, borders)
 
@@ -68,7 +68,7 @@ def funnel() -> Funnel:
 def test_no_label_of_a_part_needs_a_day_beyond_it(hours: list[int], window: int) -> None:
     exposed = np.datetime64("2026-01-01", "us") + np.array(hours).astype("timedelta64[h]")
     borders = tuple(np.array(["2026-01-20", "2026-02-10", "2026-02-20"], "datetime64[us]"))
-    parts = part_of(exposed, window, borders)
+    parts = assign_part(exposed, window, borders)
     closed = exposed + window * DAY
     assert (closed[parts == "train"] <= borders[0]).all()
     assert (exposed[parts == "validation"] >= borders[0]).all()
@@ -107,10 +107,10 @@ def test_a_funnel_comes_back_from_its_file_as_it_went(funnel: Funnel, tmp_path: 
 def test_every_network_is_within_a_few_percent_of_the_budget(funnel: Funnel, model: str) -> None:
     spec = FeatureSpec.fit(funnel.features, funnel.table)
     fitted = [(stage,) for stage in STAGES] if model == SINGLE else [STAGES]
-    whole = budget_of(funnel, funnel.table, STAGES)
+    whole = compute_budget(funnel, funnel.table, STAGES)
     sizes = []
     for stages in fitted:
-        budget = budget_of(funnel, funnel.table, stages)
+        budget = compute_budget(funnel, funnel.table, stages)
         sizes.append(parameters(spec, stages, network_config(model, {"dropout": 0.0}, spec, stages, budget=budget)))
     assert abs(sum(sizes) - whole) < 0.03 * whole
 
@@ -139,7 +139,7 @@ def test_the_auc_to_expect_is_the_mean_auc_of_labels_drawn_by_the_truth() -> Non
     truth = rng.random(500) ** 3
     score = truth + 0.3 * rng.normal(size=500)
     drawn = [roc_auc_score(rng.random(500) < truth, score) for _ in range(100)]
-    assert auc_to_expect(score, truth) == pytest.approx(np.mean(drawn), abs=0.008)
+    assert expected_auc(score, truth) == pytest.approx(np.mean(drawn), abs=0.008)
 
 
 def test_the_bootstrap_draws_users_with_all_their_rows() -> None:

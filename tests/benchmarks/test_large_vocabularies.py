@@ -5,16 +5,16 @@ import torch
 
 from tests.benchmarks import harness, large_vocabularies
 from tests.benchmarks.large_vocabularies import NEXT_TO_NOTHING
-from tests.benchmarks.peers import Ours, examples_of, spec_of
+from tests.benchmarks.peers import Ours, make_examples, make_spec
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_rival_moves_every_row_and_ends_where_rows_touched_do():
-    rows = examples_of(2_000, 500)
+    rows = make_examples(2_000, 500)
     weights = []
     for penalty in (NEXT_TO_NOTHING, 0.0):
-        ours = Ours(spec_of(500), l2_embedding=penalty)
+        ours = Ours(make_spec(500), l2_embedding=penalty)
         torch.manual_seed(0)
         ours.train(rows, 100)
         assert ours.trainer is not None

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from model.metrics import auc
 from model.training.examples import Examples
-from tests.benchmarks.harness import Timing, in_turns, rates_table, write_report
+from tests.benchmarks.harness import Timing, rates_table, time_in_turns, write_report
 from tests.benchmarks.peers import (
     DIM,
     SPARSE,
@@ -28,9 +28,9 @@ from tests.benchmarks.peers import (
     DeepCTR,
     Ours,
     Rechub,
-    examples_of,
     flop_per_row,
-    spec_of,
+    make_examples,
+    make_spec,
 )
 from tests.benchmarks.tuning import changes, markdown
 
@@ -58,9 +58,9 @@ def main(device: str = "cpu") -> None:
     bfloat16 training_step_float32.md.
     """
     sizes = SIZES[device]
-    rows = examples_of(sizes.train_batches * sizes.train_batch, VOCABULARY, device=device)
+    rows = make_examples(sizes.train_batches * sizes.train_batch, VOCABULARY, device=device)
     some = rows.select(slice(0, sizes.infer_batches * sizes.infer_batch))
-    contenders = contenders_on(device)
+    contenders = list_contenders(device)
     trained = _timed(
         {name: lambda each=each: each.train(rows, sizes.train_batch) for name, each in contenders.items()},
         len(rows),
@@ -84,7 +84,7 @@ def main(device: str = "cpu") -> None:
         f"embedding rows of a trained row and their moments, read and written once, are {_embedding_bytes():,} bytes.",
         *_change_of_auc(device),
         "Where a training step's time goes (float32, by operation):",
-        profile_of(contenders["funnelcast"], rows, sizes.train_batch, device),
+        profile_step(contenders["funnelcast"], rows, sizes.train_batch, device),
     ]
     command = "python -m tests.benchmarks.training_step" + ("" if device == "cpu" else f" --device {device}")
     name = "training_step"
@@ -100,9 +100,9 @@ def has_bfloat16(device: str) -> bool:
     return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def contenders_on(device: str) -> dict[str, Contender]:
+def list_contenders(device: str) -> dict[str, Contender]:
     """Ours, with its options, and the installed peers."""
-    spec = spec_of(VOCABULARY)
+    spec = make_spec(VOCABULARY)
     contenders: dict[str, Contender] = {"funnelcast": Ours(spec, device=device)}
     if has_bfloat16(device):
         contenders["funnelcast, bfloat16"] = Ours(spec, device=device, precision="bfloat16")
@@ -138,7 +138,9 @@ def _timed(runs: Mapping[str, Callable[[], object]], rows: int, device: str) -> 
 
         return whole
 
-    timings = in_turns({name: awaited(run) for name, run in {**runs, **limits}.items()}, rounds=ROUNDS, units=units)
+    timings = time_in_turns(
+        {name: awaited(run) for name, run in {**runs, **limits}.items()}, rounds=ROUNDS, units=units
+    )
     return Timings({name: timings[name] for name in runs}, timings["product"], timings["copy"])
 
 
@@ -159,7 +161,7 @@ def _embedding_bytes() -> int:
     return SPARSE * DIM * 4 * 3 * 2
 
 
-def profile_of(contender: Contender, rows: Examples, batch: int, device: str, *, most: int = 12) -> str:
+def profile_step(contender: Contender, rows: Examples, batch: int, device: str, *, most: int = 12) -> str:
     """One row per operation: its share of the total time, largest first."""
     contender.train(rows, batch)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device != "cpu" else [])
@@ -181,26 +183,26 @@ def _change_of_auc(device: str) -> list[str]:
         return ["This processor has no products of bfloat16: not measured."]
     return [
         "bfloat16 against float32, AUC on held-out rows after three epochs (difference, mean and 95% over 5 seeds):",
-        markdown(["task", "AUC, float32", "change"], auc_of_bfloat16(device)),
+        markdown(["task", "AUC, float32", "change"], compare_bfloat16_auc(device)),
     ]
 
 
-def auc_of_bfloat16(device: str, seeds: int = 5) -> list[list[str]]:
+def compare_bfloat16_auc(device: str, seeds: int = 5) -> list[list[str]]:
     """One row per task: AUC after float32 training, and the change from training and scoring in bfloat16."""
-    small = spec_of(100)
-    held = examples_of(50_000, 100, seed=1000)
+    small = make_spec(100)
+    held = make_examples(50_000, 100, seed=1000)
     found: dict[str, list[list[float]]] = {"float32": [], "bfloat16": []}
     for seed in range(seeds):
-        rows = examples_of(65_536, 100, seed=seed, device=device)
+        rows = make_examples(65_536, 100, seed=seed, device=device)
         for precision, scores in found.items():
             ours = Ours(small, device=device, precision=precision, seed=seed)
             for _ in range(3):
                 ours.train(rows, 1024)
-            scores.append(aucs_of(ours, held))
+            scores.append(measure_aucs(ours, held))
     return changes(TASKS, found["bfloat16"], found["float32"], digits=4)
 
 
-def aucs_of(ours: Ours, held: Examples) -> list[float]:
+def measure_aucs(ours: Ours, held: Examples) -> list[float]:
     """AUC of every task on held-out rows."""
     predicted = ours.infer(held.to(torch.device(ours.device)), 8192).cpu().double().numpy()
     values = held.targets.double().numpy()
