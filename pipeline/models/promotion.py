@@ -1,4 +1,4 @@
-"""Whether a challenger becomes champion: a rule over labels and probabilities, without a model or a warehouse."""
+"""Decide whether a challenger becomes champion, from labels and probabilities alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,16 +10,16 @@ import numpy as np
 from pipeline.config.sections import Promotion
 
 Z_WORSE = 1.645
-"""A standard normal variable is above this in 5% of cases: one-sided 95%."""
+"""One-sided 95% quantile of the standard normal distribution."""
 Z_CALIBRATED = 1.96
-"""And outside of plus or minus this in 5%."""
-QUIET_CHANCE = 0.001
-"""A silence less likely than this is no chance."""
+"""Two-sided 95% quantile."""
+SILENCE_PROBABILITY = 0.001
+"""A silence less probable than this is not put down to chance."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Challenger's log loss minus champion's, mean over exposures, and the mean's standard error."""
+    """The challenger's log loss minus the champion's: mean over exposures, and the mean's standard error."""
 
     mean: float
     standard_error: float
@@ -34,21 +34,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class Silence:
-    """What came after a stage's last held-out positive: so many exposures, and the chance of it at the rate before."""
+    """The exposures after a stage's last held-out positive, and the positives expected of them at the rate before."""
 
     since: date
     exposures: int
     expected: float
 
     @property
-    def chance(self) -> float:
-        """Poisson's probability of no event where `expected` are."""
+    def probability(self) -> float:
+        """The Poisson probability of no positive when `expected` are expected."""
         return float(np.exp(-self.expected))
 
 
 @dataclass(frozen=True)
 class StageFigures:
-    """What was found on one stage's judged exposures; the champion's figures are None where there is none."""
+    """A stage's figures on the held-out exposures; the champion's are None without a champion."""
 
     stage: str
     exposures: int
@@ -62,11 +62,11 @@ class StageFigures:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to promote, in words and figures. `champion` is what the challenger was compared with."""
+    """Whether to promote, with reasons and figures. `champion` is the version the challenger was compared with."""
 
     champion: str | None
     unusable_champion: str
-    """Why the champion there is could not be compared with; empty where it could, or there is none."""
+    """Why the champion could not be compared with; empty if it could, or there is none."""
     better_on: str
     stages: tuple[StageFigures, ...]
 
@@ -80,15 +80,15 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """The verdict in one line, without the challenger's name."""
+        """The verdict in one line, without the challenger's version."""
         return f"{'promoted' if self.promoted else 'not promoted'}: {self.reason}"
 
     @property
     def reason(self) -> str:
-        """Why it is promoted, or all that speaks against it."""
+        """Why it is promoted, or every reason against."""
         if not self.promoted:
-            beside = f" (beside champion {self.champion})" if self.champion else ""
-            return "; ".join(self.refusals) + beside
+            compared = f" (compared with champion {self.champion})" if self.champion else ""
+            return "; ".join(self.refusals) + compared
         if self.unusable_champion:
             return f"the champion cannot score these examples ({self.unusable_champion})"
         if self.champion is None:
@@ -102,7 +102,7 @@ class Verdict:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` is the inverse. What follows from the rest is there for other readers."""
+        """Plain JSON values; `from_dict` is the inverse. `promoted` and `line` are derived, for other readers."""
         return {"promoted": self.promoted, "line": self.line, **asdict(self)}
 
     @classmethod
@@ -114,7 +114,7 @@ class Verdict:
         return cls(stored["champion"], stored["unusable_champion"], stored["better_on"], tuple(stages))
 
 
-def judge(
+def decide_promotion(
     labels: np.ndarray,
     challenger: np.ndarray,
     champion: np.ndarray | None,
@@ -126,16 +126,16 @@ def judge(
     champion_version: str | None = None,
     unusable_champion: str = "",
 ) -> Verdict:
-    """Judge a challenger, against the champion where there is one to compare with.
+    """Decide whether to promote a challenger, compared with the champion if there is one.
 
-    Refused is a challenger with too few positives to judge by on any stage, with a stage gone quiet or not
-    calibrated; and, beside a champion, one that is worse on any stage, or not better on the named one.
+    A challenger is refused if any stage has too few positives, has gone quiet or is not calibrated; and, compared with
+    a champion, if it is worse on any stage or not better on the named one.
 
     Args:
-        labels: float (n, T), NaN where a label judges nothing.
-        challenger, champion: probabilities (n, T) from models that have not learnt from these labels.
-        users: a whole number per user (n,).
-        days: each exposure's day, datetime64[D] (n,).
+        labels: float (n, T), NaN where a label does not count.
+        challenger, champion: probabilities (n, T) of models that were not fitted to these labels.
+        users: an integer id per user (n,).
+        days: the day of each exposure, datetime64[D] (n,).
     """
     better_on = options.stage or stages[-1]
     figures = []
@@ -143,7 +143,7 @@ def judge(
         known = ~np.isnan(labels[:, column])
         theirs = None if champion is None else champion[known, column]
         figures.append(
-            _stage_figures(
+            _measure_stage(
                 stage,
                 labels[known, column],
                 challenger[known, column],
@@ -157,7 +157,7 @@ def judge(
     return Verdict(champion_version, unusable_champion, better_on, tuple(figures))
 
 
-def _stage_figures(
+def _measure_stage(
     stage: str,
     labels: np.ndarray,
     mine: np.ndarray,
@@ -174,14 +174,14 @@ def _stage_figures(
             f"stage {stage!r} has {positives} held-out positives among {len(labels):,} exposures, fewer than "
             f"promotion.min_positives = {options.min_positives}"
         )
-    silence = silence_after_last(labels, days)
-    if silence and silence.chance < QUIET_CHANCE:
+    silence = find_silence(labels, days)
+    if silence and silence.probability < SILENCE_PROBABILITY:
         refusals.append(
             f"stage {stage!r} has gone quiet: no positive among {silence.exposures:,} exposures after "
-            f"{silence.since}, where the rate before promises {silence.expected:.1f}"
+            f"{silence.since}, where {silence.expected:.1f} were expected at the rate before"
         )
     if not is_calibrated(labels, mine, gap=options.max_calibration_gap):
-        refusals.append(f"stage {stage!r} is not calibrated: {expected:.1f} positives expected, {positives} came")
+        refusals.append(f"stage {stage!r} is not calibrated: {expected:.1f} positives expected, {positives} observed")
     my_losses = log_losses(labels, mine)
     their_losses = None if theirs is None else log_losses(labels, theirs)
     difference = None
@@ -204,7 +204,7 @@ def _stage_figures(
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Binary log loss in nats of each row (n,).
+    """Binary log loss of each row (n,), in nats.
 
     >>> log_losses(np.array([1.0, 0.0]), np.array([0.5, 0.5])).round(4).tolist()
     [0.6931, 0.6931]
@@ -216,11 +216,11 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def paired_difference(mine: np.ndarray, theirs: np.ndarray, users: np.ndarray) -> Difference:
     """The mean of `mine - theirs` (n,) over exposures, and its standard error with exposures clustered by user.
 
-    A user's exposures share what the user is like, so that n exposures say less than n strangers would. With d_i
-    the difference of exposure i, m their mean and e_g the sum of d_i - m over user g's exposures, of G users:
+    The exposures of one user are correlated, so that n exposures carry less information than n independent ones. With
+    d_i the difference of exposure i, m the mean, and e_g the sum of d_i - m over the exposures of user g of G:
     standard error = sqrt(G / (G - 1) * sum_g e_g^2) / n. It is the cluster-robust error of a regression on a
     constant: Cameron and Miller, "A Practitioner's Guide to Cluster-Robust Inference", Journal of Human Resources
-    50(2), 2015, equations 11 and 12. Of one user alone nothing is known: the error is infinite.
+    50(2), 2015, equations 11 and 12. With a single user it is infinite.
 
     >>> print(paired_difference(np.array([0.2, 0.4, 0.6]), np.zeros(3), np.array([1, 1, 2])))
     +0.40000 ± 0.13333
@@ -236,21 +236,21 @@ def paired_difference(mine: np.ndarray, theirs: np.ndarray, users: np.ndarray) -
 
 
 def is_calibrated(labels: np.ndarray, probabilities: np.ndarray, *, gap: float) -> bool:
-    """Whether as many positives came as were expected, within a share of those that came or within chance.
+    """Whether observed positives match expected ones, within a share `gap` of the observed or within chance.
 
-    Chance: were the probabilities true, the number of positives would deviate from their sum by sqrt(sum p(1 - p)),
-    and by 1.96 times that in one of twenty cases.
+    If the probabilities are true, the number of positives has a standard deviation of sqrt(sum p(1 - p)) around their
+    sum, and is off by more than 1.96 times that in one case of twenty.
     """
     observed, expected = float(labels.sum()), float(probabilities.sum())
     by_chance = Z_CALIBRATED * float(np.sqrt((probabilities * (1.0 - probabilities)).sum()))
     return abs(expected - observed) <= max(gap * observed, by_chance)
 
 
-def silence_after_last(labels: np.ndarray, days: np.ndarray) -> Silence | None:
-    """The exposures on days after the day of the last positive; None without a positive, or with none after.
+def find_silence(labels: np.ndarray, days: np.ndarray) -> Silence | None:
+    """The exposures on the days after the last positive; None if there is no positive, or no exposure after it.
 
-    At the rate r of the days up to it, the n exposures after would bring r * n positives, and none with
-    probability exp(-r * n), by Poisson.
+    At the rate r up to that day, the n exposures after it bring r * n positives on average, and none with Poisson
+    probability exp(-r * n).
     """
     if not labels.sum():
         return None

@@ -1,4 +1,4 @@
-"""Which model is champion on which date: versions, promotions and withdrawals, kept in MLflow's registry."""
+"""Which model is champion on which date: versions, promotions and withdrawals in MLflow's registry."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 NEWEST = 5
-"""So many versions are named to a person who named none that there is."""
+"""The number of versions that an error about an unknown version names."""
 NEVER_TOO_EARLY = date.max
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A model version: the data's date it was trained as of, when it was promoted and when withdrawn, if it was.
+    """A model version: the date it was trained as of, and when it was promoted and withdrawn, if it was.
 
-    `number` is MLflow's own count. Times are ISO 8601 in UTC, so that their text orders them.
+    `number` is MLflow's own version number. Times are ISO 8601 in UTC, so that they sort as text.
     """
 
     version: str
@@ -45,20 +45,19 @@ class Registered:
 class Registry:
     """The versions of one funnel's model.
 
-    **The champion of a date.** A night of `ds` uses, of the promoted models that were trained on data up to `ds`,
-    the one of the newest data; of several as of the same date, the one promoted last. It depends on the date
-    asked for, never on today: a backfill of an old date gets the model that its night could have had, not one that
-    has seen what came after.
+    **The champion of a date.** Of the promoted models trained on data up to `ds`, the night of `ds` uses the one with
+    the newest data; of several as of the same date, the one promoted last. The champion depends on the date asked for,
+    never on today: a backfill of an old date gets the model that its night could have had, not one trained on later
+    data.
 
-    **After a rollback.** A model is withdrawn because it is wrong, and is as wrong for last month's dates as for
-    tonight's: it is champion of no date any more, and every date it served falls to the model before it. What was
-    scored by it stays as it is, with its version on each row, until those dates are scored again. Promoting it
-    anew takes the withdrawal back.
+    **After a rollback.** A withdrawn model is champion of no date, past or future, since whatever is wrong with it is
+    wrong for all; each of its dates falls to the model before it. Its scores stay, with its version on each row, until
+    those dates are scored again. Promoting it again revokes the withdrawal.
 
-    MLflow's alias `champion` follows: it points to the champion of the newest date, for people and other tools.
-    Nothing here reads it, so a process killed before it has moved the alias does no harm.
+    MLflow's alias `champion` points to the champion of the newest date, for people and other tools. Nothing here reads
+    it, so a process killed before moving the alias does no harm.
 
-    All methods raise FunnelError, in one line, for a store that cannot be used.
+    All methods raise FunnelError, in one line, if the store cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -66,27 +65,27 @@ class Registry:
         self.name = settings.models.name
 
     def champion(self, ds: date, *, besides: str | None = None) -> str | None:
-        """The version that a night of `ds` uses; None where no promoted model was trained on data up to `ds`.
+        """The version that the night of `ds` uses; None if no promoted model was trained on data up to `ds`.
 
         Args:
-            besides: a version to leave out, which is to be compared with the champion there would be without it.
+            besides: a version to leave out, to compare it with the champion without it.
         """
         known = [each for each in self.versions() if each.is_promoted and each.as_of <= ds and each.version != besides]
         return max(known, key=lambda each: (each.as_of, each.promoted_at)).version if known else None
 
     def bundle_path(self, version: str) -> Path:
-        """A local folder with a version's bundle, named by the version; a remote one is downloaded once.
+        """A local folder with a version's bundle, named after the version; a remote bundle is downloaded once.
 
         Raises:
             FunnelError: there is no such version, or its bundle is gone.
         """
-        return self.tracking.local_bundle(self.run(version))
+        return self.tracking.fetch_bundle(self.run(version))
 
     def run(self, version: str) -> TrainingRun:
-        """The training that a version came from, registered or not.
+        """The training run of a version, registered or not.
 
         Raises:
-            FunnelError: there is no such version; the line names the newest that there are.
+            FunnelError: there is no such version; names the newest ones.
         """
         runs = self.tracking.finished(version=version)
         if not runs:
@@ -102,13 +101,13 @@ class Registry:
             found, token = [], None
             while True:
                 page = self.tracking.client.search_model_versions(f"name = '{self.name}'", page_token=token)
-                # A version that another tool registered under this name has none of our tags, and is none of ours.
+                # Versions that other tools registered under this name lack our tags.
                 found += [_registered(each) for each in page if "version" in each.tags]
                 if not (token := page.token):
                     return sorted(found, key=lambda each: (each.as_of, int(each.number)), reverse=True)
 
     def register(self, version: str) -> Registered:
-        """Make a trained model a version of the registry; nothing happens if it is one.
+        """Register a trained model, unless it is registered already.
 
         Raises:
             FunnelError: there is no such model.
@@ -124,9 +123,9 @@ class Registry:
             return _registered(self.tracking.client.create_model_version(self.name, source, run.id, tags=tags))
 
     def promote(self, version: str, *, reason: str = "") -> None:
-        """Make a registered version champion of the dates from its `as_of` on that no newer one serves.
+        """Make a registered version champion of the dates from its `as_of` on, up to the next champion's.
 
-        Repeated, it changes nothing: a version that is promoted keeps its place among those of the same date.
+        Idempotent: a promoted version keeps its place among those of the same date.
 
         Raises:
             FunnelError: the version is not registered.
@@ -142,12 +141,12 @@ class Registry:
         self._point_alias()
 
     def rollback(self) -> tuple[str, str]:
-        """Withdraw the present champion from every date.
+        """Withdraw the current champion from every date.
 
-        Returns: the version withdrawn, and the one that is champion instead.
+        Returns: the version withdrawn, and the new champion.
 
         Raises:
-            FunnelError: there is no champion, or none before it: nights would be left without a model.
+            FunnelError: there is no champion, or none before it, which would leave nights without a model.
         """
         withdrawn = self.champion(NEVER_TOO_EARLY)
         if withdrawn is None:

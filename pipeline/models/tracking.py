@@ -1,4 +1,4 @@
-"""The door to MLflow: a quiet client of the store that `[models]` names, and what a training leaves in its run."""
+"""MLflow: a quiet client of the store that `[models]` names, and the runs of trainings in it."""
 
 import fcntl
 import json
@@ -29,15 +29,15 @@ BUNDLE = "bundle"
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # MLflow's own seven tries wait four minutes for a server that is away; these wait twelve seconds.
+    # MLflow's default of seven waits minutes for an unreachable server.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
-"""MLflow's settings where the environment says nothing else."""
+"""MLflow's settings, unless the environment sets them."""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training's run in MLflow: our version of the model, MLflow's id, and where its artifacts lie."""
+    """A training's MLflow run: our version of the model, MLflow's id, and the location of its artifacts."""
 
     version: str
     id: str
@@ -48,34 +48,34 @@ class TrainingRun:
 
     @property
     def bundle(self) -> str:
-        """The bundle among the artifacts: a folder with the version's name, by which Spark's workers know it."""
+        """The bundle's path among the artifacts: a folder named after the version, by which Spark's workers know it."""
         return f"{BUNDLE}/{self.version}"
 
 
 class Tracking:
-    """The runs of one funnel's trainings: parameters, figures, plots and bundles.
+    """The MLflow runs of one funnel's trainings: parameters, metrics, plots and bundles.
 
     Without `models.tracking_uri` they are a SQLite file and folders under `models.path`. All methods raise
-    FunnelError, in one line, for a store that cannot be used, and TransientError for one that does not answer.
+    FunnelError, in one line, if the store cannot be used, and TransientError if it does not answer.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.models.name
         self.folder = Path(settings.resolve(settings.models.path))
         self._server = settings.models.tracking_uri
-        self.place = _without_password(self._server) if self._server else str(self.folder)
+        self.place = _hide_password(self._server) if self._server else str(self.folder)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was ever tracked here; known without opening, and so making, a local store."""
+        """Whether nothing was ever tracked here, found without opening, and so creating, a local store."""
         return self._server is None and not (self.folder / DATABASE).exists()
 
     @cached_property
     def client(self) -> "MlflowClient":
         with self.as_one_line_error():
             if self._server is None:
-                _make_once(self.folder)
-            return _client(self._server or _sqlite(self.folder / DATABASE))
+                _create_store(self.folder)
+            return _open_client(self._server or _sqlite_uri(self.folder / DATABASE))
 
     @contextmanager
     def as_one_line_error(self) -> Iterator[None]:
@@ -87,7 +87,7 @@ class Tracking:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = _without_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
+            reason = _hide_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
             is_transient = isinstance(error, OperationalError) or re.search(
                 "API request to .* failed with|locked", reason
             )
@@ -96,7 +96,7 @@ class Tracking:
             raise kind(f"the model registry at {self.place} cannot be used: {reason}; {advice}") from error
 
     def begin(self, as_of: date, *, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> TrainingRun:
-        """Open a run for a training as of a date; it is nobody's model until `finish`."""
+        """Start the run of a training as of a date; it is not a model until `finish`."""
         with self.as_one_line_error():
             from mlflow.entities import Param, RunTag
 
@@ -125,18 +125,18 @@ class Tracking:
             self.client.log_batch(run.id, metrics=[Metric(name, value, now, 0) for name, value in figures.items()])
 
     def log_folder(self, run: TrainingRun, folder: Path, path: str | None = None) -> None:
-        """Copy a folder's content to the run's artifacts, to `path` in them."""
+        """Copy a folder's content to the run's artifacts, under `path`."""
         with self.as_one_line_error():
             self.client.log_artifacts(run.id, str(folder), path)
 
     def log_json(self, run: TrainingRun, name: str, content: object) -> None:
-        """Keep plain JSON as an artifact, in place of any of the same name."""
+        """Store plain JSON as an artifact, replacing any of the same name."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
             self.log_folder(run, Path(folder))
 
     def read_json(self, run: TrainingRun, name: str) -> Any:
-        """What `log_json` kept; None where it kept nothing."""
+        """What `log_json` stored; None if nothing."""
         with self.as_one_line_error(), tempfile.TemporaryDirectory() as folder:
             if name not in {each.path for each in self.client.list_artifacts(run.id)}:
                 return None
@@ -147,10 +147,10 @@ class Tracking:
             self.client.set_tag(run.id, name, value)
 
     def finished(self, **tags: str) -> list[TrainingRun]:
-        """Runs that were finished and carry these tags, newest first."""
+        """The finished runs with these tags, newest first."""
         if self.is_empty:
             return []
-        wanted = [f"tags.{name} = '{_unquoted(value)}'" for name, value in tags.items()]
+        wanted = [f"tags.{name} = '{_strip_quotes(value)}'" for name, value in tags.items()]
         with self.as_one_line_error():
             conditions = " and ".join(["attributes.status = 'FINISHED'", *wanted])
             runs: list[Run] = []
@@ -161,8 +161,8 @@ class Tracking:
                 if not (token := page.token):
                     return [_training_run(run) for run in runs]
 
-    def local_bundle(self, run: TrainingRun) -> Path:
-        """The bundle's folder: where it lies, if that is here, else a copy, downloaded once.
+    def fetch_bundle(self, run: TrainingRun) -> Path:
+        """The bundle's folder: the original if it is on this machine, else a copy, downloaded once.
 
         Raises:
             FunnelError: the bundle is not where the run says.
@@ -185,7 +185,7 @@ class Tracking:
             try:
                 whole.rename(to)
             except OSError:
-                # Another process was faster, and has the same: versions never change.
+                # Another process was faster, with the same content: versions never change.
                 if not to.is_dir():
                     raise
 
@@ -217,11 +217,11 @@ def _training_run(run: "Run") -> TrainingRun:
     )
 
 
-def _make_once(folder: Path) -> None:
-    """Make the SQLite store, if there is none, beside its place and move it there whole.
+def _create_store(folder: Path) -> None:
+    """Create the SQLite store, if there is none, under another name and move it into place when complete.
 
-    MLflow makes its tables in place: two processes at once fail (measured), and one that is killed leaves a store
-    that none can open.
+    MLflow creates its tables in place: two processes at once fail, and a killed one leaves a store that cannot be
+    opened.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{DATABASE}.lock").open("w") as lock:
@@ -230,15 +230,15 @@ def _make_once(folder: Path) -> None:
             return
         draft = folder / f".{DATABASE}.unfinished"
         draft.unlink(missing_ok=True)
-        _client(_sqlite(draft)).search_experiments(max_results=1)
+        _open_client(_sqlite_uri(draft)).search_experiments(max_results=1)
         draft.rename(folder / DATABASE)
 
 
-def _sqlite(path: Path) -> str:
+def _sqlite_uri(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _client(uri: str) -> "MlflowClient":
+def _open_client(uri: str) -> "MlflowClient":
     _set_defaults()
     from mlflow import MlflowClient
 
@@ -252,10 +252,10 @@ def _set_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
-def _without_password(text: str) -> str:
+def _hide_password(text: str) -> str:
     return re.sub(r"://[^/@\s]*@", "://…@", text)
 
 
-def _unquoted(value: str) -> str:
-    """A value that fits between the quotes of a filter: MLflow has no way to write one inside."""
+def _strip_quotes(value: str) -> str:
+    """A value without single quotes, which MLflow's filters cannot escape."""
     return value.replace("'", "")

@@ -1,4 +1,4 @@
-"""How a trained model is judged: on later days that taught neither it nor the champion, by scores nobody fitted."""
+"""Evaluate a trained model on later, held-out days, with probabilities that were not fitted to their labels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,20 +14,23 @@ from model.calibration.calibrators import IDENTITY, Calibrator, fit_isotonic, fi
 from model.calibration.ordering import measure_gaps, order_stages
 from model.network.inference import score
 from pipeline.config.settings import Settings
-from pipeline.models.promotion import Verdict, judge
+from pipeline.models.promotion import Verdict, decide_promotion
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 
 HELD_OUT_SHARE = 0.25
-"""At most this share of a stage's mature days is held out, where history is short."""
+"""The largest share of a stage's mature days that is held out when history is short."""
 FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledExposures:
-    """A partition of `examples` in a fixed order, its labels (n, T), NaN until mature, and which are held out.
+    """A partition of `examples` in a fixed order.
 
-    `snapshot` tells these very exposures from those of another build of the partition.
+    table     the rows of `examples`
+    labels    float32 (n, T), NaN until mature
+    held_out  which labels are held out, bool (n, T)
+    snapshot  identifies this build of the partition
     """
 
     table: pa.Table
@@ -40,14 +43,14 @@ class LabelledExposures:
         return self.table.column("exposure_date").to_numpy().astype("datetime64[D]")
 
     @property
-    def judged(self) -> "LabelledExposures":
-        """The rows with a held-out label, and those labels alone."""
+    def held_out_part(self) -> "LabelledExposures":
+        """The rows with a held-out label, with only those labels."""
         rows = self.held_out.any(axis=1)
         labels = np.where(self.held_out, self.labels, np.nan)[rows]
         return LabelledExposures(self.table.filter(pa.array(rows)), labels, self.held_out[rows], self.snapshot)
 
     def held_out_from(self, stages: Sequence[str]) -> dict[str, str | None]:
-        """The first held-out day of each stage, ISO 8601; None where no label is held out."""
+        """The first held-out day of each stage, ISO 8601; None if no label of it is held out."""
         firsts = [self.days[column] for column in self.held_out.T]
         return {stage: str(days.min()) if len(days) else None for stage, days in zip(stages, firsts, strict=True)}
 
@@ -65,11 +68,11 @@ def read_examples(run: StageRun, as_of: date) -> LabelledExposures:
 
 
 def held_out_labels(table: pa.Table, settings: Settings) -> np.ndarray:
-    """Which labels judge and calibrate instead of teaching, bool (exposures, stages).
+    """Which labels are held out for calibration and evaluation, bool (exposures, stages).
 
     Each stage holds out its own latest mature days (`training.holdout_days`, at most a quarter of them), so that
-    recent exposures still teach the early stages while the rare last stage is judged on days it never saw.
-    An exposure between two stages' bounds teaches one stage and judges another; its labels do not overlap.
+    recent exposures still train the early stages while the rare last stage is evaluated on unseen days. An exposure
+    between two stages' bounds trains one stage and evaluates another, with different labels.
     """
     days = table.column("exposure_date").to_numpy().astype("datetime64[D]")
     held_out = np.zeros((table.num_rows, len(settings.funnel.stages)), dtype=bool)
@@ -83,17 +86,19 @@ def held_out_labels(table: pa.Table, settings: Settings) -> np.ndarray:
     return held_out
 
 
-def compare(context: Context, challenger: Bundle, version: str, as_of: date, held: LabelledExposures) -> Verdict:
-    """The verdict on a challenger, beside the champion as of its own date.
+def compare_with_champion(
+    context: Context, challenger: Bundle, version: str, as_of: date, held: LabelledExposures
+) -> Verdict:
+    """Compare a challenger with the champion as of its own date.
 
-    Both are judged with the context hidden, as a night scores users, on labels that taught neither: where the
-    champion held out fewer days, on those. The challenger was calibrated on these labels, and is judged by
-    calibrations that were not (`cross_fitted`). The champion is judged as nights use it, its calibration as old as
-    it is; but where it was itself calibrated on a label, it is cross-fitted too.
+    Both are evaluated with the context hidden, as when a night scores users, on labels that trained neither: if the
+    champion held out fewer days, on those. The challenger was calibrated on these labels, so it is evaluated with
+    calibrations that were not (`cross_fitted`). The champion is evaluated as nights use it, with its own calibration,
+    except on labels that it may have been calibrated on, where it is cross-fitted too.
 
-    A champion that cannot score these examples, of other stages or of features that are no longer there or a
-    damaged bundle, cannot score tonight's users either: the challenger is then judged as a first champion is.
-    One that cannot be fetched from a server is an error: it may be the better one.
+    A champion that cannot score these examples (other stages, missing features, a damaged bundle) cannot score
+    tonight's users either; the challenger is then treated as a first champion. A champion that cannot be fetched from
+    the server is an error: it may be the better one.
 
     Raises:
         FunnelError: the registry does not answer.
@@ -108,15 +113,15 @@ def compare(context: Context, challenger: Bundle, version: str, as_of: date, hel
     if champion is not None:
         path = registry.bundle_path(champion)
         try:
-            bundle = _of_stages(Bundle.load(path), stages)
+            bundle = _require_stages(Bundle.load(path), stages)
             deployed = bundle.predict(held.table, hide_context=True).calibrated
         except ValueError as error:
             unusable = f"{champion}: {error}"
         else:
             fitted = cross_fitted(bundle, held.table, labels, folds)
-            theirs = np.where(_calibrated_on(bundle, held, settings), fitted, deployed)
-            labels = np.where(_taught(bundle, held, stages), np.nan, labels)
-    return judge(
+            theirs = np.where(_may_have_calibrated(bundle, held, settings), fitted, deployed)
+            labels = np.where(_may_have_trained(bundle, held, stages), np.nan, labels)
+    return decide_promotion(
         labels,
         mine,
         theirs,
@@ -130,11 +135,10 @@ def compare(context: Context, challenger: Bundle, version: str, as_of: date, hel
 
 
 def cross_fitted(bundle: Bundle, table: pa.Table, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Probabilities (n, T), context hidden, each by a calibration fitted to the labels of the other folds.
+    """Probabilities (n, T), context hidden, each from a calibration fitted to the labels of the other folds.
 
-    What a bundle is calibrated by depends on all its held-out labels, so that its own scores of those rows flatter
-    it. Here the network stays, and a calibration of the same kind is fitted anew without the users of a fold, to
-    score them.
+    A bundle's calibration is fitted to all its held-out labels, so that its own scores of those rows flatter it. Here
+    the network stays, and the users of each fold are scored with a calibration of the same kind fitted without them.
     """
     logits = score(bundle.network, bundle.encode(table, hide_context=True)).numpy().astype(np.float64)
     gaps = measure_gaps(logits).tolist()
@@ -153,7 +157,7 @@ def cross_fitted(bundle: Bundle, table: pa.Table, labels: np.ndarray, folds: np.
 
 
 def _refitted(calibrator: Calibrator, logits: np.ndarray, labels: np.ndarray) -> Calibrator:
-    """A calibrator of the same kind for other rows; Platt's in place of a curve that one class cannot draw."""
+    """A calibrator of the same kind fitted to these rows; Platt's if an isotonic one lacks a class."""
     if calibrator.method == IDENTITY.method:
         return IDENTITY
     has_both = 0 < labels.sum() < len(labels)
@@ -161,7 +165,7 @@ def _refitted(calibrator: Calibrator, logits: np.ndarray, labels: np.ndarray) ->
 
 
 def user_folds(rows: pa.Table) -> np.ndarray:
-    """A fold for each row, int (n,), the same for all rows of a user, on every machine and in every run."""
+    """The fold of each row, int (n,): the same for all rows of a user, on every machine and in every run."""
     encoded = rows.column("user_id").combine_chunks().dictionary_encode()
     folds = np.array([crc32(user.encode()) % FOLDS for user in encoded.dictionary.to_pylist()], dtype=np.int64)
     return folds[encoded.indices.to_numpy()]
@@ -171,21 +175,21 @@ def _user_numbers(rows: pa.Table) -> np.ndarray:
     return rows.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
 
 
-def _of_stages(bundle: Bundle, stages: tuple[str, ...]) -> Bundle:
+def _require_stages(bundle: Bundle, stages: tuple[str, ...]) -> Bundle:
     if bundle.task_names != stages:
-        raise ValueError(f"it knows the stages {', '.join(bundle.task_names)}, funnel.stages has {', '.join(stages)}")
+        raise ValueError(f"it has the stages {', '.join(bundle.task_names)}, funnel.stages has {', '.join(stages)}")
     return bundle
 
 
-def _calibrated_on(champion: Bundle, held: LabelledExposures, settings: Settings) -> np.ndarray:
-    """Which labels (n, T) were mature by the champion's own date, so that it may be calibrated on them."""
+def _may_have_calibrated(champion: Bundle, held: LabelledExposures, settings: Settings) -> np.ndarray:
+    """Which labels (n, T) were mature by the champion's date, so that it may have been calibrated on them."""
     as_of = np.datetime64(champion.trained_on["as_of"], "D")
     windows = np.array([stage.window_days for stage in settings.funnel.stages]).astype("timedelta64[D]")
     return held.days[:, None] + windows <= as_of
 
 
-def _taught(champion: Bundle, held: LabelledExposures, stages: tuple[str, ...]) -> np.ndarray:
-    """Which labels (n, T) are of days that the champion had not held out and may have learnt from."""
+def _may_have_trained(champion: Bundle, held: LabelledExposures, stages: tuple[str, ...]) -> np.ndarray:
+    """Which labels (n, T) are of days that the champion did not hold out, so that they may have trained it."""
     firsts = champion.trained_on["held_out_from"]
     bounds = np.array([np.datetime64(firsts[stage] or champion.trained_on["as_of"], "D") for stage in stages])
     return held.days[:, None] < bounds

@@ -1,4 +1,4 @@
-"""A trained model as its run shows it: whether its probabilities hold, and which experts each stage uses."""
+"""A training's plots: whether probabilities are calibrated, and which experts each stage uses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,13 @@ from model.network.architectures.base import Architecture
 
 
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, stages: Sequence[str], path: Path) -> None:
-    """Draw the share of positives over the mean probability of bins of equal size, a panel per stage.
+    """Plot the share of positives over the mean probability in bins of equal size, a panel per stage.
 
-    Both axes are logarithmic, since a funnel's rates are of different sizes; a bin without a positive has no place
-    on one, and is left out.
+    Both axes are logarithmic, since a funnel's rates differ in magnitude; bins without a positive are left out.
 
     Args:
         labels: float (n, T), NaN where unknown.
-        probabilities: (n, T), from a calibration that these labels did not fit.
+        probabilities: (n, T), from a calibration that was not fitted to these labels.
     """
     figure = create_figure(3.0 * len(stages), 3.2)
     for column, (stage, axes) in enumerate(zip(stages, figure.subplots(1, len(stages), squeeze=False)[0], strict=True)):
@@ -40,11 +39,11 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray, stages: Sequ
         axes.set_xlabel("expected share")
         axes.spines[["top", "right"]].set_visible(False)
         if column == 0:
-            axes.set_ylabel("share that came, ± 95%")
+            axes.set_ylabel("observed share, ± 95%")
     figure.savefig(path)
 
 
 def measure_expert_use(bundle: Bundle, rows: pa.Table) -> ExpertUse | None:
-    """How much of each expert every stage takes, context hidden; None of no rows, and where there are no gates."""
+    """The weight that each stage gives each expert, context hidden; None without rows or without gates."""
     has_gates = type(bundle.network.architecture).expert_weights is not Architecture.expert_weights
     return expert_use(bundle, rows, hide_context=True) if has_gates and rows.num_rows else None

@@ -35,7 +35,7 @@ def log_training(
     tracking: Tracking, candidate: TrainingRun, bundle: Bundle, read: LabelledExposures, use: ExpertUse | None
 ) -> None:
     """Log metrics, plots and the bundle to the candidate's run."""
-    held = read.judged
+    held = read.held_out_part
     found = {
         f"{name}_{stage}": float(value)
         for stage, metrics in bundle.metrics.items()

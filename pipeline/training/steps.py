@@ -16,7 +16,7 @@ from pipeline.features.examples import build_examples
 from pipeline.models.promotion import Verdict
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.record import Counts, StageRun, StageWarning, recorded
-from pipeline.training.evaluation import LabelledExposures, compare, read_examples
+from pipeline.training.evaluation import LabelledExposures, compare_with_champion, read_examples
 from pipeline.training.fitting import OnProgress, fit_bundle, require_positives
 from pipeline.training.plots import measure_expert_use
 from pipeline.training.records import (
@@ -78,7 +78,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         except Exception:
             tracking.fail(candidate)
             raise
-        use = measure_expert_use(bundle, read.judged.table)
+        use = measure_expert_use(bundle, read.held_out_part.table)
         log_training(tracking, candidate, bundle, read, use)
         record_metrics(context, candidate, bundle, use)
         record_baseline(context, candidate, bundle)
@@ -106,9 +106,9 @@ def evaluate(context: Context, version: str) -> Verdict:
         read = read_examples(run, as_of)
         if read.snapshot != candidate.tags["examples"]:
             raise FunnelError(f"the examples that model {version} was trained on are no longer there: train again")
-        held = read.judged
+        held = read.held_out_part
         run.by_day = {as_of: Counts(rows_in=read.table.num_rows, rows_out=held.table.num_rows)}
-        verdict = compare(context, Bundle.load(registry.bundle_path(version)), version, as_of, held)
+        verdict = compare_with_champion(context, Bundle.load(registry.bundle_path(version)), version, as_of, held)
         record_verdict(registry.tracking, candidate, verdict)
     return verdict
 

@@ -13,11 +13,11 @@ from pipeline.config.sections import Promotion
 from pipeline.models.promotion import (
     Difference,
     Verdict,
+    decide_promotion,
+    find_silence,
     is_calibrated,
-    judge,
     log_losses,
     paired_difference,
-    silence_after_last,
 )
 
 STAGES = ("click", "complete")
@@ -40,7 +40,7 @@ class Held:
         """What a model that tells nobody apart says."""
 
     def judge(self, mine: np.ndarray, theirs: np.ndarray | None, *, version: str = "old", **options: object) -> Verdict:
-        return judge(
+        return decide_promotion(
             self.labels,
             mine,
             theirs,
@@ -119,7 +119,7 @@ class TestVerdict:
         verdict = held.judge(mixed, other)
         assert not verdict.promoted
         assert verdict.line.startswith("not promoted: worse on stage 'click': log loss differs by +0.")
-        assert verdict.line.endswith("(beside champion old)")
+        assert verdict.line.endswith("(compared with champion old)")
         assert len(verdict.refusals) == 1
 
     def test_a_little_worse_by_chance_is_not_worse(self, held: Held) -> None:
@@ -176,14 +176,14 @@ class TestVerdict:
         rate = held.labels[:2_800, 1].mean()
         assert verdict.line == (
             "not promoted: stage 'complete' has gone quiet: no positive among 1,200 exposures after 2026-03-07, "
-            f"where the rate before promises {rate * 1_200:.1f}"
+            f"where {rate * 1_200:.1f} were expected at the rate before"
         )
 
     def test_positives_that_do_not_come_as_promised(self, held: Held) -> None:
         verdict = held.judge(np.minimum(1.5 * held.true, 0.99), None)
         assert "stage 'click' is not calibrated: " in verdict.line
         expected, came = np.minimum(1.5 * held.true, 0.99)[:, 0].sum(), held.labels[:, 0].sum()
-        assert f"{expected:.1f} positives expected, {came:.0f} came" in verdict.line
+        assert f"{expected:.1f} positives expected, {came:.0f} observed" in verdict.line
         assert held.judge(np.minimum(1.5 * held.true, 0.99), None, max_calibration_gap=0.6).promoted
 
     def test_every_reason_is_told(self, held: Held) -> None:
@@ -218,16 +218,16 @@ class TestSilence:
     def test_by_hand(self) -> None:
         labels = np.array([1.0, 0, 1, 0, 0, 0, 0, 0])
         days = DAY0 + np.array([0, 0, 1, 1, 2, 2, 3, 3])
-        silence = silence_after_last(labels, days)
+        silence = find_silence(labels, days)
         assert silence is not None
         assert (silence.since, silence.exposures) == (date(2026, 3, 2), 4)
         assert silence.expected == 2.0  # two positives among four exposures, and four more
-        assert silence.chance == pytest.approx(0.1353, abs=1e-4)
+        assert silence.probability == pytest.approx(0.1353, abs=1e-4)
 
     def test_none_after_a_positive_on_the_last_day_or_without_one(self) -> None:
         days = DAY0 + np.arange(3)
-        assert silence_after_last(np.array([0.0, 0, 1]), days) is None
-        assert silence_after_last(np.zeros(3), days) is None
+        assert find_silence(np.array([0.0, 0, 1]), days) is None
+        assert find_silence(np.zeros(3), days) is None
 
     def test_a_rare_stage_may_well_be_silent(self, held: Held) -> None:
         held.labels[:, 1] = 0
