@@ -38,5 +38,5 @@ def check_names(
     """
     for name in values:
         if name not in known:
-            raise ValueError(f"{prefix}only the {what} {', '.join(known)}; {name!r} is none of them")
+            raise ValueError(f"{prefix}{name!r} is not one of the {what} {', '.join(known)}")
     return values

@@ -69,7 +69,7 @@ class Funnel(ConfigSection):
         for label, values in (("name", names), ("event", events)):
             repeated = sorted({value for value in values if values.count(value) > 1})
             if repeated:
-                raise ValueError(f"every stage and the exposure need {label}s of their own; {repeated[0]!r} repeats")
+                raise ValueError(f"stages and exposure need different {label}s; {repeated[0]!r} repeats")
         return self
 
     @property

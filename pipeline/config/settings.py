@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     def _check_attributes(self) -> None:
         attributes, users = (*self.features.categorical, *self.features.numeric), self.source.users
         if attributes and users is None:
-            raise ValueError("features.categorical and features.numeric need a [source.users] to come from")
+            raise ValueError("features.categorical and features.numeric need a [source.users]")
         if users:
             # A misspelt `consent` would otherwise text those who have withdrawn it.
             known_columns = ("user_id", "consent", "time_zone", "landed_on", *attributes)

@@ -140,7 +140,7 @@ def night(**changes: Any) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told", "stops"),
+    ("changes", "expected", "stops"),
     [
         ({"quarantine_share": 0.2}, "quarantine_share: 0.2, reasons: null user: 1", True),
         ({"is_unexpectedly_empty": True}, "column='is_unexpectedly_empty'", True),
@@ -149,16 +149,16 @@ def night(**changes: Any) -> pd.DataFrame:
         ({"click_rate_to_last_7_nights": 6.0}, "click_rate_to_last_7_nights: 6", False),
     ],
 )
-def test_a_night_is_compared_with_the_nights_before(changes: Row, told: str, stops: bool) -> None:
+def test_a_night_is_compared_with_the_nights_before(changes: Row, expected: str, stops: bool) -> None:
     check = partial(audit, night(**changes), what="the night", keys=("landed_on", "reasons"))
     assert require_no_failures(audit(night(), night_expectations(["click"], Audit()), what="the night", keys=())) == []
     if stops:
         with pytest.raises(AuditError) as raised:
             require_no_failures(check(night_expectations(["click"], Audit())))
-        assert told in str(raised.value)
+        assert expected in str(raised.value)
     else:
         (warning,) = require_no_failures(check(night_expectations(["click"], Audit())))
-        assert told in warning
+        assert expected in warning
 
 
 def test_an_empty_night_can_be_allowed_and_only_warns_in_a_backfill() -> None:
@@ -299,7 +299,7 @@ BREAKS: list[tuple[str, Row, str, str]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "change", "expectation", "told"),
+    ("name", "change", "expectation", "expected"),
     [
         pytest.param(
             *case,
@@ -309,7 +309,7 @@ BREAKS: list[tuple[str, Row, str, str]] = [
     ],
 )
 def test_a_critical_failure_leaves_the_table_as_it_was(
-    publisher: Publisher, name: str, change: Row, expectation: str, told: str
+    publisher: Publisher, name: str, change: Row, expectation: str, expected: str
 ) -> None:
     published, on_disk = publisher.files(name)
     assert published == on_disk
@@ -319,7 +319,7 @@ def test_a_critical_failure_leaves_the_table_as_it_was(
         publisher.publish(name, rows)
     line = str(raised.value)
     assert line.startswith(f"{name} {DAY}: audit of {name} failed: {expectation}")
-    assert told in line
+    assert expected in line
     assert "\n" not in line
     assert publisher.files(name) == (published, published), "the staged files are gone, the published ones stay"
     last = max(publisher.company.rows("runs"), key=lambda run: run["started_at"])
@@ -331,7 +331,7 @@ def test_a_critical_failure_leaves_the_table_as_it_was(
     assert {(row["ds"], row["audited"]) for row in latest} == {(DAY, name)}
     failed = [row for row in latest if row["status"] == "failed"]
     assert any(
-        row["expectation"].startswith(expectation) and told in f"{row['expectation']}: {row['observed']}"
+        row["expectation"].startswith(expectation) and expected in f"{row['expectation']}: {row['observed']}"
         for row in failed
     )
 
@@ -363,11 +363,11 @@ def test_another_schema_than_the_table_s_is_refused(publisher: Publisher, name: 
     spark, schema = publisher.context.spark, publisher.table[name].schema
     frame = spark.createDataFrame(pa.Table.from_pylist(publisher.good(name), schema=schema))
     check = partial(audit, expectations=publisher.expectations(name), what=name, keys=KEYS[name])
-    for wrong, told in (
+    for wrong, expected in (
         (frame.drop(column), "expect_table_columns_to_match_set"),
         (frame.selectExpr("*", "1 AS more"), "expect_table_columns_to_match_set"),
         (frame.withColumn(column, frame["user_id"] == ""), f"expect_column_values_to_be_of_type(column='{column}'"),
     ):
         with pytest.raises(AuditError) as raised:
             require_no_failures(check(wrong))
-        assert told in str(raised.value)
+        assert expected in str(raised.value)

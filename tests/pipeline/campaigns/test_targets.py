@@ -303,7 +303,10 @@ def test_a_company_without_campaigns_or_zones(make_company: Callable[..., Compan
         (campaign("x", more="size = 1\nbudget = 2"), ("campaigns.x", "size and budget: name one of them")),
         (campaign("x", more="budget = 0"), ("campaigns.x.budget", "got 0", "greater than 0")),
         (campaign("x", more="min_band = { click = 11 }"), ("campaigns.x.min_band.click", "got 11")),
-        (campaign("x", more="min_band = { clicks = 1 }"), ("campaigns.x.min_band", "'clicks' is none of them")),
+        (
+            campaign("x", more="min_band = { clicks = 1 }"),
+            ("campaigns.x.min_band", "'clicks' is not one of the stages"),
+        ),
         (campaign("x", more='goal = "sale"'), ("campaigns.x.goal", "got 'sale'", "click, register, complete")),
         ('[targeting]\nquiet_hours = ["21:00", "21:00"]', ("targeting.quiet_hours", "two times of day that differ")),
         ('[targeting]\nquiet_hours = ["21:00", "8:00"]', ("targeting.quiet_hours[1]", "got '8:00'", "time of day")),

@@ -63,10 +63,10 @@ MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "the file's own folder as a key": ({"\n[funnel]": 'base = "/tmp"\n[funnel]'}, ("base is not a key",)),
     "missing key": ({'timezone = "Asia/Shanghai"': ""}, ("funnel.timezone is missing",)),
-    "repeated stage": ({'name = "register"': 'name = "click"'}, ("funnel", "names of their own", "'click' repeats")),
+    "repeated stage": ({'name = "register"': 'name = "click"'}, ("funnel", "different names", "'click' repeats")),
     "repeated event": (
         {'event = "register"': 'event = "sms_click"'},
-        ("funnel", "events of their own", "'sms_click' repeats"),
+        ("funnel", "different events", "'sms_click' repeats"),
     ),
     "stage named as the exposure": ({'name = "click"': 'name = "exposure"'}, ("'exposure' repeats",)),
     "stage name no column can have": (
@@ -97,11 +97,11 @@ MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "column that events do not have": (
         {'event_id = "id"': 'evnt_id = "id"'},
-        ("source.events.columns", "'evnt_id'", "only the columns user_id, event, event_time"),
+        ("source.events.columns", "'evnt_id'", "one of the columns user_id, event, event_time"),
     ),
     "misspelt consent": (
         {'consent = "sms_consent"': 'consnt = "sms_consent"'},
-        ("source.users.columns", "'consnt'", "only the columns user_id, consent, time_zone, landed_on, city_tier"),
+        ("source.users.columns", "'consnt'", "one of the columns user_id, consent, time_zone, landed_on, city_tier"),
     ),
     "required column of events": (
         {'event_time = "ts", ': ""},
