@@ -1,4 +1,4 @@
-"""A warehouse with random rows in every table that a view reads, put there by hand: no Spark."""
+"""A warehouse with random rows in every table that a view reads, made without Spark."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from tests.support.company import Company
 from tests.support.nights import STAGES, publish, record
 
 FIRST, LISTED, LAST = date(2026, 3, 1), date(2026, 3, 12), date(2026, 3, 24)
-"""The first landing day, the night that lists were made, and the last landing day."""
+"""The first landing day, the night on which lists were made, and the last landing day."""
 NIGHTS = [LAST - timedelta(days=n) for n in (4, 2, 1, 0)]
 """Nights with scores; one between them has none."""
 USERS = [f"u{n}" for n in range(40)]
@@ -59,7 +59,7 @@ def _scores(rng: np.random.Generator) -> list[dict[str, Any]]:
 def _activity(rng: np.random.Generator, day: date) -> list[dict[str, Any]]:
     rows = []
     for event, share in zip(("exposure", *STAGES), (0.4, 0.25, 0.15, 0.1), strict=True):
-        # Now and then an event lands a day late; the first day has events of a day without exposures.
+        # Some events land a day late; the first day has events of a day without exposures.
         rows += [
             {
                 "user_id": user,

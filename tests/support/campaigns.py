@@ -1,4 +1,4 @@
-"""Companies with campaigns, and what stands in their warehouse on one night."""
+"""Companies with campaigns, and their warehouse on one night."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
@@ -25,11 +25,11 @@ control_share = {control_share}
 
 
 def campaign(name: str = "spring", *, sms_cost: float = 1.0, control_share: float = 0.0, more: str = "") -> str:
-    """A campaign's section; without a control group unless told, so that small lists will do."""
+    """A campaign's section; by default without a control group, so that small lists are enough."""
     return CAMPAIGN.format(name=name, sms_cost=sms_cost, control_share=control_share, more=more)
 
 
-def night(
+def make_night(
     make_company: Callable[..., Company],
     scores: Mapping[str, float],
     text: str,
@@ -37,21 +37,21 @@ def night(
     users: Iterable[Mapping[str, Any]] | None = None,
     day: date = D,
 ) -> Company:
-    """A company of these users (those with scores unless told) on the evening of `day`."""
+    """A company of these users (by default those with scores) on the evening of `day`."""
     company = make_company(text, replace=WITH_ZONES)
     publish(company, "users", day, users if users is not None else [{"user_id": user} for user in scores])
     publish_scores(company, day, scores)
     return company
 
 
-def texted(user: str, at: str, *, number: int = 0) -> dict[str, Any]:
-    """An exposure that a warehouse's events hold."""
+def make_exposure(user: str, at: str, *, number: int = 0) -> dict[str, Any]:
+    """An exposure as a row of `events`."""
     moment = datetime.fromisoformat(at)
     return {"event_id": f"{user}-{at}-{number}", "user_id": user, "event": "exposure", "event_time": moment}
 
 
-def reasons(company: Company, version: int = 1, *, campaign: str = "spring") -> dict[str, tuple[str, str]]:
-    """Arm and reason of each user of a list, none of them twice."""
+def read_reasons(company: Company, version: int = 1, *, campaign: str = "spring") -> dict[str, tuple[str, str]]:
+    """Arm and reason of each user of a list; no user is on it twice."""
     rows = [row for row in company.rows("targets") if (row["version"], row["campaign_id"]) == (version, campaign)]
     found = {row["user_id"]: (row["arm"], row["reason"]) for row in rows}
     assert len(found) == len(rows)

@@ -20,6 +20,8 @@ from pipeline.report.formats import format_figure, format_percent
 from pipeline.report.night import Night
 from pipeline.report.parts import Cell, Chart, Charts, Note, Part, Section, Table, measured_cell
 
+SHOWN = ("matured_auc", "matured_lift", "matured_calibration_error")
+"""The figures in the table."""
 SERIES_DAYS = 30
 BEST_SHARE = 0.2
 """The share of messages in the captions of the gains."""
@@ -75,10 +77,6 @@ def _explain_wait(stage: str, window_days: int) -> str:
 
 
 def _tabulate_figures(night: Night, known: Mapping[str, MaturedExposures]) -> Table:
-    shown = {name: meaning for name, meaning in FIGURES.items() if meaning.per == "model"}
-    shown = {
-        name: shown[name] for name in ("matured_auc", "matured_lift", "matured_calibration_error") if name in shown
-    }
     measured = {
         (name, stage, model): (value, past)
         for name, stage, model, value, past in night.query(
@@ -98,12 +96,12 @@ def _tabulate_figures(night: Night, known: Mapping[str, MaturedExposures]) -> Ta
                     f"{len(own):,}",
                     measured_cell(f"{own.outcomes.sum():,}", gap_past),
                     f"{own.scores.sum():,.0f}",
-                    *(_make_cell(name, *measured.get((name, stage, model), (None, None))) for name in shown),
+                    *(_make_cell(name, *measured.get((name, stage, model), (None, None))) for name in SHOWN),
                 ]
             )
     return Table(
         "Messages with known outcomes, by stage and model",
-        ["Model", "Messages", "Observed", "Expected", *(meaning.title for meaning in shown.values())],
+        ["Model", "Messages", "Observed", "Expected", *(FIGURES[name].title for name in SHOWN)],
         rows,
     )
 

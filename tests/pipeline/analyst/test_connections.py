@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from pipeline.analyst import connect
-from tests.support.campaigns import D, campaign, night
+from tests.support.campaigns import D, campaign, make_night
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.nights import record
@@ -58,7 +58,7 @@ def test_a_command_closes_its_connections(
     command: tuple[object, ...],
     code: int,
 ) -> None:
-    company = night(make_company, {"ann": 0.5}, campaign() + campaign("unaffordable", sms_cost=1000))
+    company = make_night(make_company, {"ann": 0.5}, campaign() + campaign("unaffordable", sms_cost=1000))
     record(company, D, "score", datetime(2026, 3, 1, 17, tzinfo=UTC))
     assert funnel(*command, "-c", company.config).code == code
     assert [is_open(connection) for connection in opened] == [False]

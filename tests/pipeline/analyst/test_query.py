@@ -1,4 +1,4 @@
-"""The analysts' SQL and the command line's start: quick, without Spark, one line when something is wrong."""
+"""The analysts' SQL: read-only, without Spark, with one line when something is wrong."""
 
 import io
 from collections.abc import Callable
@@ -161,7 +161,7 @@ def test_a_write_is_refused_and_leaves_nothing(
     assert [path.name for path in company.folder.iterdir()] == ["funnel.toml"]
 
 
-def test_reading_in_other_words(sql: Callable[..., Ended]) -> None:
+def test_other_ways_of_reading(sql: Callable[..., Ended]) -> None:
     for query, shown in (
         ("FROM events SELECT user_id", "bob"),
         ("DESCRIBE latest_scores", "band_complete"),
@@ -189,7 +189,7 @@ def test_a_list_in_the_current_folder_can_be_joined(
     assert sql("SELECT 1 AS one", "--format", "csv", "--out", company.folder / "one.csv").code == 0
 
 
-def test_a_notebook_takes_three_lines(company: Company) -> None:
+def test_a_notebook_reads_in_three_lines(company: Company) -> None:
     publish_scores(company, D2, {"ann": 0.25, "bob": 0.5})
     db = connect(str(company.config))
     frame = db.sql("SELECT user_id, p_click, ds FROM latest_scores ORDER BY user_id").df()
@@ -198,7 +198,7 @@ def test_a_notebook_takes_three_lines(company: Company) -> None:
 
 
 def test_views_of_a_funnel_with_other_stages(make_company: Callable[..., Company]) -> None:
-    """One stage, of a name that SQL has a use for."""
+    """One stage, named like an SQL keyword."""
     company = make_company(
         replace={
             '{ name = "click",    event = "sms_click",            window_days = 3 },': "",
@@ -219,7 +219,9 @@ def test_tables_lists_the_views(funnel: Callable[..., Ended], company: Company) 
     assert line.split(maxsplit=1)[1].strip() == "One band of one stage on one night."
 
 
-def test_tables_says_what_there_is(sql: Callable[..., Ended], funnel: Callable[..., Ended], company: Company) -> None:
+def test_tables_lists_what_the_warehouse_holds(
+    sql: Callable[..., Ended], funnel: Callable[..., Ended], company: Company
+) -> None:
     ended = funnel("tables", "-c", company.config)
     assert (ended.code, ended.err) == (0, "")
     (line,) = (line for line in ended.out.splitlines() if "events" in line)

@@ -92,7 +92,7 @@ def test_a_session_at_a_terminal(company: Company, tmp_path: Path) -> None:
 
 
 def everything_from(terminal: int) -> str:
-    """What a process showed, once it has closed its terminal, which Linux tells by an error."""
+    """What a process showed until it closed its terminal, which Linux signals by an error."""
     shown = b""
     with suppress(OSError):
         while piece := os.read(terminal, 65536):

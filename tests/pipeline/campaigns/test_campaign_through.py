@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.campaigns.results import measure_campaign
-from tests.support.campaigns import D, campaign, night
+from tests.support.campaigns import D, campaign, make_night
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.nights import publish
@@ -21,10 +21,10 @@ SPRING = campaign(sms_cost=0.05, control_share=0.3, more="size = 2000")
 
 @pytest.fixture
 def listed(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> Company:
-    """A night of scores and a list of it that went out; then a longer list that did not."""
+    """A night of scores, a list that was sent, and a longer one that was not."""
     draw = np.random.default_rng(0)
     scores = {f"u{n:04}": float(p) for n, p in enumerate(draw.uniform(0.2, 0.6, USERS))}
-    company = night(make_company, scores, SPRING)
+    company = make_night(make_company, scores, SPRING)
     targets = ("targets", "--ds", D, "--campaign", "spring", "-c", company.config)
     assert funnel(*targets, "--export", "csv").code == 0
     assert funnel(*targets, "--size", 2500).code == 0
@@ -32,7 +32,7 @@ def listed(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -
 
 
 def send_and_wait(company: Company, *, caused: float, until: date) -> dict[str, int]:
-    """Text whom the exported file names; some complete anyway, some for the message. Returns completions by arm."""
+    """Text the exported users; some complete anyway, some due to the message. Returns completions by arm."""
     draw = np.random.default_rng(1)
     texted = set((company.folder / "targets" / f"spring-{D}-v1.csv").read_text().split()[1:])
     arms = {row["user_id"]: row["arm"] for row in company.rows("targets") if row["version"] == 1}
@@ -50,7 +50,7 @@ def send_and_wait(company: Company, *, caused: float, until: date) -> dict[str, 
 
 
 @pytest.mark.parametrize("caused", [CAUSED, 0.0])
-def test_what_the_messages_caused_is_found_and_only_then(
+def test_an_effect_is_found_if_and_only_if_there_is_one(
     listed: Company, funnel: Callable[..., Ended], caused: float
 ) -> None:
     came = send_and_wait(listed, caused=caused, until=SEND + timedelta(days=14))
@@ -67,7 +67,7 @@ def test_what_the_messages_caused_is_found_and_only_then(
     assert printed.code == 0 and f"{came['target']:,} of 2,000" in printed.out
 
 
-def test_a_list_of_last_night_says_when_it_can_be_told(
+def test_a_list_of_last_night_says_when_it_will_be_mature(
     listed: Company, funnel: Callable[..., Ended], tmp_path: Path
 ) -> None:
     send_and_wait(listed, caused=CAUSED, until=SEND + timedelta(days=5))

@@ -1,4 +1,4 @@
-"""Control groups: how large they must be, against the textbook, and what is said of one that is too small."""
+"""Control groups: their required size, checked against the textbook, and the refusal of one that is too small."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from scipy.stats import norm
 from pipeline.campaigns.targets import make_list
 from pipeline.errors import FunnelError
 from pipeline.measures.control_group import controls_needed, power, smallest_uplift
-from tests.support.campaigns import D, campaign, night, reasons
+from tests.support.campaigns import D, campaign, make_night, read_reasons
 from tests.support.commands import Ended
 from tests.support.company import Company
 
@@ -28,11 +28,11 @@ def fleiss(targets: float, controls: float, rate: float, uplift: float) -> float
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.floats(0.001, 0.9), st.floats(0.01, 0.99))
-def test_power_is_the_textbook_s(targets: int, controls: int, rate: float, uplift: float) -> None:
+def test_power_agrees_with_the_textbook(targets: int, controls: int, rate: float, uplift: float) -> None:
     assert power(targets, controls, rate, uplift) == pytest.approx(fleiss(targets, controls, rate, uplift), abs=1e-9)
 
 
-def test_the_smallest_control_group_and_uplift_that_do() -> None:
+def test_the_smallest_sufficient_control_group_and_uplift() -> None:
     needed = controls_needed(2000, 0.05, 0.5)
     assert needed is not None
     assert fleiss(2000, needed, 0.05, 0.5) >= 0.8 > fleiss(2000, needed - 1, 0.05, 0.5)
@@ -42,11 +42,11 @@ def test_the_smallest_control_group_and_uplift_that_do() -> None:
     assert smallest_uplift(2000, 0, 0.05) is None
 
 
-def test_a_control_group_that_is_too_small_is_refused_with_a_share_that_does(
+def test_a_control_group_that_is_too_small_is_refused_with_a_share_that_is_enough(
     make_company: Callable[..., Company], funnel: Callable[..., Ended]
 ) -> None:
     scores = {f"u{n:04d}": 0.9 + n / 100_000 for n in range(4000)}
-    company = night(make_company, scores, campaign(control_share=0.02, more="size = 500"))
+    company = make_night(make_company, scores, campaign(control_share=0.02, more="size = 500"))
     options = ("--ds", D, "--campaign", "spring", "-c", company.config)
     refused = funnel("targets", *options).complaint
     share = refused.partition("control_share = ")[2].split()[0]
@@ -63,13 +63,13 @@ def test_a_control_group_that_is_too_small_is_refused_with_a_share_that_does(
     assert "too small" in with_share(float(share) - 0.01).complaint
     ended = with_share(float(share))
     assert ended.code == 0
-    controls = sum(arm == "control" for arm, _ in reasons(company).values())
+    controls = sum(arm == "control" for arm, _ in read_reasons(company).values())
     assert f"the control group of {controls} shows what the messages cause if that is" in ended.out
     without = with_share(0)
     assert without.code == 0 and "no control group" in without.out
 
 
 def test_a_list_too_short_for_any_control_group(make_company: Callable[..., Company]) -> None:
-    company = night(make_company, {f"u{n}": 0.5 for n in range(40)}, campaign(control_share=0.2))
+    company = make_night(make_company, {f"u{n}": 0.5 for n in range(40)}, campaign(control_share=0.2))
     with pytest.raises(FunnelError, match=r"only a longer list.*; control_share = 0 goes without"):
         make_list(company.context(), D, "spring")

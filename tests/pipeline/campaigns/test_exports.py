@@ -1,4 +1,4 @@
-"""Exports: the ids of a list's targets in a file, which stays what it is."""
+"""Exports: the ids of a list's targets in a file that never changes."""
 
 import csv
 import hashlib
@@ -14,7 +14,7 @@ from pipeline.campaigns.exports import export
 from pipeline.campaigns.targets import make_list
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
-from tests.support.campaigns import D, campaign, night
+from tests.support.campaigns import D, campaign, make_night
 from tests.support.commands import Ended
 from tests.support.company import Company
 
@@ -25,7 +25,7 @@ BEST_FIRST = ["007", "0123", "a,b", "1e5"]
 @pytest.fixture
 def listed(make_company: Callable[..., Company]) -> Company:
     """A company with a list of four, and one user whose message is not worth it."""
-    company = night(make_company, SCORES, campaign(more="size = 4"))
+    company = make_night(make_company, SCORES, campaign(more="size = 4"))
     make_list(company.context(), D, "spring")
     return company
 
@@ -55,7 +55,7 @@ def test_parquet_keeps_ids_as_text(listed: Company, funnel: Callable[..., Ended]
     assert (noted["path"], noted["sha256"]) == (str(out), digest(out))
 
 
-def test_the_same_again_is_the_same_file_and_says_so(listed: Company) -> None:
+def test_exporting_again_leaves_the_file_and_says_so(listed: Company) -> None:
     first = export(listed.context(), D, "spring")
     written = Path(first.path).stat().st_mtime_ns
     again = export(listed.context(), D, "spring")
@@ -68,7 +68,7 @@ def test_the_same_again_is_the_same_file_and_says_so(listed: Company) -> None:
     assert len(listed.rows("exports")) == 1
 
 
-def test_a_version_that_went_out_stays_when_another_is_made(listed: Company) -> None:
+def test_an_exported_version_stays_when_another_is_made(listed: Company) -> None:
     first = export(listed.context(), D, "spring")
     make_list(listed.context(), D, "spring", size=2)
     second = export(listed.context(), D, "spring")
@@ -79,7 +79,7 @@ def test_a_version_that_went_out_stays_when_another_is_made(listed: Company) -> 
     assert [row["version"] for row in sorted(listed.rows("exports"), key=lambda row: row["exported_at"])] == [1, 2, 1]
 
 
-def test_a_file_of_other_content_is_left_alone(listed: Company, funnel: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_left_alone(listed: Company, funnel: Callable[..., Ended], tmp_path: Path) -> None:
     out = tmp_path / "mine.csv"
     out.write_text("user_id\n007\n", encoding="utf-8")
     options = ("export", "--ds", D, "--campaign", "spring", "-c", listed.config, "--out", out)
@@ -88,7 +88,7 @@ def test_a_file_of_other_content_is_left_alone(listed: Company, funnel: Callable
     assert not listed.rows("exports")
 
 
-def test_a_file_that_was_noted_is_this_list_s_whatever_its_bytes(
+def test_a_recorded_file_belongs_to_the_list_whatever_its_bytes(
     listed: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = export(listed.context(), D, "spring", format="parquet")
@@ -97,7 +97,7 @@ def test_a_file_that_was_noted_is_this_list_s_whatever_its_bytes(
     assert digest(Path(first.path)) == first.sha256
 
 
-def test_an_export_that_dies_before_it_is_noted_is_noted_by_the_next(
+def test_an_export_that_dies_before_it_is_recorded_is_recorded_by_the_next(
     listed: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written(listed: Company) -> None:
         ),
     ],
 )
-def test_a_list_that_is_not_there(
+def test_a_list_that_does_not_exist(
     listed: Company, funnel: Callable[..., Ended], arguments: tuple[str, ...], line: str
 ) -> None:
     assert funnel("export", "--ds", D, *arguments, "-c", listed.config).complaint == line
@@ -143,7 +143,7 @@ def test_no_list_yet(make_company: Callable[..., Company], funnel: Callable[...,
 
 
 def test_a_list_made_and_exported_at_once(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> None:
-    company = night(make_company, SCORES, campaign(more="size = 4"))
+    company = make_night(make_company, SCORES, campaign(more="size = 4"))
     ended = funnel("targets", "--ds", D, "--campaign", "spring", "--export", "parquet", "-c", company.config)
     assert ended.code == 0
     path = company.folder / "targets" / "spring-2026-03-01-v1.parquet"

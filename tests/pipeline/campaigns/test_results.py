@@ -1,4 +1,4 @@
-"""Results of a campaign through the warehouse and the command line: against numbers worked by hand."""
+"""A campaign's results, through the warehouse and the command line, checked against numbers worked out by hand."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ def make_list(
     campaign: str = "spring",
     versions: Iterable[int] = (1,),
 ) -> None:
-    """A night's list in these versions, ranked by band, and a suppressed user whom nobody asks about."""
+    """A night's list in these versions, ranked by band, and a suppressed user who plays no part in the results."""
     ranked = sorted(users_of(groups), key=lambda user: (-user[2], user[0][::-1]))
     rows = [
         {"user_id": user, "arm": arm, "band_goal": band, "rank": rank}
@@ -98,7 +98,7 @@ def newcombe(treated: tuple[int, int], control: tuple[int, int]) -> tuple[float,
     return p - q, low, p - q + math.hypot(p_high - p, q - q_low)
 
 
-def test_a_list_by_hand(spring: Company) -> None:
+def test_a_list_worked_out_by_hand(spring: Company) -> None:
     found = measure_campaign(spring.settings, "spring")
     assert (found.ds, found.version, found.send_on, found.goal) == (D, 1, SEND, "complete")
     assert found.users == {"target": 400, "control": 240, "holdout": 40}
@@ -122,7 +122,7 @@ def test_a_list_by_hand(spring: Company) -> None:
     assert (programme.value, programme.low, programme.high) == pytest.approx(newcombe((62, 640), (1, 40)))
 
 
-def test_bands_are_measured_one_by_one_the_best_first(spring: Company) -> None:
+def test_bands_are_measured_separately_best_first(spring: Company) -> None:
     goal = measure_campaign(spring.settings, "spring").goal_results
     assert goal is not None
     ten, nine = goal.bands
@@ -136,7 +136,7 @@ def test_bands_are_measured_one_by_one_the_best_first(spring: Company) -> None:
     assert nine.uplift.difference.value == pytest.approx(10 / 200 - 4 / 120)
 
 
-def test_the_return_is_worth_caused_less_cost(spring: Company) -> None:
+def test_the_return_is_the_worth_caused_minus_the_cost(spring: Company) -> None:
     profit = measure_campaign(spring.settings, "spring").profit
     assert profit is not None
     # Welch: each user is worth 40 or nothing.
@@ -172,7 +172,7 @@ def test_an_outcome_counts_from_the_day_of_sending_to_the_end_of_its_window(comp
             assert found == {"click": 0, "register": 0, "complete": 0, event: counts}
 
 
-def test_who_was_texted_or_not_against_the_list_stays_in_its_arm_and_is_told(company: Company) -> None:
+def test_users_texted_or_not_against_the_list_stay_in_their_arm_and_are_reported(company: Company) -> None:
     make_list(company)
     texted_too = [("control-10-0", "exposure", SEND + timedelta(days=3)), ("control-9-0", "exposure", D)]
     planned = [event for event in as_planned() if event != ("target-9-199", "exposure", SEND)]
@@ -184,7 +184,7 @@ def test_who_was_texted_or_not_against_the_list_stays_in_its_arm_and_is_told(com
     assert "1 of 400 targets (0.2%) were never texted" in found.warnings
 
 
-def test_the_version_that_went_out_is_measured(company: Company) -> None:
+def test_the_exported_version_is_measured(company: Company) -> None:
     make_list(company, versions=(1, 2, 3))
     land(company, SEND + timedelta(days=14), as_planned())
     assert measure_campaign(company.settings, "spring").version == 3
@@ -210,12 +210,12 @@ def test_the_newest_mature_list_is_taken_unless_another_is_named(company: Compan
     assert "complete is not mature until 2026-03-30" in early.warnings
     assert [each.ds for each in measure_recent(company.settings, date(2026, 3, 23), 5)] == [second, first]
     assert [each.ds for each in measure_recent(company.settings, date(2026, 3, 23), 1)] == [second]
-    # A report of an earlier night tells of what had matured by then.
+    # A report of an earlier night shows what had matured by then.
     assert [each.ds for each in measure_recent(company.settings, date(2026, 3, 22), 5)] == [first]
     assert measure_recent(company.settings, D, 5) == []
 
 
-def test_the_views_count_what_pandas_counts(spring: Company) -> None:
+def test_the_views_agree_with_pandas(spring: Company) -> None:
     make_list(spring, GROUPS, ds=D + timedelta(days=10), campaign="autumn", versions=(1, 2))
     connection = connect(spring.settings)
     outcomes = connection.sql("FROM campaign_outcomes").df()
@@ -243,7 +243,7 @@ def test_the_views_count_what_pandas_counts(spring: Company) -> None:
         pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_index_type=False)
 
 
-def test_the_command_prints_what_there_is_to_know(spring: Company, funnel: Callable[..., Ended]) -> None:
+def test_the_command_prints_every_result(spring: Company, funnel: Callable[..., Ended]) -> None:
     ended = funnel("results", "--campaign", "spring", "-c", spring.config)
     assert ended.code == 0
     lines = [" ".join(line.split()) for line in ended.out.splitlines()]
@@ -292,7 +292,7 @@ def complaint_of(company: Company, campaign: str = "spring", **options: object) 
     return str(raised.value)
 
 
-def test_an_unknown_campaign_is_told_those_with_lists(spring: Company, funnel: Callable[..., Ended]) -> None:
+def test_an_unknown_campaign_is_refused_naming_those_with_lists(spring: Company, funnel: Callable[..., Ended]) -> None:
     assert funnel("results", "--campaign", "sprang", "-c", spring.config).complaint == (
         "no list of campaign 'sprang': lists exist for spring; `funnel targets` makes one"
     )
@@ -329,7 +329,7 @@ def test_a_list_that_is_not_mature_says_when_it_will_be(company: Company) -> Non
     assert [stage.stage for stage in measure_campaign(company.settings, "spring", D).stages] == ["click"]
 
 
-def test_a_goal_that_is_no_stage_any_more(spring: Company, make_company: Callable[..., Company]) -> None:
+def test_a_goal_that_is_no_longer_a_stage(spring: Company, make_company: Callable[..., Company]) -> None:
     renamed = make_company(replace={'name = "complete"': 'name = "approved"'})
     spring.config.write_text(renamed.config.read_text(encoding="utf-8"), encoding="utf-8")
     assert complaint_of(spring) == (
@@ -363,7 +363,7 @@ def test_without_control_response_is_shown_and_no_uplift(company: Company, funne
     assert complaint == "--plot x.svg: no Qini curve without a control group and mature outcomes of complete"
 
 
-def test_a_control_group_too_small_is_told_how_large_it_must_be(company: Company) -> None:
+def test_a_control_group_that_is_too_small_is_reported_with_the_size_it_takes(company: Company) -> None:
     (warning,) = results_of(company, [*GROUPS[:2], ("control", 10, 50, 5), ("control", 9, 14, 1)]).warnings
     assert warning == (
         "the control group of 64 is too small to show that the messages caused 50% of the outcomes: "
@@ -379,7 +379,7 @@ def test_too_few_outcomes_for_any_control_group(company: Company) -> None:
     )
 
 
-def test_where_nothing_may_have_been_caused_it_has_no_cost(company: Company) -> None:
+def test_without_a_clear_effect_there_is_no_cost_per_caused_outcome(company: Company) -> None:
     found = results_of(company, [("target", 10, 400, 20), ("control", 10, 400, 20)])
     assert found.goal_results and found.goal_results.caused
     assert found.goal_results.caused.value == 0 and not found.goal_results.caused.is_clear

@@ -1,4 +1,4 @@
-"""The rules of a list, against the same written a second time in plain Python, a user at a time."""
+"""The rules of a list, checked against a second version in plain Python, one user at a time."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from pipeline.campaigns.decisions import create_decided, create_known_users_and_
 from pipeline.campaigns.rules import Quota, Zone, resolve_quota, resolve_zones
 from pipeline.campaigns.targets import make_list
 from pipeline.config.campaigns import Campaign, FrequencyCap, Targeting
-from tests.support.campaigns import CAP_AND_QUIET, WITH_ZONES, D, campaign, night, reasons
+from tests.support.campaigns import CAP_AND_QUIET, WITH_ZONES, D, campaign, make_night, read_reasons
 from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_scores
 
@@ -47,15 +47,17 @@ def test_a_day_of_the_cap_is_as_long_as_the_zone_makes_it() -> None:
     assert found.capped_until == datetime(2026, 3, 29, 22, tzinfo=UTC)
 
 
-def test_a_zone_that_is_none_is_the_funnel_s_and_is_told(make_company: Callable[..., Company]) -> None:
+def test_an_unknown_zone_is_treated_as_the_funnel_s_with_a_warning(make_company: Callable[..., Company]) -> None:
     users = [
         {"user_id": "ann", "time_zone": "Shanghai"},
         {"user_id": "bob", "time_zone": "America/New_York"},
         {"user_id": "cat", "time_zone": None},
     ]
-    company = night(make_company, dict.fromkeys(("ann", "bob", "cat"), 0.5), CAP_AND_QUIET + campaign(), users=users)
+    company = make_night(
+        make_company, dict.fromkeys(("ann", "bob", "cat"), 0.5), CAP_AND_QUIET + campaign(), users=users
+    )
     make_list(company.context(), D, "spring")
-    assert [reasons(company)[user][1] for user in ("ann", "bob", "cat")] == ["selected", "quiet_hours", "selected"]
+    assert [read_reasons(company)[user][1] for user in ("ann", "bob", "cat")] == ["selected", "quiet_hours", "selected"]
     warned = [line for line in company.lines if line.startswith("warning: ")]
     assert warned == [
         "warning: targets 2026-03-01: 1 users have a time_zone that is not an IANA name, such as 'Shanghai'; "
@@ -74,10 +76,10 @@ def test_holdout_and_control_are_drawn_by_hash_and_stay(make_company: Callable[.
         campaign(name, control_share=0.3, more="measurable_uplift = 1") for name in ("spring", "summer")
     )
     some = {f"u{n}": 0.9 + n / 10_000 for n in range(300)}
-    company = night(make_company, some, text)
+    company = make_night(make_company, some, text)
     make_list(company.context(), D, "spring")
     make_list(company.context(), D, "summer")
-    spring, summer = reasons(company), reasons(company, campaign="summer")
+    spring, summer = read_reasons(company), read_reasons(company, campaign="summer")
     for user in some:
         for name, found in (("spring", spring), ("summer", summer)):
             if hashed("s|1", user) < 0.2:
@@ -235,7 +237,7 @@ def empty(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(companies())
-def test_a_list_is_what_its_rules_say(empty: tuple[Company, duckdb.DuckDBPyConnection], drawn: dict[str, Any]) -> None:
+def test_a_list_follows_its_rules(empty: tuple[Company, duckdb.DuckDBPyConnection], drawn: dict[str, Any]) -> None:
     company, tables = empty
     options = Campaign(worth=WORTH, sms_cost=0.05, **{name: drawn[name] for name in ("control_share", "min_band")})
     options = options.model_copy(update={"goal": drawn["goal"]})

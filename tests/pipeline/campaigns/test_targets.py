@@ -12,7 +12,7 @@ from pipeline.campaigns.targets_table import print_list
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
-from tests.support.campaigns import CAMPAIGN, CAP_AND_QUIET, D, campaign, night, reasons, texted
+from tests.support.campaigns import CAMPAIGN, CAP_AND_QUIET, D, campaign, make_exposure, make_night, read_reasons
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.nights import publish, publish_scores, record
@@ -53,7 +53,7 @@ def test_every_known_user_has_one_row_with_the_first_reason_that_applies(
     }
     scores |= {user["user_id"]: 0.95 for user in users if user["user_id"] not in {*scores, "without a score"}}
     text = CAP_AND_QUIET + campaign(more="size = 3\nmin_band = { register = 2 }", sms_cost=0.5)
-    company = night(make_company, scores, text, users=users)
+    company = make_night(make_company, scores, text, users=users)
     completions = ("completed", "withdrawn, completed, capped, asleep", "completed, in no profile")
     publish(
         company,
@@ -67,12 +67,12 @@ def test_every_known_user_has_one_row_with_the_first_reason_that_applies(
         "events",
         D,
         [
-            *(texted(user, "2026-03-01T12:00:00+08:00", number=n) for user in often for n in range(2)),
-            texted("once texted", "2026-03-01T12:00:00+08:00"),
+            *(make_exposure(user, "2026-03-01T12:00:00+08:00", number=n) for user in often for n in range(2)),
+            make_exposure("once texted", "2026-03-01T12:00:00+08:00"),
         ],
     )
     targets = make_list(company.context(), D, "spring")
-    assert reasons(company) == {
+    assert read_reasons(company) == {
         "withdrawn": ("suppressed", "consent_withdrawn"),
         "withdrawn, completed, capped, asleep": ("suppressed", "consent_withdrawn"),
         "completed": ("suppressed", "already_completed"),
@@ -120,12 +120,12 @@ def test_the_cap_counts_the_user_s_own_calendar_days(make_company: Callable[...,
         {"user_id": user, "time_zone": "America/Los_Angeles" if moments[user].endswith("-08:00") else None}
         for user in moments
     ]
-    company = night(make_company, dict.fromkeys(moments, 0.5), text, users=users)
+    company = make_night(make_company, dict.fromkeys(moments, 0.5), text, users=users)
     # The second of them lands two days late.
     for day, at in ((D - timedelta(days=2), "before"), (D - timedelta(days=1), "on"), (D, "in")):
-        publish(company, "events", day, [texted(user, moments[user]) for user in moments if user.startswith(at)])
+        publish(company, "events", day, [make_exposure(user, moments[user]) for user in moments if user.startswith(at)])
     make_list(company.context(), D, "spring")
-    assert {user: reason for user, (_, reason) in reasons(company).items()} == {
+    assert {user: reason for user, (_, reason) in read_reasons(company).items()} == {
         "on the first day": "frequency_cap",
         "before it": "selected",
         "in the funnel's days": "frequency_cap",
@@ -135,11 +135,11 @@ def test_the_cap_counts_the_user_s_own_calendar_days(make_company: Callable[...,
 
 def test_what_lands_after_the_night_does_not_count(make_company: Callable[..., Company]) -> None:
     text = "[targeting]\nfrequency_cap = { messages = 1, days = 3 }\n" + campaign()
-    company = night(make_company, {"ann": 0.5, "bob": 0.5}, text)
-    publish(company, "events", D2, [texted("ann", "2026-03-01T12:00:00+08:00")])
+    company = make_night(make_company, {"ann": 0.5, "bob": 0.5}, text)
+    publish(company, "events", D2, [make_exposure("ann", "2026-03-01T12:00:00+08:00")])
     publish(company, "users", D2, [{"user_id": "ann", "consent": False}, {"user_id": "eve", "consent": True}])
     make_list(company.context(), D, "spring")
-    assert reasons(company) == dict.fromkeys(("ann", "bob"), ("target", "selected"))
+    assert read_reasons(company) == dict.fromkeys(("ann", "bob"), ("target", "selected"))
 
 
 def test_an_exported_list_of_another_campaign_for_the_same_day_counts(
@@ -148,13 +148,13 @@ def test_an_exported_list_of_another_campaign_for_the_same_day_counts(
     text = (
         "[targeting]\nfrequency_cap = { messages = 1, days = 1 }\n" + campaign() + campaign("summer", more="size = 1")
     )
-    company = night(make_company, {"ann": 0.5, "bob": 0.4}, text)
+    company = make_night(make_company, {"ann": 0.5, "bob": 0.4}, text)
     make_list(company.context(), D, "summer")
     make_list(company.context(), D, "spring")
-    assert set(reasons(company).values()) == {("target", "selected")}, "a list that did not go out texts nobody"
+    assert set(read_reasons(company).values()) == {("target", "selected")}, "a list that did not go out texts nobody"
     assert funnel("export", "--ds", D, "--campaign", "summer", "-c", company.config).code == 0
     assert make_list(company.context(), D, "spring").version == 2
-    assert reasons(company, 2) == {"ann": ("suppressed", "frequency_cap"), "bob": ("target", "selected")}
+    assert read_reasons(company, 2) == {"ann": ("suppressed", "frequency_cap"), "bob": ("target", "selected")}
     assert funnel("export", "--ds", D, "--campaign", "spring", "-c", company.config).code == 0
     assert make_list(company.context(), D, "spring").version == 2, (
         "a campaign's own list is the message that is planned"
@@ -162,7 +162,7 @@ def test_an_exported_list_of_another_campaign_for_the_same_day_counts(
 
 
 def test_the_same_inputs_give_the_same_list_and_no_new_version(make_company: Callable[..., Company]) -> None:
-    company = night(make_company, {f"u{n}": 0.5 for n in range(50)}, campaign(more="size = 20"))
+    company = make_night(make_company, {f"u{n}": 0.5 for n in range(50)}, campaign(more="size = 20"))
     assert make_list(company.context(), D, "spring").is_new
     first = company.rows("targets")
     again = make_list(company.context(), D, "spring")
@@ -183,10 +183,10 @@ def test_the_same_inputs_give_the_same_list_and_no_new_version(make_company: Cal
 
 
 @pytest.mark.parametrize(("sizes", "versions"), [((20, 30), 2), ((20, 20), 1)])
-def test_two_runs_at_once_make_no_version_twice(
+def test_concurrent_runs_make_no_version_twice(
     make_company: Callable[..., Company], monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int], versions: int
 ) -> None:
-    company = night(make_company, {f"u{n}": 0.5 for n in range(50)}, campaign())
+    company = make_night(make_company, {f"u{n}": 0.5 for n in range(50)}, campaign())
     append = Warehouse.append_to
     others = [sizes[1]]
 
@@ -203,9 +203,9 @@ def test_two_runs_at_once_make_no_version_twice(
     assert len({(row["version"], row["run_id"]) for row in rows}) == versions
 
 
-def test_lists_of_two_campaigns_made_at_once_lose_nothing(make_company: Callable[..., Company]) -> None:
+def test_lists_of_two_campaigns_made_concurrently_lose_nothing(make_company: Callable[..., Company]) -> None:
     names = ("spring", "summer")
-    company = night(make_company, {f"u{n}": 0.5 for n in range(50)}, "".join(map(campaign, names)))
+    company = make_night(make_company, {f"u{n}": 0.5 for n in range(50)}, "".join(map(campaign, names)))
     make_list(company.context(), D, "spring", size=3)
     contexts = [company.context() for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -220,7 +220,7 @@ def test_lists_of_two_campaigns_made_at_once_lose_nothing(make_company: Callable
 
 
 def test_a_night_that_monitoring_stopped(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> None:
-    company = night(make_company, {"ann": 0.5}, campaign())
+    company = make_night(make_company, {"ann": 0.5}, campaign())
     at = datetime(2026, 3, 1, 17, tzinfo=UTC)
     record(company, D, "monitor", at)
     record(company, D, "monitor", at + timedelta(hours=1), status="failed", message="score_psi 0.9 past 0.5")
@@ -272,7 +272,7 @@ MISTAKES: dict[str, tuple[tuple[object, ...], str]] = {
 
 @pytest.fixture(scope="module")
 def settled(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Company:
-    """A company with three users and two campaigns, of which one is worth nobody's message."""
+    """A company with three users and two campaigns, one of which is not worth any message."""
     company = Company.make(tmp_path_factory.mktemp("company"), campaign() + campaign("summer", sms_cost=1000))
     publish(company, "users", D, [{"user_id": "ann"}, {"user_id": "bob"}, {"user_id": "cat", "consent": False}])
     publish_scores(company, D, {"ann": 0.5, "bob": 0.4})

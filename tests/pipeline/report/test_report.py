@@ -1,4 +1,4 @@
-"""A night's report: one file that tells how the night went, whatever went wrong and whatever its data say."""
+"""A night's report: one file that says how the night went, whatever went wrong and whatever its data hold."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ HOSTILE = "<script>alert('a')</script><img src=x onerror=alert(1)>&amp;"
 
 
 class Page(HTMLParser):
-    """What a reader sees: text by element, and the elements that there are."""
+    """What a reader sees: the text, and the elements it stands in."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_a_good_night(nights: Company) -> None:
     assert page.tags.count("svg") == 9
 
 
-def test_it_needs_nothing_but_itself(nights: Company) -> None:
+def test_it_is_self_contained(nights: Company) -> None:
     page = Page(report(nights.context(), D2))
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert set(re.findall(r"https?://[^\s\"']*", page.html)) <= {
@@ -134,7 +134,7 @@ def test_a_failed_rerun_keeps_the_night_s_scores(nights: Company) -> None:
 
 
 @pytest.mark.slow
-def test_a_mended_failure_is_no_news(nights: Company) -> None:
+def test_a_failure_that_was_fixed_is_not_reported(nights: Company) -> None:
     record(nights, D2, "score", MIDNIGHT + timedelta(minutes=30), status="failed", message="no model")
     assert "no model" not in Page(report(nights.context(), D2)).text
 
@@ -167,13 +167,13 @@ def test_a_first_night_that_failed_at_once(company: Company) -> None:
 
 
 @pytest.mark.slow
-def test_a_user_a_night_with_equal_scores(company: Company) -> None:
+def test_a_night_of_one_user_with_equal_scores(company: Company) -> None:
     publish_scores(company, D1, {"ann": 0.0})
     record(company, D1, "score", MIDNIGHT)
     assert "Band 1 averages 0%, all users 0% (dashed)." in Page(report(company.context(), D1)).text
 
 
-def test_what_the_data_say_is_text(company: Company) -> None:
+def test_data_are_shown_as_text_not_as_html(company: Company) -> None:
     publish_scores(company, D1, {HOSTILE: 0.2}, model=HOSTILE)
     record(company, D1, HOSTILE, MIDNIGHT, warnings=f"{HOSTILE}\nsecond")
     record(company, D1, "score", MIDNIGHT + timedelta(hours=1), status="failed", message=HOSTILE)
@@ -233,7 +233,7 @@ class TestNightly:
         text = Page(str(company.folder / "reports" / "2026-03-02.html")).text
         assert "ingest failed for 2026-03-02: source.events.path: nothing at" in text
 
-    def test_the_stage_s_failure_is_the_news(self, make_company: Callable[..., Company]) -> None:
+    def test_the_stage_s_failure_is_raised_even_if_the_report_fails(self, make_company: Callable[..., Company]) -> None:
         company = make_company('[reports]\npath = "funnel.toml"\n')
         with pytest.raises(FunnelError, match=r"^ingest 2026-03-02: "):
             nightly(company.context(), D2)

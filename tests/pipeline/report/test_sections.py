@@ -1,5 +1,6 @@
-"""The report's sections, of a company put together by hand: by pandas and scikit-learn, and in a browser."""
+"""The report's sections for a hand-made company: checked by pandas and scikit-learn, and in a browser."""
 
+import pkgutil
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.monitoring.monitor import monitor
-from pipeline.report.report import report
+from pipeline.report import sections
+from pipeline.report.report import SECTIONS, report
 from tests.pipeline.report.test_report import Page
 from tests.support.company import Company
 from tests.support.nights import STAGES, publish, publish_activity, publish_scores, record
@@ -132,7 +134,7 @@ def test_what_changed(page: Page) -> None:
     assert "age 45 40 0.50 sd" in page.text, "by 5 years, of a standard deviation of 10"
 
 
-def test_matured_messages_are_held_against_their_scores(page: Page) -> None:
+def test_matured_messages_are_compared_with_their_scores(page: Page) -> None:
     expected, auc = SCORES.sum(), roc_auc_score(CLICKED, SCORES)
     assert f"model-1 200 {CLICKED.sum()} {expected:,.0f} {auc:.3f}" in page.text
     assert f"Expected {expected:,.0f}, observed {CLICKED.sum()}." in page.text
@@ -177,7 +179,7 @@ def test_the_latest_audit_counts(page: Page) -> None:
     assert "an earlier run's" not in page.text
 
 
-def test_every_part_can_be_found_and_explains_itself(page: Page) -> None:
+def test_every_section_is_in_the_contents_and_explains_itself(page: Page) -> None:
     sections = re.findall(
         r'<section id="(\w+)">\s*<h2>([^<]+)</h2>\s*(<p class="soft">[^<]{30,}</p>|<details>)', page.html
     )
@@ -188,6 +190,12 @@ def test_every_part_can_be_found_and_explains_itself(page: Page) -> None:
     figures = re.findall(r'<figure role="img" aria-label="([^"]+)">', page.html)
     assert len(figures) == page.tags.count("figure") == page.tags.count("svg")
     assert len(page.html.encode()) < 600_000
+
+
+def test_every_file_of_a_section_is_in_the_list() -> None:
+    files = {module.name for module in pkgutil.iter_modules(sections.__path__)}
+    assert {build.__module__.rpartition(".")[2] for build in SECTIONS} == files
+    assert len(SECTIONS) == len(files)
 
 
 @pytest.fixture(scope="module")
