@@ -1,8 +1,8 @@
-"""How large a control group must be to show what a campaign causes, by the power of a test of two proportions.
+"""The control group's size that a campaign's uplift takes to be detected, by the power of a test of two proportions.
 
-A user of the list gets to the goal with the mean probability r of those who are texted, one of the control group with
-r (1 - uplift): the uplift is the share of the list's outcomes that the messages cause. The test is two-sided at the
-5% level, its power 80%.
+Targets reach the goal at the mean rate r of their predicted probabilities, the control group at r (1 - uplift): the
+uplift is the share of the targets' outcomes that the messages cause. The test is two-sided at the 5% level, with a
+power of 80%.
 """
 
 from typing import TYPE_CHECKING
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 POWER = 0.8
 SHARES = np.arange(1, 51) / 100
-"""The shares of a list that are tried for a control group: beyond half, its users are better texted."""
+"""The shares of a list considered for a control group, up to half."""
 
 
 def power(targets: int, controls: int, rate: float, uplift: float) -> float:
-    """The probability that the test finds an uplift which is there.
+    """The probability that the test detects an uplift.
 
-    The variance is the pooled one without an uplift and each group's own with it (Fleiss, Levin and Paik, Statistical
-    Methods for Rates and Proportions, 3rd edition, section 4.3, without the correction for continuity).
+    The variance is pooled under the null hypothesis and each group's own under the alternative (Fleiss, Levin and
+    Paik, Statistical Methods for Rates and Proportions, 3rd edition, section 4.3, without continuity correction).
     """
     from statsmodels.stats.proportion import power_proportions_2indep
 
@@ -41,7 +41,7 @@ def power(targets: int, controls: int, rate: float, uplift: float) -> float:
 
 
 def smallest_uplift(targets: int, controls: int, rate: float) -> float | None:
-    """The smallest uplift that the groups show; None: not even one of all outcomes."""
+    """The smallest uplift that the groups detect; None: not even an uplift of 1."""
     from scipy.optimize import brentq
 
     if power(targets, controls, rate, 1.0) < POWER:
@@ -50,7 +50,7 @@ def smallest_uplift(targets: int, controls: int, rate: float) -> float | None:
 
 
 def controls_needed(targets: int, rate: float, uplift: float) -> int | None:
-    """The smallest control group that shows an uplift of a list of so many; None: no number of users does."""
+    """The smallest control group that detects an uplift; None: no size does."""
     too_few, enough = 0, 1
     while power(targets, enough, rate, uplift) < POWER:
         too_few, enough = enough, 2 * enough
@@ -68,16 +68,16 @@ def controls_needed(targets: int, rate: float, uplift: float) -> int | None:
 def smallest_share(
     drawn: "NDArray[np.float64]", p_goal: "NDArray[np.float64]", texts: int | None, uplift: float
 ) -> float | None:
-    """The smallest of `SHARES` whose control group shows an uplift; None: none of them does.
+    """The smallest of `SHARES` whose control group detects an uplift; None: none does.
 
     Args:
-        drawn: of each user of the list, the best first, the number that is below the share for the control group.
-        p_goal: their probabilities of the goal.
-        texts: how many targets there may be; None: any number.
+        drawn: the random number of each user on the list, best rank first; control are those below the share.
+        p_goal: their probabilities of reaching the goal.
+        texts: the largest number of targets; None: no limit.
     """
     for share in SHARES:
         is_target = drawn >= share
-        # So many targets come before, as `sql/duckdb/targets.sql` has it: the list ends with its last target.
+        # As in `sql/duckdb/targets.sql`, the list ends with its last target.
         within = np.cumsum(is_target) - is_target < (len(drawn) if texts is None else texts)
         targets = int(np.sum(is_target & within))
         controls = int(np.sum(~is_target & within))

@@ -1,16 +1,16 @@
-"""How good scores were, once what came of them is known: cumulative gains, and rates against promises by group."""
+"""Scores compared with their outcomes: cumulative gains, and expected and observed rates by group."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 Z = 1.959963984540054
-"""95% of a normal distribution lie within so many standard deviations."""
+"""Two-sided 95% quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """Of groups of messages: how many, the mean score, the share that got there, and its 95% interval (Wilson)."""
+    """By group of messages: their number, mean score, observed rate, and its 95% Wilson interval; NaN if empty."""
 
     rows: np.ndarray
     expected: np.ndarray
@@ -22,7 +22,7 @@ class Rates:
 def gains(scores: np.ndarray, outcomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cumulative gains: the share of messages, best scores first, and the share of all outcomes among them.
 
-    Both start with 0 and end with 1; messages of one score count together. There must be an outcome.
+    Both run from 0 to 1; messages of equal score count together. Requires at least one outcome.
 
     >>> gains(np.array([0.4, 0.1, 0.3, 0.1]), np.array([1, 0, 0, 1]))
     (array([0.  , 0.25, 0.5 , 1.  ]), array([0. , 0.5, 0.5, 1. ]))
@@ -34,7 +34,7 @@ def gains(scores: np.ndarray, outcomes: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def rates(groups: np.ndarray, count: int, scores: np.ndarray, outcomes: np.ndarray) -> Rates:
-    """Rates by group, a whole number below `count`; NaN of a group without messages.
+    """Rates by group, an integer below `count` per message.
 
     Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
     """

@@ -1,4 +1,4 @@
-"""How far a sample of users has moved from another: distributions in bins, the stability index, what chance gives."""
+"""Drift between two samples of users: binned distributions, the population stability index, and chance levels."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,21 @@ import pyarrow.compute as pc
 
 DECILES = np.arange(1, 10) / 10
 MAX_VALUES = 1000
-"""So many values of a category are remembered, the most frequent; of one that has more, none can be called unseen."""
+"""The values of a category that are kept, most frequent first; with more values, none counts as unseen."""
 INDEX_VALUES = 50
-"""So many values have a bin of their own in the index; the others share one."""
-BY_CHANCE = 0.001
-"""An index that chance exceeds more rarely than this is no chance: a company looks at some thirty a night."""
+"""The values with a bin of their own in the index; the others share one."""
+SIGNIFICANCE = 0.001
+"""The chance level of an index: small, since a night has dozens of them."""
 ERRORS = 3
-"""So many standard errors are within chance: one in 370 by the normal distribution."""
+"""Standard errors within chance; a normal variable exceeds them once in 370 cases."""
 
 
 @dataclass(frozen=True, eq=False)
 class Distribution:
-    """How many rows of a sample have no value, lie in each bin, and lie in none of the bins.
+    """A sample's rows by bin.
 
-    bounds  of a number: the bins' upper bounds, ascending and included; of a category: its values, the most frequent
-            first
-    rows    int64 (len(bounds) + 2,): missing, each bin's, the rest
+    bounds  for a number, the bins' inclusive upper bounds, ascending; for a category, its values, most frequent first
+    rows    int64 (len(bounds) + 2,): missing values, each bin, values outside all bins
     """
 
     bounds: tuple[float, ...] | tuple[str, ...]
@@ -44,9 +43,9 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a column has moved from its baseline; each `_chance` is how much of that chance alone may bring.
+    """A column's drift from its baseline; each `_chance` is how much chance alone may contribute.
 
-    `unseen_share` is None for a number, and for a category of too many values to remember.
+    `unseen_share` is None for numbers, and for categories with more than `MAX_VALUES` values.
     """
 
     psi: float
@@ -59,7 +58,7 @@ class Drift:
 
 
 def distribution(column: pa.ChunkedArray) -> Distribution:
-    """A column's own distribution: a number by its deciles, equal ones being one, a category by its values.
+    """A column's distribution: numbers by decile, equal deciles merged; categories by value.
 
     >>> distribution(pa.chunked_array([["b", "a", None, "b"]]))
     Distribution(bounds=('b', 'a'), rows=array([1, 2, 1, 0]))
@@ -76,7 +75,7 @@ def distribution(column: pa.ChunkedArray) -> Distribution:
 
 
 def binned(bounds: tuple[float, ...] | tuple[str, ...], column: pa.ChunkedArray) -> np.ndarray:
-    """A column's rows by the bins of a distribution: `Distribution.rows`."""
+    """A column's rows by the bins of a distribution, as in `Distribution.rows`."""
     if _is_text(column):
         counts = _value_counts(column)
         known = [counts.pop(value, 0) for value in bounds if isinstance(value, str)]
@@ -89,11 +88,11 @@ def binned(bounds: tuple[float, ...] | tuple[str, ...], column: pa.ChunkedArray)
 
 
 def drift(baseline: Distribution, column: pa.ChunkedArray) -> Drift:
-    """Hold a column against its baseline. Missing values are a bin of the index; one that is empty in both is none.
+    """Compare a column with its baseline. Missing values are a bin of the index; bins empty in both are left out.
 
-    What chance may bring to a share is three standard errors of a difference of two. To values unseen it may bring
-    what the baseline's own sample had left unseen, by Good and Turing the share of its values that it had once (Good,
-    "The population frequencies of species and the estimation of population parameters", Biometrika 40, 1953).
+    The chance of a share is three standard errors of a difference of two shares. That of unseen values adds what the
+    baseline's sample had not seen: by Good and Turing, the share of values it had exactly once (Good, "The population
+    frequencies of species and the estimation of population parameters", Biometrika 40, 1953).
     """
     rows = binned(baseline.bounds, column)
     n, m = baseline.total, len(column)
@@ -116,7 +115,7 @@ def drift(baseline: Distribution, column: pa.ChunkedArray) -> Drift:
 
 
 def psi(earlier: np.ndarray, later: np.ndarray) -> float:
-    """The population stability index of two samples of numbers, in bins of the earlier one's deciles; 0 if equal.
+    """Population stability index of two samples of numbers, binned by the earlier sample's deciles; 0 if equal.
 
     >>> scores = np.linspace(0.01, 0.3, 1000)
     >>> psi(scores, scores)
@@ -131,10 +130,10 @@ def psi(earlier: np.ndarray, later: np.ndarray) -> float:
 
 
 def index(earlier: np.ndarray, later: np.ndarray) -> float:
-    """Population stability index of rows by bin: the sum over bins of (q - p) ln(q / p), p earlier, q later.
+    """Population stability index of rows by bin: the sum over bins of (q - p) ln(q / p), with p earlier and q later.
 
-    Half a row is added to each bin, so that an empty one counts as rare, not as impossible. The index and its usual
-    bounds, 0.1 and 0.25, are Siddiqi's (Credit Risk Scorecards, Wiley 2006).
+    Half a row is added to each bin, so that an empty bin counts as rare rather than impossible. The index and its
+    usual bounds, 0.1 and 0.25, are Siddiqi's (Credit Risk Scorecards, Wiley 2006).
 
     >>> round(index(np.array([50, 50]), np.array([80, 20])), 4)
     0.4063
@@ -144,7 +143,7 @@ def index(earlier: np.ndarray, later: np.ndarray) -> float:
 
 
 def index_by_chance(bins: int, n: int, m: int) -> float:
-    """What the index of two samples of n and m rows of one population exceeds in one case of a thousand.
+    """The index that two samples of n and m rows of one population exceed once in a thousand cases.
 
     The index times nm / (n + m) has the chi-square distribution with bins - 1 degrees of freedom: Yurdakul and
     Naranjo, "Statistical properties of the population stability index", Journal of Risk Model Validation 14(4), 2020.
@@ -154,7 +153,7 @@ def index_by_chance(bins: int, n: int, m: int) -> float:
     """
     from scipy.special import chdtri
 
-    return float(chdtri(bins - 1, BY_CHANCE)) * (1 / n + 1 / m) if bins > 1 else 0.0
+    return float(chdtri(bins - 1, SIGNIFICANCE)) * (1 / n + 1 / m) if bins > 1 else 0.0
 
 
 def _for_index(baseline: Distribution, rows: np.ndarray) -> np.ndarray:
@@ -174,6 +173,9 @@ def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Missing ones as NaN. In single precision: the scores of users who are alike may differ in their last bits, by
-    their place in a batch, and would lie to either side of a bound that is one of them."""
+    """The values in single precision, missing ones as NaN.
+
+    Scores of identical users may differ in their last bits by their place in a batch; in double precision they could
+    fall on either side of a bound equal to one of them.
+    """
     return column.cast(pa.float64()).to_numpy().astype(np.float32)

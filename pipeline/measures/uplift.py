@@ -1,7 +1,7 @@
-"""Did the message work: response rates, uplift of target over control, and the Qini curve.
+"""Did the messages work: response rates, uplift of target over control, and the Qini curve.
 
-Users are ranked before they are drawn into target and control, so that the two differ by chance and the message alone.
-Counts and arrays in, plain values out. Intervals are of 95%.
+Users are ranked before they are assigned to target or control at random, so that the groups differ only by chance and
+by the message. Counts and arrays in, plain values out. Intervals are at 95%.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ GROUPS = 100
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and the ends of its 95% interval."""
+    """A value and its 95% interval."""
 
     value: float
     low: float
@@ -28,23 +28,23 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
     def times(self, factor: float) -> "Estimate":
-        """The same of so many users, or in another unit; the factor is known, and not negative."""
+        """The estimate times a known, non-negative factor."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
     def plus(self, amount: float) -> "Estimate":
-        """So much more; the amount is known."""
+        """The estimate plus a known amount."""
         return Estimate(self.value + amount, self.low + amount, self.high + amount)
 
 
 @dataclass(frozen=True)
 class Response:
-    """How many of a group's users got there."""
+    """A group's users, and how many of them reached the stage."""
 
     users: int
     outcomes: int
 
     def rate(self) -> Estimate | None:
-        """Their share with Wilson's score interval; None of no users.
+        """The response rate with Wilson's score interval; None without users.
 
         Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
         """
@@ -58,7 +58,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Uplift:
-    """The treated group's rate less the other's, and how likely chance alone gives as much (two-sided)."""
+    """The treated group's rate minus the control group's, and its two-sided p-value."""
 
     difference: Estimate
     p_value: float
@@ -66,13 +66,13 @@ class Uplift:
 
 @dataclass(frozen=True)
 class Qini:
-    """A Qini curve at `shares` of the ranked users, best first: at most 100 equal steps, 0 and 1 included.
+    """A Qini curve at `shares` of the ranked users, best first, in at most 100 equal steps from 0 to 1.
 
-    `gains` are the outcomes that messages to this share caused, `at_random` what the same number of messages in random
-    order would have, `chance_low` and `chance_high` between which 95% of the curves lie where rank tells nothing.
+    `gains` are the outcomes that the messages to each share caused; `at_random` those of as many messages in random
+    order; between `chance_low` and `chance_high` lie 95% of the curves of an uninformative ranking.
 
-    `coefficient` is the mean height of the curve over the line, per target: the outcomes per message that the order is
-    worth. `chance` is its 95% range where the order is worth nothing.
+    `coefficient` is the mean height of the curve above the line, per target: the outcomes per message that the ranking
+    adds. `chance` is its 95% range for an uninformative ranking.
     """
 
     shares: np.ndarray
@@ -88,7 +88,7 @@ class Qini:
 
     @property
     def is_beyond_chance(self) -> bool:
-        """Whether the best ranks were the ones whom the message moved most."""
+        """Whether the best ranks responded to the message more than chance explains."""
         return self.coefficient > self.chance[1]
 
 
@@ -96,8 +96,8 @@ def uplift(treated: Response, control: Response) -> Uplift | None:
     """Difference of two rates; None if either group is empty.
 
     Newcombe's hybrid score interval (Interval estimation for the difference between independent proportions, Statistics
-    in Medicine 17 (1998), method 10), which holds its level with few outcomes, too; the p-value is that of Pearson's
-    chi-squared test, without continuity correction.
+    in Medicine 17 (1998), method 10), which keeps its level with few outcomes; the p-value is from Pearson's
+    chi-squared test without continuity correction.
     """
     from scipy.stats import chi2_contingency
     from statsmodels.stats.proportion import confint_proportions_2indep
@@ -106,7 +106,7 @@ def uplift(treated: Response, control: Response) -> Uplift | None:
         return None
     counts = (treated.outcomes, treated.users, control.outcomes, control.users)
     low, high = confint_proportions_2indep(*counts, compare="diff", method="newcomb", alpha=LEVEL)
-    # Where nobody or everybody got there the test has nothing to divide by, and nothing to tell.
+    # The test is undefined where nobody or everybody reached the stage.
     alike = treated.outcomes + control.outcomes in (0, treated.users + control.users)
     table = [[group.outcomes, group.users - group.outcomes] for group in (treated, control)]
     p_value = 1.0 if alike else float(chi2_contingency(table, correction=False).pvalue)
@@ -115,7 +115,7 @@ def uplift(treated: Response, control: Response) -> Uplift | None:
 
 
 def mean_difference(treated: np.ndarray, control: np.ndarray) -> Estimate | None:
-    """Difference of two means with Welch's t interval; None if either group has fewer than two, or nobody differs."""
+    """Difference of two means with Welch's t interval; None if a group has fewer than two users, or no one differs."""
     from scipy.stats import ttest_ind
 
     if min(len(treated), len(control)) < 2 or np.ptp(treated) == np.ptp(control) == 0:
@@ -125,27 +125,27 @@ def mean_difference(treated: np.ndarray, control: np.ndarray) -> Estimate | None
 
 
 def cost_per(cost: float, outcomes: Estimate) -> Estimate | None:
-    """What one outcome cost; None unless all of the interval is above 0: by none divided, it has no upper end."""
+    """The cost per outcome; None if the interval of outcomes reaches 0, where the cost has no upper bound."""
     if outcomes.low <= 0:
         return None
     return Estimate(cost / outcomes.value, cost / outcomes.high, cost / outcomes.low)
 
 
 def qini(is_target: Sequence[bool] | np.ndarray, outcomes: Sequence[int] | np.ndarray) -> Qini | None:
-    """The Qini curve of ranked users, best first; None without targets or without control.
+    """The Qini curve of ranked users, best first; None without targets or without a control group.
 
-    After k users, of them N_T(k) targets of whom R_T(k) got there, and N_C(k), R_C(k) of control, the messages so far
+    After k users, of whom N_T(k) are targets with R_T(k) outcomes, and N_C(k) control with R_C(k), the messages so far
     have caused R_T(k) - R_C(k) N_T(k) / N_C(k) outcomes (Radcliffe, Using control groups to target on predicted lift:
     building and assessing uplift models, Direct Marketing Analytics Journal 2007); R_T(k) as long as there is no
     control user. The coefficient is the area between the curve and the straight line to its end, by trapezoids over
     shares of users, divided by the targets.
 
-    What chance gives is found by drawing targets and control anew, with a fixed seed, from the same users with the same
-    outcomes. This is exact where the message does nothing. Where it moves all ranks evenly it is close, and it leaves
-    the ranks their own base rates, which drawing the order anew would not.
+    Chance is simulated by reassigning the same users and outcomes to target and control, with a fixed seed. This is
+    exact if the message has no effect, and close if its effect is the same at all ranks; unlike shuffling the ranks, it
+    keeps their base rates.
 
     Args:
-        is_target: by rank, whether the user is a target; else of control.
+        is_target: by rank, whether the user is a target; otherwise control.
         outcomes: by rank, 1 or 0.
     """
     treated, reached = np.asarray(is_target, dtype=bool), np.asarray(outcomes, dtype=bool)
@@ -155,7 +155,7 @@ def qini(is_target: Sequence[bool] | np.ndarray, outcomes: Sequence[int] | np.nd
     steps = min(GROUPS, users)
     edges = np.round(np.linspace(0, users, steps + 1)).astype(int)
     group = np.repeat(np.arange(steps), np.diff(edges))
-    # Users by group and outcome: the groups' 0s, then their 1s.
+    # Users by group and outcome: first the groups' 0s, then their 1s.
     cells = np.bincount(group + steps * reached, minlength=2 * steps)
     control = np.bincount((group + steps * reached)[~treated], minlength=2 * steps)
     redrawn = np.random.default_rng(0).multivariate_hypergeometric(
@@ -179,11 +179,11 @@ def qini(is_target: Sequence[bool] | np.ndarray, outcomes: Sequence[int] | np.nd
 
 
 def _gains(cells: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Caused outcomes after each group, from 0 on, `(draws, groups + 1)`.
+    """Caused outcomes after each group, starting with 0, `(draws, groups + 1)`.
 
     Args:
         cells: users by outcome and group, `(2 groups,)`.
-        control: those of control, `(draws, 2 groups)`.
+        control: of these, the control users, `(draws, 2 groups)`.
     """
     treated = cells - control
     (t_missed, t_reached), (c_missed, c_reached) = (

@@ -1,6 +1,6 @@
-"""What a model began with: how its features and its scores were distributed among the users it was trained as of.
+"""A model's baseline: the distributions of features and scores among the users known when it was trained.
 
-Kept in the table `baselines`, by model version, and never changed: what later nights are held against.
+It is kept in the table `baselines` by model version and never changes; later nights are compared with it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from pipeline.runs.context import Context
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A model's beginnings: its date, and distributions by feature and, of its calibrated scores, by stage."""
+    """A model's date, and the distributions of its features, and of its calibrated scores by stage, on that date."""
 
     model_version: str
     as_of: date
@@ -48,12 +48,12 @@ def write_baseline(context: Context, model_version: str, as_of: date, sample: pa
         ),
     ]
     shared = {"ds": as_of, "model_version": model_version, "run_id": context.run_id}
-    rows = [shared | {kind: name} | row for kind, name, column in columns for row in _rows_of(distribution(column))]
+    rows = [shared | {kind: name} | row for kind, name, column in columns for row in _make_rows(distribution(column))]
     context.warehouse.append("baselines", rows)
 
 
 def read_baseline(connection: duckdb.DuckDBPyConnection, model_version: str) -> Baseline | None:
-    """A model's baseline from the connection's `baselines`; None of a model that has none."""
+    """A model's baseline from the connection's `baselines`; None if it has none."""
     found = connection.execute(
         "SELECT ds, feature, stage, list(upper ORDER BY bin) FILTER (WHERE upper IS NOT NULL), "
         "list(value ORDER BY bin) FILTER (WHERE value IS NOT NULL), list(rows ORDER BY bin) "
@@ -72,17 +72,17 @@ def read_baseline(connection: duckdb.DuckDBPyConnection, model_version: str) -> 
 
 
 def comparable_features(settings: Settings, history_days: int) -> list[str]:
-    """The features that history of this length no longer changes by growing."""
+    """The features whose distribution no longer depends on the length of history."""
     return [each.name for each in user_features(settings) if each.warm_up_days <= history_days]
 
 
 def steady_features(settings: Settings) -> set[str]:
-    """The features whose drift is judged: those that look alike from night to night as long as users do."""
+    """The features whose drift is checked: those that stay alike from night to night as long as users do."""
     return {each.name for each in user_features(settings) if each.is_steady}
 
 
-def _rows_of(found: Distribution) -> Iterator[dict[str, Any]]:
-    """Rows of `baselines`: bin 0 is missing, the last one, without upper bound or value, is the rest."""
-    of_bound = "value" if found.is_category else "upper"
-    for bin, (bound, rows) in enumerate(zip((None, *found.bounds, None), found.rows.tolist(), strict=True)):
-        yield {"bin": bin, of_bound: bound, "rows": rows}
+def _make_rows(counted: Distribution) -> Iterator[dict[str, Any]]:
+    """Rows of `baselines`: bin 0 holds missing values; the last, without upper bound or value, all others."""
+    bound_column = "value" if counted.is_category else "upper"
+    for bin, (bound, rows) in enumerate(zip((None, *counted.bounds, None), counted.rows.tolist(), strict=True)):
+        yield {"bin": bin, bound_column: bound, "rows": rows}

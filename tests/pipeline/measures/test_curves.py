@@ -1,4 +1,4 @@
-"""Gains, rates and groups of scores with known outcomes: against scikit-learn, pandas and statsmodels."""
+"""Gains, rates and groups of scores with known outcomes, compared with scikit-learn, pandas and statsmodels."""
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ def test_an_interval_stays_a_share(outcome: int) -> None:
     ends = found.low[0], found.high[0]
     assert min(ends) >= 0 and max(ends) <= 1
     assert ends[outcome] == pytest.approx(outcome, abs=1e-12)
-    assert ends[1] - ends[0] > 0.3, "seven messages tell little"
+    assert ends[1] - ends[0] > 0.3, "seven messages say little"
 
 
 def test_groups_are_quantiles() -> None:

@@ -1,4 +1,4 @@
-"""Drift of a column against its baseline: by its definition, by pandas and scipy, and no more than chance gives."""
+"""Drift of a column from its baseline: by definition, compared with pandas and scipy, and within chance."""
 
 import numpy as np
 import pandas as pd
@@ -84,15 +84,15 @@ def test_a_category_s_drift_by_hand() -> None:
     assert found.missing_chance == pytest.approx(3 * np.sqrt(pooled * (1 - pooled) * (1 / 8 + 1 / 6)))
 
 
-def test_what_a_sample_missed_is_no_news() -> None:
-    """Every user has an id of their own: of the next users, all ids are unseen, and that says nothing."""
+def test_values_that_the_baseline_missed_are_within_chance() -> None:
+    """Every user has a distinct id: all ids of the next users are unseen, which says nothing."""
     began = distribution(texts(*(f"id {n}" for n in range(300))))
     found = drift(began, texts(*(f"id {n}" for n in range(300, 600))))
     assert found.unseen_share == 1
     assert found.unseen_chance >= 1
 
 
-def test_a_category_of_too_many_values_has_none_that_is_unseen() -> None:
+def test_a_category_of_too_many_values_has_no_unseen_share() -> None:
     began = distribution(texts(*(f"id {n}" for n in range(MAX_VALUES + 1)), "id 0"))
     assert began.bounds[0] == "id 0" and len(began.bounds) == MAX_VALUES
     assert began.rows.tolist() == [0, 2, *[1] * (MAX_VALUES - 1), 1]
@@ -116,7 +116,7 @@ def test_counts_share_bins_where_they_are_equal() -> None:
     assert binned(began.bounds, pa.chunked_array([pa.array([None, 0, 2, 9], pa.int64())])).tolist() == [1, 1, 0, 2]
 
 
-def test_the_last_bits_of_a_score_move_nobody_to_another_bin() -> None:
+def test_the_last_bits_of_a_score_do_not_change_its_bin() -> None:
     score = np.full(1_000, 0.1)
     began = distribution(pa.chunked_array([np.nextafter(score, 0)]))
     assert drift(began, pa.chunked_array([np.nextafter(score, 1)])).psi == 0

@@ -1,4 +1,4 @@
-"""The promotion rule: figures worked by hand, properties over random ones, and each refusal with its reason."""
+"""The promotion rule: figures calculated by hand, properties of random ones, and each refusal with its reason."""
 
 import json
 from datetime import date
@@ -37,7 +37,7 @@ class Held:
         clicks = draw.random(ROWS) < click
         self.labels = np.column_stack([clicks, clicks & (draw.random(ROWS) < 0.4)]).astype(float)
         self.flat = np.broadcast_to(self.labels.mean(0), self.true.shape)
-        """What a model that tells nobody apart says."""
+        """The scores of a model that gives everyone the base rate."""
 
     def judge(self, mine: np.ndarray, theirs: np.ndarray | None, *, version: str = "old", **options: object) -> Verdict:
         return decide_promotion(
@@ -71,7 +71,7 @@ class TestStandardError:
         expected = differences.std(ddof=1) / len(differences) ** 0.5
         assert found.standard_error == pytest.approx(expected, abs=1e-9)
 
-    def test_users_that_repeat_themselves_teach_no_more_than_once(self) -> None:
+    def test_repeated_exposures_of_a_user_add_no_information(self) -> None:
         draw = np.random.default_rng(0)
         users, differences = np.arange(500), draw.normal(size=500)
         once = paired_difference(differences, np.zeros(500), users)
@@ -79,7 +79,7 @@ class TestStandardError:
         assert often.standard_error == pytest.approx(once.standard_error)
         assert often.mean == pytest.approx(once.mean)
 
-    def test_it_says_how_far_means_scatter(self) -> None:
+    def test_it_is_the_spread_of_means(self) -> None:
         draw, means, errors = np.random.default_rng(1), [], []
         users = np.repeat(np.arange(200), 5)
         for _ in range(400):
@@ -89,7 +89,7 @@ class TestStandardError:
             errors.append(found.standard_error)
         assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
 
-    def test_one_user_proves_nothing(self) -> None:
+    def test_it_is_infinite_for_one_user(self) -> None:
         found = paired_difference(np.array([0.9, 0.8]), np.array([0.1, 0.1]), np.array([7, 7]))
         assert found.mean > 0 and not found.is_worse
 
@@ -123,7 +123,7 @@ class TestVerdict:
         assert len(verdict.refusals) == 1
 
     def test_a_little_worse_by_chance_is_not_worse(self, held: Held) -> None:
-        """Of two models of one quality, one always has the lower loss: that alone is no reason."""
+        """Of two equally good models, one always has the lower loss; that alone is no reason to refuse."""
         promoted = 0
         for seed in range(40):
             some = Held(seed)
@@ -179,20 +179,20 @@ class TestVerdict:
             f"where {rate * 1_200:.1f} were expected at the rate before"
         )
 
-    def test_positives_that_do_not_come_as_promised(self, held: Held) -> None:
+    def test_a_stage_that_is_not_calibrated(self, held: Held) -> None:
         verdict = held.judge(np.minimum(1.5 * held.true, 0.99), None)
         assert "stage 'click' is not calibrated: " in verdict.line
         expected, came = np.minimum(1.5 * held.true, 0.99)[:, 0].sum(), held.labels[:, 0].sum()
         assert f"{expected:.1f} positives expected, {came:.0f} observed" in verdict.line
         assert held.judge(np.minimum(1.5 * held.true, 0.99), None, max_calibration_gap=0.6).promoted
 
-    def test_every_reason_is_told(self, held: Held) -> None:
+    def test_every_reason_is_given(self, held: Held) -> None:
         verdict = held.judge(np.minimum(3 * held.true, 0.99), held.true, min_positives=100_000)
         for reason in ("held-out positives", "not calibrated", "worse on stage"):
             assert verdict.line.count(reason) == 2
 
     @pytest.mark.parametrize("theirs", [None, "flat"])
-    def test_it_survives_being_kept_as_json(self, held: Held, theirs: str | None) -> None:
+    def test_it_survives_json(self, held: Held, theirs: str | None) -> None:
         verdict = held.judge(held.true, None if theirs is None else held.flat)
         stored = json.loads(json.dumps(verdict.to_dict()))
         assert Verdict.from_dict(stored) == verdict
@@ -229,7 +229,7 @@ class TestSilence:
         assert find_silence(np.array([0.0, 0, 1]), days) is None
         assert find_silence(np.zeros(3), days) is None
 
-    def test_a_rare_stage_may_well_be_silent(self, held: Held) -> None:
+    def test_a_rare_stage_may_be_silent_by_chance(self, held: Held) -> None:
         held.labels[:, 1] = 0
         held.labels[::400, 1] = 1  # on the first exposure of each day
         held.labels[held.days > DAY0 + 6, 1] = 0

@@ -77,7 +77,7 @@ def alias(registry: Registry) -> str:
     return registry.tracking.client.get_model_version_by_alias("funnel", "champion").tags["version"]
 
 
-def test_asking_where_nothing_was_trained_makes_nothing(company: Company) -> None:
+def test_reading_an_empty_registry_creates_nothing(company: Company) -> None:
     registry = Registry(company.settings)
     assert registry.champion(march(1)) is None
     assert registry.versions() == []
@@ -114,7 +114,7 @@ def test_a_model_that_is_only_trained_or_only_registered_scores_no_night(registr
     assert registry.bundle_path(trained_only).name == trained_only, "it can be judged, and named for a night by hand"
 
 
-def test_a_training_that_did_not_finish_is_no_model(registry: Registry) -> None:
+def test_an_unfinished_training_is_not_a_model(registry: Registry) -> None:
     run = registry.tracking.begin(march(1), tags={}, parameters={})
     failed = registry.tracking.begin(march(1), tags={}, parameters={})
     registry.tracking.fail(failed)
@@ -176,7 +176,7 @@ def test_an_unknown_version_names_the_newest(registry: Registry) -> None:
     assert str(raised.value) == f'no model "it\'s" in {registry.tracking.place}; the newest are: {newest}'
 
 
-def test_a_version_of_another_tool_is_none_of_ours(registry: Registry) -> None:
+def test_a_version_registered_by_another_tool_is_ignored(registry: Registry) -> None:
     version = promoted(registry, 1)
     registry.tracking.client.create_model_version("funnel", "somewhere")
     assert [each.version for each in registry.versions()] == [version]

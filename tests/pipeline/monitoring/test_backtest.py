@@ -1,4 +1,4 @@
-"""Old scores beside what came of them: on days made by hand, by training's own labels, and by scikit-learn."""
+"""Earlier scores and their outcomes: on hand-made days, and compared with training's labels and scikit-learn."""
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
@@ -65,7 +65,7 @@ def nights(company: Company) -> Company:
     return company
 
 
-def test_scores_meet_their_outcomes_once_these_are_known(nights: Company) -> None:
+def test_scores_meet_their_outcomes_once_these_are_mature(nights: Company) -> None:
     for days, known in ((2, ()), (3, ("click",)), (6, ("click",)), (7, ("click", "register")), (14, STAGES)):
         found = backtest(nights, SENT + timedelta(days=days))
         assert {stage for stage in STAGES if len(found[stage])} == set(known), days
@@ -79,7 +79,7 @@ def test_scores_meet_their_outcomes_once_these_are_known(nights: Company) -> Non
     assert len(set(click.users)) == 2
 
 
-def test_an_old_date_gives_what_its_own_night_would_have_given(nights: Company) -> None:
+def test_an_old_date_gives_its_own_night_s_result(nights: Company) -> None:
     late = event("5", "ann", SENT + timedelta(days=1), "click")
     land(nights, late, on=SENT + timedelta(days=5))
     assert outcomes(backtest(nights, SENT + timedelta(days=4))["click"]) == [(0.4, 0), (0.2, 0)]
@@ -109,7 +109,7 @@ def test_only_the_latest_nights_count(make_company: Callable[..., Company]) -> N
     assert found["register"].nights.tolist() == [days[0]]
 
 
-def test_the_connection_is_left_as_it_was(nights: Company) -> None:
+def test_the_connection_is_left_unchanged(nights: Company) -> None:
     connection = connect(nights.settings, "events, user_scores")
     before = connection.execute("SELECT count(*) FROM events").fetchall()
     for _ in range(2):
@@ -122,9 +122,7 @@ def test_the_connection_is_left_as_it_was(nights: Company) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("attribution", ["last_touch", "any_in_window"])
 @pytest.mark.usefixtures("spark")
-def test_outcomes_are_the_labels_that_training_learns_from(
-    make_company: Callable[..., Company], attribution: str
-) -> None:
+def test_outcomes_are_the_labels_of_training(make_company: Callable[..., Company], attribution: str) -> None:
     company = make_company(attribution=attribution, timezone="Europe/Paris")
     random = np.random.default_rng(0)
     # Across the night on which the clocks of Paris change.
@@ -205,7 +203,7 @@ def test_the_auc_s_error_is_how_much_it_varies() -> None:
 
 
 @pytest.mark.parametrize("outcome", [0, 1])
-def test_what_outcomes_of_one_kind_cannot_tell(outcome: int) -> None:
+def test_outcomes_of_one_kind_define_no_auc_or_lift(outcome: int) -> None:
     found = measure_quality(of(pd.DataFrame({"score": [0.1, 0.2], "outcome": [outcome] * 2, "band": [9, 9]})))
     assert found.auc is None
     assert found.lift is None
@@ -219,16 +217,16 @@ rows = st.lists(
 
 @given(rows)
 @settings(max_examples=50)
-def test_calibration_error_is_the_model_s_own(drawn: Iterable[tuple[float, int]]) -> None:
+def test_calibration_error_equals_the_model_s(drawn: Iterable[tuple[float, int]]) -> None:
     scores, outcomes = (np.array(column) for column in zip(*drawn, strict=True))
     assert calibration_error(outcomes, scores) == pytest.approx(expected_calibration_error(outcomes, scores), abs=1e-12)
 
 
-def test_a_gap_is_what_chance_does_not_explain() -> None:
+def test_the_gap_is_what_chance_does_not_explain() -> None:
     outcomes, scores = np.repeat([1, 0], [150, 850]), np.full(1_000, 0.1)
-    # 150 came of 100 expected; chance: sqrt(1000 x 0.15 x 0.85) = 11.3 by what came is more than sqrt(90) = 9.5.
+    # 150 observed, 100 expected; chance: sqrt(1000 x 0.15 x 0.85) = 11.3, from the observed, exceeds sqrt(90) = 9.5.
     assert calibration_gap(outcomes, scores, np.arange(1_000)) == pytest.approx((50 - 3 * 11.297) / 150, rel=1e-3)
-    # Of fifteen users with ten each, all alike within a user: chance is sqrt(10) times as large.
+    # With ten equal exposures per user, chance is sqrt(10) times as large.
     assert calibration_gap(outcomes, scores, np.arange(1_000) // 10) == 0
     assert calibration_gap(np.zeros(20), np.full(20, 0.1), np.arange(20)) == 0
     assert calibration_gap(np.zeros(2_000), np.full(2_000, 0.1), np.arange(2_000)) > 100

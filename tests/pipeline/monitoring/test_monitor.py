@@ -1,4 +1,4 @@
-"""A night's figures: against the same worked by hand, once each however often it is run."""
+"""A night's figures: compared with manual calculations, and written once each however often monitor runs."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ TONIGHT = {f"u{n}": 0.01 * (n + 4) for n in range(5, 30)}
 
 
 def figures(company: Company, ds: date) -> dict[tuple[str, str | None], float]:
-    """A night's figures by name and stage, none of them twice."""
+    """A night's figures by name and stage, each once."""
     rows = [row for row in company.rows("metrics") if row["ds"] == ds]
     found = {(row["name"], row["stage"]): row["value"] for row in rows}
     assert len(found) == len(rows)
@@ -127,7 +127,7 @@ def test_a_rerun_that_is_rolled_back_leaves_the_figures_before(nights: Company) 
     assert figures(nights, D2) == before
 
 
-def test_no_scores_is_one_line_and_no_record(nights: Company, funnel: Callable[..., Ended]) -> None:
+def test_a_night_without_scores_is_one_line_and_no_record(nights: Company, funnel: Callable[..., Ended]) -> None:
     ended = funnel("monitor", "--ds", "2026-03-09", "-c", nights.config)
     assert ended.complaint == (
         "no scores of 2026-03-09, the newest night is 2026-03-02: run `funnel nightly --ds 2026-03-09` first"
@@ -154,7 +154,7 @@ def users(random: np.random.Generator, *, older: float = 0.0, tiers: str = "abc"
 
 
 def begin(company: Company, history_days: int = 30) -> np.ndarray:
-    """A model's baseline, as training leaves it: the users' features, and scores around a tenth; returns these."""
+    """Write a model's baseline as training does: users' features, and scores around 0.1, which are returned."""
     random = np.random.default_rng(0)
     publish_activity(company, TRAINED - timedelta(days=history_days - 1), (10, 1, 1, 1))
     publish(company, "feature_samples", TRAINED, users(random))
@@ -169,8 +169,8 @@ def score_night(company: Company, ds: date, scores: np.ndarray, features: list[d
     publish(company, "feature_samples", ds, features)
 
 
-def figures_of(company: Company, ds: date) -> dict[tuple[str, str | None], float]:
-    """A night's figures that are of no feature."""
+def figures_without_feature(company: Company, ds: date) -> dict[tuple[str, str | None], float]:
+    """A night's figures that are not about a feature."""
     return {
         (row["name"], row["stage"]): row["value"]
         for row in company.rows("metrics")
@@ -178,7 +178,7 @@ def figures_of(company: Company, ds: date) -> dict[tuple[str, str | None], float
     }
 
 
-def by_feature(company: Company, ds: date) -> dict[tuple[str, str], float]:
+def feature_figures(company: Company, ds: date) -> dict[tuple[str, str], float]:
     rows = [row for row in company.rows("metrics") if row["ds"] == ds and row["feature"]]
     assert {row["model_version"] for row in rows} <= {"model-1"}
     return {(row["name"], row["feature"]): row["value"] for row in rows}
@@ -215,15 +215,15 @@ def test_a_baseline_is_read_as_it_was_written(company: Company) -> None:
     assert read_baseline(connect(company.settings, "baselines"), "model-2") is None
 
 
-def test_users_who_stay_the_same_are_no_news(company: Company) -> None:
-    """Nor is what follows the days of the week, a day's messages and the days since: measured, and never judged."""
+def test_unchanged_users_warn_of_nothing(company: Company) -> None:
+    """Features that follow the days of the week are measured, but not checked."""
     scores = begin(company)
     tonight = [user | {"exposure_n_1d": 9, "exposure_days_since": 0} for user in users(np.random.default_rng(1))]
     score_night(company, D2, scores, tonight)
     monitor(company.context(), D2)
     assert warnings(company) == []
-    assert figures_of(company, D2)["score_psi_training", "click"] == pytest.approx(0, abs=1e-9)
-    found = by_feature(company, D2)
+    assert figures_without_feature(company, D2)["score_psi_training", "click"] == pytest.approx(0, abs=1e-9)
+    found = feature_figures(company, D2)
     assert found["feature_missing_share", "age"] == 0.1
     assert found["feature_psi", "exposure_n_1d"] > 1
     assert found["feature_missing_change", "exposure_days_since"] == -1
@@ -242,40 +242,40 @@ def test_counts_over_more_than_the_history_there_was_are_left_out(company: Compa
     assert not any(feature.endswith("_30d") for feature in baseline.features)
 
 
-def test_what_has_drifted_is_named(company: Company) -> None:
+def test_warnings_name_what_has_drifted(company: Company) -> None:
     scores = begin(company)
     tonight = users(np.random.default_rng(1), older=15, tiers="abcd")
     for user in tonight[::4]:
         user["age"] = None
     score_night(company, D2, scores * 2, tonight)
     monitor(company.context(), D2)
-    found = by_feature(company, D2)
+    found = feature_figures(company, D2)
     missing = sum(user["age"] is None for user in tonight) / 400
     assert found["feature_missing_change", "age"] == pytest.approx(missing - 0.1)
     assert found["feature_unseen_share", "city_tier"] == pytest.approx(0.25)
-    of_scores = figures_of(company, D2)["score_psi_training", "click"]
+    of_scores = figures_without_feature(company, D2)["score_psi_training", "click"]
     against = f"(against model model-1 as of {TRAINED})"
-    told = [
+    expected = [
         f"drift of the scores of click: PSI {of_scores:.3g} > 0.25 {against}",
         f"drift of age: PSI {found['feature_psi', 'age']:.3g} > 0.25 {against}",
         f"change in the missing share of age {missing - 0.1:.3g} > 0.1 {against}",
         f"share of users with a value of city_tier unseen at training 0.25 > 0.05 {against}",
     ]
-    said = [line.removeprefix(f"warning: monitor {D2}: ") for line in warnings(company)]
-    assert [line for line in said if line in told] == told
-    assert {line.split(":")[0].removeprefix("drift of ") for line in said if line not in told} <= {
+    lines = [line.removeprefix(f"warning: monitor {D2}: ") for line in warnings(company)]
+    assert [line for line in lines if line in expected] == expected
+    assert {line.split(":")[0].removeprefix("drift of ") for line in lines if line not in expected} <= {
         "the scores of register",
         "the scores of complete",
         "city_tier",
     }
     (run,) = (row for row in company.rows("runs") if row["stage"] == "monitor")
-    assert run["warnings"].splitlines() == said
+    assert run["warnings"].splitlines() == lines
     past = past_thresholds(company, D2)
     topics = run["warning_topics"].splitlines()
     assert sorted(topics) == sorted(f"{name} {subject}" for name, subject in past)
-    assert topics[said.index(told[1])] == "feature_psi age"
+    assert topics[lines.index(expected[1])] == "feature_psi age"
     assert {("score_psi_training", "click"), ("feature_psi", "age"), ("feature_unseen_share", "city_tier")} <= set(past)
-    assert len(past) == len(said) and set(past.values()) == {"warn"}
+    assert len(past) == len(lines) and set(past.values()) == {"warn"}
 
 
 def test_a_stop_fails_the_night_and_keeps_its_figures(make_company: Callable[..., Company]) -> None:
@@ -285,12 +285,12 @@ def test_a_stop_fails_the_night_and_keeps_its_figures(make_company: Callable[...
     with pytest.raises(FunnelError, match=f"^monitor {D2}: drift of age: PSI .* > 0.5 .*: past a stop of") as error:
         monitor(company.context(), D2)
     assert "\n" not in str(error.value)
-    assert by_feature(company, D2)["feature_psi", "age"] > 0.5
+    assert feature_figures(company, D2)["feature_psi", "age"] > 0.5
     assert past_thresholds(company, D2)["feature_psi", "age"] == "stop"
     assert [row["status"] for row in company.rows("runs")] == ["failed"]
 
 
-def test_volumes_are_held_against_the_median_of_the_last_week(company: Company) -> None:
+def test_volumes_are_compared_with_the_median_of_the_last_week(company: Company) -> None:
     for n, rows in enumerate((90_000, 10_000, 11_000, 12_000, 4_000)):
         day = D1 + timedelta(days=n)
         record(company, day, "ingest", MIDNIGHT, rows_in=rows, rows_out=rows)
@@ -304,10 +304,12 @@ def test_volumes_are_held_against_the_median_of_the_last_week(company: Company) 
         f"warning: monitor {last}: rows landed, relative to the median of the last 7 nights, 0.348 < 1/2"
     ]
     monitor(company.context(), D1 + timedelta(days=2))
-    assert ("rows_landed_ratio", None) not in figures(company, D1 + timedelta(days=2)), "two nights are no usual week"
+    assert ("rows_landed_ratio", None) not in figures(company, D1 + timedelta(days=2)), (
+        "two nights do not make a median"
+    )
 
 
-def test_late_scores_warn_and_a_backfill_s_do_not(nights: Company) -> None:
+def test_late_scores_warn_unless_they_are_a_backfill(nights: Company) -> None:
     record(nights, D2, "publish", MIDNIGHT + timedelta(hours=9), seconds=1800.0)
     monitor(nights.context(), D2)
     assert warnings(nights) == [f"warning: monitor {D2}: hours from the end of the day to its scores 9.5 > 8"]
@@ -318,8 +320,8 @@ def test_late_scores_warn_and_a_backfill_s_do_not(nights: Company) -> None:
     assert past_thresholds(nights, D2) == {}
 
 
-def test_old_scores_that_promised_too_much(company: Company) -> None:
-    """Two models' nights: the one that scored last is judged, and both are measured."""
+def test_earlier_scores_that_were_too_high(company: Company) -> None:
+    """Two models' nights: both are measured, the one that scored last is checked."""
     random = np.random.default_rng(0)
     messages: list[dict[str, Any]] = []
     clicks: list[dict[str, Any]] = []

@@ -1,5 +1,8 @@
-"""What is planted is found, and nothing else, on every seed: users and responses of the simulated lender, whose true
-probabilities are known, judged by the functions and the thresholds that judge a night."""
+"""Planted drift is found, and nothing else, on every seed.
+
+Users and responses are those of the simulated lender, whose true probabilities are known; figures and thresholds are
+those of a night.
+"""
 
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -61,7 +64,7 @@ def table(columns: Columns) -> pa.Table:
 
 
 def began(seed: int) -> Baseline:
-    """A model whose scores are the true probabilities, of other users than any night's."""
+    """The baseline of a model whose scores are the true probabilities, with other users than any night's."""
     then = people(1_000 + seed)
     columns, scores = table(profiles(then)), chances(then, 1_000 + seed)
     return Baseline(
@@ -73,7 +76,7 @@ def began(seed: int) -> Baseline:
 
 
 def outcomes(seed: int, promised: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[str, MaturedExposures]]:
-    """Twelve texts to everyone, with scores that promise what is asked of the true probabilities."""
+    """Twelve texts to everyone, with scores that are a function of the true probabilities."""
     true = np.tile(chances(people(seed), seed), TEXTS)
     came = respond(true, np.zeros(true.shape[1], dtype=np.int64), np.random.default_rng([seed, 2])).outcome
     for stage, p, outcome in zip(STAGES, promised(true), came, strict=True):
@@ -151,7 +154,7 @@ def test_drift_of_features(
     plant: Callable[[Columns, np.random.Generator], None], found: set[tuple[str, str]], settings: Settings
 ) -> None:
     told = [of_features(seed, plant, settings) for seed in SEEDS]
-    # A new value or a missing one is a shift, too, and a large share of them is a large one.
+    # New and missing values shift the index too, and a large share of them shifts it past its threshold.
     besides = {("feature_psi", name) for _, name in found}
     assert [seed for seed in SEEDS if not found <= told[seed]] == []
     assert [told[seed] - found - besides for seed in SEEDS if told[seed] - found - besides] == []
@@ -175,7 +178,7 @@ def test_miscalibration(factor: float, is_wrong: bool, settings: Settings) -> No
 
 
 def test_scores_that_rank_nobody(settings: Settings) -> None:
-    """Each text has another one's score: calibrated on the whole, and no better than a coin."""
+    """Scores are shuffled among texts: calibrated overall, but ranking no better than a coin."""
     random = np.random.default_rng(0)
     for seed in SEEDS:
         told = of_outcomes(seed, lambda true: random.permutation(true, axis=1), settings)

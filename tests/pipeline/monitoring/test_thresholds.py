@@ -1,4 +1,4 @@
-"""Thresholds of monitored figures: which side is bad, what the configuration may say, and what a person is told."""
+"""Thresholds of monitored figures: which side is bad, what the configuration allows, and how a warning reads."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def breaches(company: Company, *figures: Measurement, severity: str = "warn") ->
     return [str(breach) for breach in found if breach and breach.severity == severity]
 
 
-def test_what_a_warning_says(company: Company) -> None:
+def test_a_warning_names_figure_value_and_bound(company: Company) -> None:
     drifted = Measurement("feature_psi", 0.4123, feature="age", compared_with="against model m as of 2026-02-01")
     figures = (drifted, Measurement("matured_auc", 0.51234, "click"), Measurement("users_scored_ratio", 0.25))
     assert breaches(company, *figures) == [
@@ -42,7 +42,7 @@ def test_what_a_warning_says(company: Company) -> None:
         ("rows_landed_ratio", [0.5, 1.0, 2.0], [0.49, 2.1, 0.0]),
         ("users_scored_ratio", [0.5, 2.0], [0.49, 2.1]),
         ("hours_to_scores", [-1.0, 8.0], [8.1]),
-        # Only where the configuration says how far.
+        # Without a default: only the configuration sets a threshold.
         ("quarantined_share", [1.0], []),
         ("users_in_common", [0.0], []),
         ("feature_missing_share", [1.0], []),
@@ -50,19 +50,19 @@ def test_what_a_warning_says(company: Company) -> None:
         ("rows_landed", [0.0], []),
     ],
 )
-def test_the_usual_thresholds(company: Company, name: str, harmless: list[float], bad: list[float]) -> None:
+def test_the_default_thresholds(company: Company, name: str, harmless: list[float], bad: list[float]) -> None:
     assert [value for value in harmless if breaches(company, Measurement(name, value, "click"))] == []
     assert [value for value in bad if not breaches(company, Measurement(name, value, "click"))] == []
 
 
-def test_chance_is_no_news(company: Company) -> None:
+def test_what_chance_explains_is_not_past_a_threshold(company: Company) -> None:
     for name, value in (("feature_psi", 0.4), ("matured_auc", 0.4), ("users_scored_ratio", 0.4)):
         assert breaches(company, Measurement(name, value, "click"))
         assert not breaches(company, Measurement(name, value, "click", chance=1.0))
         assert not breaches(company, Measurement(name, value, "click", is_checked=False))
 
 
-def test_the_configuration_s_thresholds(make_company: Callable[..., Company]) -> None:
+def test_configured_thresholds(make_company: Callable[..., Company]) -> None:
     company = make_company(
         "[monitoring.thresholds]\nscore_psi = { warn = 0.1, stop = 0.5 }\nfeature_psi = {}\n"
         "hours_to_scores = { warn = 2 }\nmatured_auc = { warn = 0.7, stop = 0.6 }\nusers_in_common = { stop = 0.5 }\n"
@@ -90,7 +90,7 @@ def test_the_configuration_s_thresholds(make_company: Callable[..., Company]) ->
     ]
 
 
-def test_scores_are_late_when_operations_say_so(make_company: Callable[..., Company]) -> None:
+def test_scores_are_late_after_scores_due_hours(make_company: Callable[..., Company]) -> None:
     company = make_company("[operations]\nscores_due_hours = 3\n")
     assert breaches(company, Measurement("hours_to_scores", 4.0))
     assert not breaches(company, Measurement("hours_to_scores", 2.0))
