@@ -39,18 +39,18 @@ def with_training(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update={"training": training})
 
 
-def require_positives(read: LabelledExposures, settings: Settings, as_of: date) -> None:
+def require_positives(exposures: LabelledExposures, settings: Settings, as_of: date) -> None:
     """Check that every stage has labels to learn from.
 
     Raises:
         FunnelError: no exposure has landed, or a stage lacks mature labels or `training.min_positives`.
     """
     minimum = settings.training.min_positives
-    if not read.table.num_rows:
+    if not exposures.table.num_rows:
         raise FunnelError(f"no exposure has landed up to {as_of}: load history first (funnel backfill)")
-    first = read.days.min().item()
+    first = exposures.days.min().item()
     for position, stage in enumerate(settings.funnel.stages):
-        taught = read.labels[~read.held_out[:, position], position]
+        taught = exposures.labels[~exposures.held_out[:, position], position]
         mature, positives = int((~np.isnan(taught)).sum()), int(np.nansum(taught))
         if not mature:
             ready = first + timedelta(days=stage.window_days)
@@ -67,7 +67,7 @@ def require_positives(read: LabelledExposures, settings: Settings, as_of: date) 
 
 
 def fit_bundle(
-    read: LabelledExposures, settings: Settings, trained_on: Mapping[str, object], on_progress: OnProgress | None
+    exposures: LabelledExposures, settings: Settings, trained_on: Mapping[str, object], on_progress: OnProgress | None
 ) -> Bundle:
     """Fit and calibrate a model on the labels that are not held out.
 
@@ -81,10 +81,10 @@ def fit_bundle(
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     try:
         return fit(
-            read.table,
+            exposures.table,
             features=model_features(settings),
             tasks=settings.funnel.stage_names,
-            held_out=read.held_out,
+            held_out=exposures.held_out,
             model=model_config(settings),
             training=train_config(settings),
             trained_on=trained_on,

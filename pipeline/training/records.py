@@ -32,10 +32,10 @@ def run_parameters(settings: Settings) -> dict[str, object]:
 
 
 def log_training(
-    tracking: Tracking, candidate: TrainingRun, bundle: Bundle, read: LabelledExposures, use: ExpertUse | None
+    tracking: Tracking, candidate: TrainingRun, bundle: Bundle, exposures: LabelledExposures, use: ExpertUse | None
 ) -> None:
     """Log metrics, plots and the bundle to the candidate's run."""
-    held = read.held_out_part
+    held = exposures.held_out_part
     found = {
         f"{name}_{stage}": float(value)
         for stage, metrics in bundle.metrics.items()

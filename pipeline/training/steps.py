@@ -57,11 +57,11 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
     """
     settings, tracking = context.settings, context.registry.tracking
     with recorded(context, "train", DateRange(as_of, as_of)) as run:
-        read = read_examples(run, as_of)
-        require_positives(read, settings, as_of)
-        made_by = {"run_id": context.run_id, "examples": read.snapshot}
-        taught = int((~np.isnan(read.labels)).any(axis=1).sum())
-        run.by_day = {as_of: Counts(rows_in=read.table.num_rows, rows_out=taught)}
+        exposures = read_examples(run, as_of)
+        require_positives(exposures, settings, as_of)
+        made_by = {"run_id": context.run_id, "examples": exposures.snapshot}
+        taught = int((~np.isnan(exposures.labels)).any(axis=1).sum())
+        run.by_day = {as_of: Counts(rows_in=exposures.table.num_rows, rows_out=taught)}
         if done := tracking.finished(as_of=as_of.isoformat(), **made_by):
             run.model_version = done[0].version
             return done[0].version
@@ -74,12 +74,12 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         candidate = tracking.begin(as_of, tags=tags, parameters=run_parameters(settings))
         run.model_version = candidate.version
         try:
-            bundle = fit_bundle(read, settings, _provenance(run, read), on_progress)
+            bundle = fit_bundle(exposures, settings, _provenance(run, exposures), on_progress)
         except Exception:
             tracking.fail(candidate)
             raise
-        use = measure_expert_use(bundle, read.held_out_part.table)
-        log_training(tracking, candidate, bundle, read, use)
+        use = measure_expert_use(bundle, exposures.held_out_part.table)
+        log_training(tracking, candidate, bundle, exposures, use)
         record_metrics(context, candidate, bundle, use)
         record_baseline(context, candidate, bundle)
         tracking.finish(candidate)
@@ -103,11 +103,11 @@ def evaluate(context: Context, version: str) -> Verdict:
     as_of = candidate.as_of
     with recorded(context, "evaluate", DateRange(as_of, as_of)) as run:
         run.model_version = version
-        read = read_examples(run, as_of)
-        if read.snapshot != candidate.tags["examples"]:
+        exposures = read_examples(run, as_of)
+        if exposures.snapshot != candidate.tags["examples"]:
             raise FunnelError(f"the examples that model {version} was trained on are no longer there: train again")
-        held = read.held_out_part
-        run.by_day = {as_of: Counts(rows_in=read.table.num_rows, rows_out=held.table.num_rows)}
+        held = exposures.held_out_part
+        run.by_day = {as_of: Counts(rows_in=exposures.table.num_rows, rows_out=held.table.num_rows)}
         verdict = compare_with_champion(context, Bundle.load(registry.bundle_path(version)), version, as_of, held)
         record_verdict(registry.tracking, candidate, verdict)
     return verdict
@@ -149,7 +149,7 @@ def promote(context: Context, version: str) -> Verdict:
     return verdict
 
 
-def _provenance(run: StageRun, read: LabelledExposures) -> dict[str, object]:
+def _provenance(run: StageRun, exposures: LabelledExposures) -> dict[str, object]:
     """Where a bundle came from, kept with it as `trained_on`."""
     settings = run.context.settings
     return {
@@ -158,7 +158,7 @@ def _provenance(run: StageRun, read: LabelledExposures) -> dict[str, object]:
         "code_version": code_version(),
         "attribution": settings.funnel.attribution,
         "windows_days": {stage.name: stage.window_days for stage in settings.funnel.stages},
-        "held_out_from": read.held_out_from(settings.funnel.stage_names),
+        "held_out_from": exposures.held_out_from(settings.funnel.stage_names),
     }
 
 

@@ -1,4 +1,4 @@
-"""Training step by step, on examples of known odds: what each step leaves behind, repeated, killed, refused."""
+"""Training step by step, on examples of known odds: what each step leaves behind, also when repeated or killed."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ UNTAUGHT = "[training]\nepochs = 1\nlearning_rate = 1e-9\nexpert_units = [8]\nex
 
 
 def land_examples(company: Company, as_of: date = AS_OF, *, seed: int = 0, quiet_days: int = 0) -> None:
-    """Publish a partition of `examples` by hand: clicks follow one feature closely, later stages follow clicks.
+    """Publish a partition of `examples`: clicks follow one feature closely, later stages follow clicks.
 
     Args:
         quiet_days: nobody registers on the last so many days whose registrations are mature.
@@ -109,7 +109,7 @@ def bank(tmp_path: Path, fresh_store: Path) -> Company:
 
 @pytest.fixture(scope="module")
 def lender(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Company:
-    """A company with examples and its first champion; tests here run in order and add to it."""
+    """A company with examples and its first champion; its tests run in order and add to it."""
     company = make_company(tmp_path_factory.mktemp("lender"), fresh_store)
     land_examples(company)
     trained(company.context(run_id="first"))
@@ -133,7 +133,7 @@ def figures(company: Company) -> list[tuple[str, str, float, str]]:
 
 @pytest.mark.slow
 class TestLender:
-    def test_a_run_holds_all_that_a_model_came_from(self, lender: Company) -> None:
+    def test_the_run_holds_a_model_s_provenance(self, lender: Company) -> None:
         registry = Registry(lender.settings)
         version = champion(lender)
         assert version is not None and version.startswith("20260331-")
@@ -177,7 +177,7 @@ class TestLender:
             assert sum(shares) == pytest.approx(1.0) and min(shares) > 0
         assert lender.lines[-1].endswith("promoted: the first champion")
 
-    def test_the_same_run_again_trains_nothing_anew(self, lender: Company) -> None:
+    def test_repeating_a_run_trains_nothing(self, lender: Company) -> None:
         before, versions = figures(lender), Registry(lender.settings).versions()
         assert trained(lender.context(run_id="first")) == champion(lender)
         assert figures(lender) == before
@@ -195,9 +195,7 @@ class TestLender:
         assert run["warnings"].startswith(f"model {equal}: not promoted: not better on stage 'complete': log loss")
         assert sum("not promoted" in line for line in lender.lines) == 1
 
-    def test_models_are_listed_promoted_and_rolled_back_by_hand(
-        self, lender: Company, funnel: Callable[..., Ended]
-    ) -> None:
+    def test_models_are_listed_promoted_and_rolled_back(self, lender: Company, funnel: Callable[..., Ended]) -> None:
         config = lender.config
         second, first = (each.version for each in Registry(lender.settings).versions())
         lines = funnel("models", "-c", config).out.splitlines()
@@ -220,7 +218,7 @@ class TestLender:
         assert line.startswith(f"no promoted model comes before champion {first}")
         assert "no model 'x' in " in funnel("promote", "x", "-c", config).complaint
 
-    def test_an_older_model_promoted_by_hand_serves_the_older_nights(
+    def test_an_older_model_promoted_manually_serves_the_older_nights(
         self, lender: Company, funnel: Callable[..., Ended]
     ) -> None:
         first, early = champion(lender), AS_OF - timedelta(days=5)
@@ -231,7 +229,7 @@ class TestLender:
         assert said.startswith(f"model {old} is promoted for nights from {early} on; later ones keep {first}")
         assert [champion(lender, early), champion(lender)] == [old, first]
 
-    def test_examples_built_anew_judge_no_older_model(self, lender: Company) -> None:
+    def test_rebuilt_examples_evaluate_no_older_model(self, lender: Company) -> None:
         candidate = fit_candidate(lender.context(), AS_OF)
         land_examples(lender, seed=1)
         with pytest.raises(FunnelError, match=f"evaluate {AS_OF}: the examples that model {candidate} was trained on"):
@@ -253,7 +251,7 @@ def test_a_better_challenger_takes_over(bank: Company) -> None:
 
 
 @pytest.mark.slow
-def test_a_champion_whose_days_are_taught_days_is_judged_on_those_that_taught_neither(bank: Company) -> None:
+def test_models_are_compared_on_days_that_trained_neither(bank: Company) -> None:
     land_examples(bank)
     context = Context(with_training(settings_of(bank, SHORT), holdout_days=3))
     short = trained(context)
@@ -295,9 +293,7 @@ def test_too_few_held_out_positives_promote_nobody(bank: Company) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
-    bank: Company, funnel: Callable[..., Ended]
-) -> None:
+def test_a_killed_training_leaves_no_model_and_can_be_repeated(bank: Company, funnel: Callable[..., Ended]) -> None:
     land_examples(bank)
     # Spark takes a `python -c` for its own doctests, and ends it.
     script = bank.folder / "killed.py"
@@ -321,7 +317,7 @@ def test_a_training_that_is_killed_leaves_no_model_and_can_run_again(
 
 
 @pytest.mark.slow
-def test_the_score_of_a_user_does_not_follow_the_user_s_own_labels(bank: Company) -> None:
+def test_a_cross_fitted_score_does_not_depend_on_the_user_s_own_labels(bank: Company) -> None:
     land_examples(bank)
     context = bank.context()
     read = read_examples(StageRun(context, "train", DateRange(AS_OF, AS_OF)), AS_OF)
@@ -366,7 +362,7 @@ def test_what_is_read_is_the_snapshot_on_record(company: Company, monkeypatch: p
     assert {exposure.partition("-")[0] for exposure in again.table["exposure_id"].to_pylist()} == {"1"}
 
 
-def test_other_values_for_a_training_by_hand(company: Company, funnel: Callable[..., Ended]) -> None:
+def test_training_options_override_the_configuration(company: Company, funnel: Callable[..., Ended]) -> None:
     settings = company.settings
     changed = with_training(settings, architecture="ple", history_days=30, seed=None)
     assert (changed.training.architecture, changed.training.history_days, changed.training.seed) == ("ple", 30, 0)
