@@ -79,9 +79,11 @@ def read_matured(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: 
     by `ds` count, so that an old date gives the result its own night would have given.
 
     Args:
-        connection: has `events` and `user_scores` (`analyst.connect`); it is left unchanged.
+        connection: has `events` and `user_scores` (`analyst.connection.connect`); it is left unchanged.
     """
-    nights = {stage.name: _nights(stage, settings.monitoring.backtest_nights, ds) for stage in settings.funnel.stages}
+    nights = {
+        stage.name: _find_nights(stage, settings.monitoring.backtest_nights, ds) for stage in settings.funnel.stages
+    }
     earliest = min(first for first, _ in nights.values())
     # Temporary tables and views belong to the cursor, and go with it.
     with connection.cursor() as cursor:
@@ -90,7 +92,7 @@ def read_matured(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: 
         return {stage: _read_stage(cursor, stage, first, last) for stage, (first, last) in nights.items()}
 
 
-def _nights(stage: Stage, count: int, ds: date) -> tuple[date, date]:
+def _find_nights(stage: Stage, count: int, ds: date) -> tuple[date, date]:
     """The first and last night whose exposures, those of the following day, all have a mature label by `ds`."""
     last = ds - timedelta(days=1 + stage.window_days)
     return last - timedelta(days=count - 1), last

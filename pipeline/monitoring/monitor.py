@@ -150,9 +150,9 @@ def _measure_scores(
     baseline: Baseline | None,
 ) -> Iterator[Measurement]:
     columns = ", ".join(f'"p_{stage}"' for stage in stages)
-    of_night = f"SELECT {columns} FROM user_scores WHERE ds = ?"
-    tonight = connection.execute(of_night, [ds]).fetchnumpy()
-    earlier = connection.execute(of_night, [before]).fetchnumpy() if before else None
+    scores_query = f"SELECT {columns} FROM user_scores WHERE ds = ?"
+    tonight = connection.execute(scores_query, [ds]).fetchnumpy()
+    earlier = connection.execute(scores_query, [before]).fetchnumpy() if before else None
     users = len(tonight[f"p_{stages[0]}"])
     if before:
         ((common,),) = connection.execute(
@@ -167,10 +167,8 @@ def _measure_scores(
         if earlier:
             shift = psi(earlier[f"p_{stage}"], scores)
             chance = index_by_chance(len(DECILES) + 1, len(earlier[f"p_{stage}"]), users)
-            compared_with = f"against the night of {before}"
-            yield Measurement(
-                "score_psi", shift, stage, model_version=model, chance=chance, compared_with=compared_with
-            )
+            basis = f"against the night of {before}"
+            yield Measurement("score_psi", shift, stage, model_version=model, chance=chance, basis=basis)
         if baseline:
             yield from measure_score_drift(stage, scores, baseline)
 
@@ -185,7 +183,7 @@ def measure_score_drift(stage: str, scores: np.ndarray, baseline: Baseline) -> I
             stage,
             model_version=baseline.model_version,
             chance=moved.psi_chance,
-            compared_with=f"against {baseline}",
+            basis=f"against {baseline}",
         )
 
 
@@ -213,7 +211,7 @@ def measure_feature_drift(sample: pa.Table, baseline: Baseline, steady: set[str]
                     model_version=baseline.model_version,
                     chance=chance,
                     is_checked=feature in steady,
-                    compared_with=f"against {baseline}",
+                    basis=f"against {baseline}",
                 )
 
 
@@ -238,5 +236,5 @@ def measure_outcomes(stage: str, matured: MaturedExposures) -> Iterator[Measurem
                     model_version=model,
                     chance=chance,
                     is_checked=model == matured.models[-1],
-                    compared_with=f"{quality.positives:,} positives of {quality.exposures:,}, model {model}",
+                    basis=f"{quality.positives:,} positives of {quality.exposures:,}, model {model}",
                 )

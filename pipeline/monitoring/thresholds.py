@@ -16,7 +16,7 @@ class Measurement:
     Args:
         chance: how far chance alone may move the value; only what lies beyond it counts as past a threshold.
         is_checked: whether thresholds apply.
-        compared_with: what it was compared with, shown in its warning.
+        basis: what it was compared with or measured on, shown in its warning.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Measurement:
     model_version: str | None = None
     chance: float = 0.0
     is_checked: bool = True
-    compared_with: str = ""
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Breach:
         elif about.side == "change" and value < 0:
             sign, shown = "<", f"-{self.bound:g}"
         described = about.description.format(subject=self.measurement.feature or self.measurement.stage)
-        basis = f" ({self.measurement.compared_with})" if self.measurement.compared_with else ""
-        return f"{described} {value:.3g} {sign} {shown}{basis}"
+        suffix = f" ({self.measurement.basis})" if self.measurement.basis else ""
+        return f"{described} {value:.3g} {sign} {shown}{suffix}"
 
 
 def resolve_thresholds(settings: Settings) -> Mapping[str, Threshold]:

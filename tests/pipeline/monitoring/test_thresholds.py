@@ -18,7 +18,7 @@ def breaches(company: Company, *figures: Measurement, severity: str = "warn") ->
 
 
 def test_a_warning_names_figure_value_and_bound(company: Company) -> None:
-    drifted = Measurement("feature_psi", 0.4123, feature="age", compared_with="against model m as of 2026-02-01")
+    drifted = Measurement("feature_psi", 0.4123, feature="age", basis="against model m as of 2026-02-01")
     figures = (drifted, Measurement("matured_auc", 0.51234, "click"), Measurement("users_scored_ratio", 0.25))
     assert breaches(company, *figures) == [
         "drift of age: PSI 0.412 > 0.25 (against model m as of 2026-02-01)",
