@@ -47,11 +47,13 @@ test-slow: $(ARCHIVE) ## whole nights, trainings, kills and long random runs
 $(ARCHIVE): $(STAMP)
 	@$(BIN)/python -m tests.spark_archive $@
 
-check: setup          ## linter, formatter check, type checker, layers of imports
+check: setup          ## linter, formatter check, type checker, layers of imports, linter of SQL, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint --disable-progress-bar sql
+	$(BIN)/codespell
 
 bench: setup          ## the benchmarks' own tests, then those of speed beside their peers, into tests/benchmarks/results; long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -1,0 +1,5 @@
+"""What `pipeline/engines/templates.py` adds to Jinja, for the linter of SQL."""
+
+from pipeline.engines.templates import literal
+
+SQLFLUFF_JINJA_FILTERS = {"literal": literal}
