@@ -53,7 +53,7 @@ class Feature:
         encoding: how the model reads it: as a number, as a number on a log scale, or as a category.
         minimum: a smaller value fails the audit of the examples; None checks nothing.
         warm_up_days: until history is this long, its values grow with history, whatever users do.
-        is_steady: whether it looks alike from night to night as long as users do; only then is its drift judged.
+        is_steady: whether it looks alike from night to night as long as users do; only then is its drift checked.
     """
 
     name: str
