@@ -23,20 +23,20 @@ def test_no_exposure_after_opt_out_or_completion(company: Company) -> None:
     completed = company.clean[company.clean.type == "complete_application"].groupby("uid").time.min()
     after = truth[truth.user_id.isin(completed.index)]
     assert (after.sent_at <= after.user_id.map(completed)).all()
-    # Neither is empty, and others are still being texted when these no longer are.
+    # Neither is empty, and others are still being texted afterwards.
     middle = NOISY.start + timedelta(days=NOISY.days // 2)
     assert (opted_out < middle).sum() > 50
     assert (completed < pd.Timestamp(middle, tz="UTC")).sum() > 50
     assert (truth.sent_on > middle).sum() > 10_000
 
 
-def test_opting_out_is_for_good(company: Company) -> None:
+def test_opting_out_is_permanent(company: Company) -> None:
     profiles = company.users.sort_values("landed_on", kind="stable")
     before = profiles.groupby("uid").sms_consent.shift(fill_value=True)
     assert not (profiles.sms_consent & ~before).any()
 
 
-def test_one_exposure_a_user_and_day_and_a_user_and_campaign(company: Company) -> None:
+def test_one_exposure_per_user_and_day_and_per_user_and_campaign(company: Company) -> None:
     truth = company.truth
     assert not truth.duplicated(["user_id", "sent_on"]).any()
     assert not truth.duplicated(["user_id", "campaign_id"]).any()
@@ -55,7 +55,7 @@ def test_campaigns_of_more_weeks_than_fit_eight_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("per_week", [0.5, 4.0])
-def test_texts_a_week(tmp_path: Path, per_week: float) -> None:
+def test_texts_per_week(tmp_path: Path, per_week: float) -> None:
     monday = date(2026, 2, 2)
     simulation = Simulation(users=1500, days=28, start=monday, sms_per_week=per_week, opt_out_share=0)
     found = Company.simulated(simulation, tmp_path / "out")
@@ -99,7 +99,7 @@ def test_outcomes_happen_as_often_as_the_truth_says(company: Company) -> None:
         _assert_calibrated(rows.y_click, rows.p_click)
 
 
-def test_later_stages_are_calibrated_among_those_who_got_there(company: Company) -> None:
+def test_later_stages_are_calibrated_among_those_who_reached_the_stage_before(company: Company) -> None:
     for before, stage in pairwise(STAGES):
         there = company.truth[company.truth[f"y_{before}"] == 1]
         _assert_calibrated(there[f"y_{stage}"], there[f"p_{stage}"] / there[f"p_{before}"])
@@ -144,7 +144,7 @@ def test_events_follow_their_exposure_in_order_and_within_the_window(company: Co
         assert (times[EVENT_OF[stage]] - times[EVENT_OF[before]]).dropna().gt(pd.Timedelta(0)).all()
 
 
-def test_labels_recomputed_from_delivered_events_are_those_of_the_truth(tracked: Company) -> None:
+def test_labels_recomputed_from_delivered_events_agree_with_the_truth(tracked: Company) -> None:
     clean, days = tracked.clean, tracked.simulation.days
     settled = tracked.simulation.start + timedelta(days=days - max(WINDOW_DAYS) - 6)
     truth = tracked.truth[tracked.truth.sent_on <= settled].set_index(["user_id", "campaign_id"])
@@ -168,7 +168,7 @@ def test_outcomes_past_the_last_day_are_true_but_not_delivered(company: Company)
     assert promised.sum() > delivered.sum()
 
 
-def test_past_behaviour_predicts(company: Company) -> None:
+def test_past_behaviour_is_predictive(company: Company) -> None:
     truth = company.truth
     half = NOISY.start + timedelta(days=NOISY.days // 2)
     past, future = truth[truth.sent_on < half], truth[truth.sent_on >= half]
@@ -179,7 +179,7 @@ def test_past_behaviour_predicts(company: Company) -> None:
 
 
 def test_the_market_drifts(company: Company) -> None:
-    """The same users, so that who joined, completed or left has no part in it."""
+    """The same users, so that joining, completing and leaving play no part."""
     truth = company.truth
     day = (pd.to_datetime(truth.sent_on) - pd.Timestamp(NOISY.start)).dt.days
     logit = np.log(truth.p_click / (1 - truth.p_click))

@@ -43,7 +43,7 @@ def assert_counts_match(found: Company) -> None:
     assert summary.rows == summary.clean + summary.duplicates + sum(summary.broken.values())
 
 
-def test_counts_of_the_summary_are_those_of_the_files(company: Company) -> None:
+def test_the_summary_agrees_with_the_files(company: Company) -> None:
     assert_counts_match(company)
     assert min(company.summary.broken.values()) > 0
     assert company.events[company.events.fate != "duplicate"].id.is_unique
@@ -75,9 +75,9 @@ def test_counts_match_for_any_company(simulation: Simulation) -> None:
         assert_counts_match(Company.simulated(simulation, Path(folder) / "out"))
 
 
-def test_shares_are_those_asked_for(company: Company) -> None:
+def test_shares_are_as_requested(company: Company) -> None:
     summary, clean = company.summary, company.clean
-    # Rows that would land past the end are missing: those that cannot be cut short give the unbiased shares.
+    # Rows that would land past the end are missing: only rows that cannot be cut off give unbiased shares.
     last = NOISY.start + timedelta(days=NOISY.days - 1)
     whole = clean[clean.time < pd.Timestamp(last - timedelta(days=6), tz=NOISY.timezone)]
     copies = company.events[(company.events.fate == "duplicate") & company.events.id.isin(whole.id)]
@@ -168,7 +168,7 @@ def test_local_clock_agrees_with_zoneinfo(zone: str, seconds: list[int]) -> None
         assert {text[11:19] for text in texts} == {f"{hour:02d}:00:00"}
 
 
-# The same again
+# Reproducibility
 
 
 SMALL = Simulation(users=200, days=25, late_share=0.1, duplicate_share=0.1, broken_share=0.1)
@@ -186,11 +186,11 @@ def test_same_seed_gives_the_same_files_and_another_seed_others(tmp_path: Path) 
     assert len(ids[0]) == first.exposures and not ids[0] & ids[1]
 
 
-def test_an_untidy_delivery_changes_nothing_about_the_truth(tmp_path: Path) -> None:
+def test_an_untidy_delivery_does_not_change_the_truth(tmp_path: Path) -> None:
     tidy = dataclasses.replace(SMALL, late_share=0, duplicate_share=0, broken_share=0, untracked_share=0)
     simulate(SMALL, tmp_path / "untidy")
     summary = simulate(tidy, tmp_path / "tidy")
-    # Ids number all rows, the broken ones too, and so depend on them.
+    # Ids number all rows, broken ones included, and so depend on them.
     truths = [pd.read_parquet(tmp_path / name / "truth") for name in ("untidy", "tidy")]
     truths = [truth.drop(columns="event_id") for truth in truths]
     assert truths[0].equals(truths[1])
