@@ -52,7 +52,8 @@ check: setup          ## linter, formatter check, type checker, layers of import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sqlfluff lint --disable-progress-bar sql
+	$(BIN)/sqlfluff lint --disable-progress-bar sql/spark
+	$(BIN)/sqlfluff lint --disable-progress-bar --dialect duckdb sql/views
 	$(BIN)/codespell
 
 bench: setup          ## the benchmarks' own tests, then those of speed beside their peers, into tests/benchmarks/results; long
