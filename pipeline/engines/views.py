@@ -75,8 +75,9 @@ def _described_columns(sql: str) -> Iterator[tuple[str, str]]:
 
 def all_views(settings: Settings) -> Mapping[str, View]:
     """All views by name."""
-    names = sorted(path.name.removesuffix(".sql") for path in files("sql").joinpath(FOLDER).iterdir())
-    return {name: View(name, settings) for name in names}
+    names = (path.name for path in files("sql").joinpath(FOLDER).iterdir())
+    views = sorted(name.removesuffix(".sql") for name in names if name.endswith(".sql"))
+    return {name: View(name, settings) for name in views}
 
 
 def with_dependencies(names: Iterable[str], views: Mapping[str, View]) -> Iterator[str]:
