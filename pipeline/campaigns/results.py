@@ -99,7 +99,7 @@ class CampaignResults:
 def measure_campaign(
     settings: Settings, campaign: str, ds: date | None = None, version: int | None = None
 ) -> CampaignResults:
-    """The results of one list of a campaign.
+    """Measure one list of a campaign.
 
     Args:
         ds: the list's night; by default the newest whose goal is mature.
@@ -114,7 +114,7 @@ def measure_campaign(
 
 
 def measure_recent(settings: Settings, ds: date, limit: int) -> list[CampaignResults]:
-    """The results of the latest lists whose goal had matured by the night `ds`, newest first, at most `limit`."""
+    """Measure the latest lists whose goal had matured by the night `ds`: newest first, at most `limit`."""
     with connect(settings, VIEWS) as connection:
         lists = find_matured_lists(connection, settings, ds)
         return [_measure(connection, settings, each) for each in lists[:limit]]
