@@ -52,7 +52,7 @@ def test_rows_of_a_snapshot_have_the_columns_that_the_table_has_now(company: Com
     assert (row["user_id"], row["age"], row["income"]) == ("ann", 30.0, None)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("spark")
 def test_spark_reads_the_snapshot_that_is_recorded(company: Company) -> None:
     first = publish_reasons(company, DAY, "null user")
     context = company.context()
