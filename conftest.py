@@ -8,7 +8,7 @@ the mark, Spark does not start and Airflow is not there.
 import json
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
@@ -42,9 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(mark)
         if not any(item.get_closest_marker(mark) for mark in ("slow", *LAYER_FIXTURES)):
             item.add_marker("unit")
-    seconds = _seconds_of_files()
-    # Files that never ran come first: what takes longest may be among them.
-    items.sort(key=lambda item: -seconds.get(_file_of(item.nodeid), float("inf")))
+    seconds, tests = _seconds_of_files(), Counter(_file_of(item.nodeid) for item in items)
+
+    def place(item: pytest.Item) -> tuple[float, bool, int]:
+        """Files that never ran come first: the browser's, then those of few tests, which are the long ones."""
+        file = _file_of(item.nodeid)
+        return -seconds.get(file, float("inf")), item.get_closest_marker("browser") is None, tests[file]
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)
