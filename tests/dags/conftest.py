@@ -1,7 +1,6 @@
 """Airflow for the tests of `dags/`, with its home in a temporary folder, never the user's."""
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,29 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.places import ROOT
+from tests.support.airflow import DAGS, airflow_environment
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
-
-DAGS = ROOT / "dags"
-
-
-def airflow_environment(home: Path) -> dict[str, str]:
-    """The variables that keep Airflow in `home` and load only our DAGs."""
-    return {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(DAGS / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-
-
-def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """The minimal environment of a process that runs Airflow, free of the user's settings."""
-    kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
-    ours = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    return kept | ours | airflow_environment(home) | more
 
 
 @pytest.fixture(scope="session")

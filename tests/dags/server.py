@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.dags.conftest import DAGS, clean_environment
+from tests.support.airflow import DAGS, clean_environment
 
 
 class Webhook:

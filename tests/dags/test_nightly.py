@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError
-from tests.dags.conftest import DAGS, clean_environment
+from tests.support.airflow import DAGS, clean_environment
 from tests.support.company import Company
 
 if TYPE_CHECKING:
