@@ -130,7 +130,8 @@ def compare_with_truth(scores: pd.DataFrame, truth: Path, settings: Settings) ->
 
 def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
-        if not (out / CONFIG).exists() and not (out / "source" / "truth").exists():
+        # Only a simulated company knows the truth: a real one has a configuration, too.
+        if not (out / "source" / "truth").exists():
             raise FunnelError(f"{out} holds files that no demo made: name an empty folder with --out")
         shutil.rmtree(out)
 
