@@ -64,13 +64,13 @@ class Registry:
         self.tracking = Tracking(settings)
         self.name = settings.models.name
 
-    def champion(self, ds: date, *, besides: str | None = None) -> str | None:
+    def champion(self, ds: date, *, excluding: str | None = None) -> str | None:
         """The version that the night of `ds` uses; None if no promoted model was trained on data up to `ds`.
 
         Args:
-            besides: a version to leave out, to compare it with the champion without it.
+            excluding: a version to leave out, to compare it with the champion without it.
         """
-        known = [each for each in self.versions() if each.is_promoted and each.as_of <= ds and each.version != besides]
+        known = [each for each in self.versions() if each.is_promoted and each.as_of <= ds and each.version != excluding]
         return max(known, key=lambda each: (each.as_of, each.promoted_at)).version if known else None
 
     def bundle_path(self, version: str) -> Path:
@@ -151,7 +151,7 @@ class Registry:
         withdrawn = self.champion(NEVER_TOO_EARLY)
         if withdrawn is None:
             raise FunnelError(f"no model in {self.tracking.place} is champion: there is nothing to roll back")
-        before = self.champion(NEVER_TOO_EARLY, besides=withdrawn)
+        before = self.champion(NEVER_TOO_EARLY, excluding=withdrawn)
         if before is None:
             raise FunnelError(
                 f"no promoted model comes before champion {withdrawn}: nights would have none; "

@@ -109,7 +109,7 @@ def compare_with_champion(
     folds = user_folds(held.table)
     mine = cross_fitted(challenger, held.table, labels, folds)
     theirs, unusable = None, ""
-    champion = registry.champion(as_of, besides=version)
+    champion = registry.champion(as_of, excluding=version)
     if champion is not None:
         path = registry.bundle_path(champion)
         try:

@@ -92,8 +92,8 @@ def test_the_champion_of_a_night_is_the_last_promoted_of_the_newest_data_it_may_
     b, c, a, b2 = (promoted(registry, day) for day in (10, 20, 5, 10))
     champions = [registry.champion(march(day)) for day in (4, 5, 9, 10, 19, 20, 31)]
     assert champions == [None, a, a, b2, b2, c, c]
-    assert registry.champion(march(31), besides=c) == b2
-    assert registry.champion(march(10), besides=b2) == b
+    assert registry.champion(march(31), excluding=c) == b2
+    assert registry.champion(march(10), excluding=b2) == b
     assert alias(registry) == c
 
 
