@@ -70,7 +70,9 @@ class Registry:
         Args:
             excluding: a version to leave out, to compare it with the champion without it.
         """
-        known = [each for each in self.versions() if each.is_promoted and each.as_of <= ds and each.version != excluding]
+        known = [
+            each for each in self.versions() if each.is_promoted and each.as_of <= ds and each.version != excluding
+        ]
         return max(known, key=lambda each: (each.as_of, each.promoted_at)).version if known else None
 
     def bundle_path(self, version: str) -> Path:
