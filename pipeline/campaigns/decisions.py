@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from pipeline.analyst.connection import connect
+from pipeline.analyst.connection import connect_pinned
 from pipeline.campaigns.rules import Quota, resolve_zones
 from pipeline.config.campaigns import Campaign
 from pipeline.config.settings import Settings
@@ -78,16 +78,15 @@ def decide(
     Raises:
         FunnelError: monitoring stopped the night, nobody is left to text, or the control group is too small.
     """
-    # Pinned before anything is read: a commit in the meantime is then noticed when the list is written.
-    inputs = {table: context.warehouse.pin(table, last=ds) for table in INPUTS}
-    with connect(context.settings, ", ".join(INPUTS)) as connection:
+    connection, pins = connect_pinned(context.settings, ", ".join(INPUTS), None)
+    with connection:
         if not despite_monitor:
             _require_no_stop(connection, ds)
         warnings = create_known_users_and_zones(connection, context.settings, ds)
         create_decided(connection, context.settings, ds, name, campaign, quota)
         counts = connection.execute("SELECT arm, reason, count(*) FROM decided GROUP BY ALL").fetchall()
         users = {(arm, reason): n for arm, reason, n in sorted(counts, key=lambda row: REASONS.index(row[1]))}
-        decisions = Decisions(connection, inputs, users, warnings)
+        decisions = Decisions(connection, {pinned.table: pinned for pinned in pins}, users, warnings)
         _require_targets(decisions, ds, name)
         if campaign.control_share:
             _require_controls(decisions, name, campaign, quota)

@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.analyst.connection import connect
+from pipeline.analyst.connection import connect_pinned
 from pipeline.config.figures import FIGURES
 from pipeline.dates import DateRange, end_of_day
 from pipeline.errors import FunnelError
@@ -21,7 +21,7 @@ from pipeline.monitoring.backtest import MaturedExposures, measure_quality, read
 from pipeline.monitoring.baseline import Baseline, read_baseline, steady_features
 from pipeline.monitoring.thresholds import Measurement, find_breach, resolve_thresholds
 from pipeline.runs.context import Context
-from pipeline.runs.record import Counts, StageWarning, recorded
+from pipeline.runs.record import Counts, StageRun, StageWarning, recorded
 
 PUBLISHING = ("score", "publish")
 """The stages that make scores visible to readers; scores are ready when the last of them ends."""
@@ -46,8 +46,7 @@ def monitor(context: Context, ds: date) -> None:
     nights = require_scores(context, ds)
     with recorded(context, "monitor", DateRange(ds, ds)) as run:
         before = max((night for night in nights if night < ds), default=None)
-        run.pin("user_scores", first=before or ds, last=ds)
-        measured = _measure_night(context, ds, before, nights)
+        measured = _measure_night(context, run, ds, before, nights)
         thresholds = resolve_thresholds(context.settings)
         breaches = [find_breach(each, thresholds) for each in measured]
         names = ", ".join(f"'{name}'" for name in FIGURES)
@@ -81,9 +80,15 @@ def require_scores(context: Context, ds: date) -> dict[date, int]:
     return nights
 
 
-def _measure_night(context: Context, ds: date, before: date | None, nights: Mapping[date, int]) -> list[Measurement]:
+def _measure_night(
+    context: Context, run: StageRun, ds: date, before: date | None, nights: Mapping[date, int]
+) -> list[Measurement]:
     settings = context.settings
-    with connect(settings, "user_scores, runs, events, baselines") as connection:
+    connection, pins = connect_pinned(settings, "user_scores, runs, events, baselines", None)
+    with connection:
+        for pinned in pins:
+            if pinned.table == "user_scores":
+                run.record_input(pinned)
         ((model,),) = connection.execute("SELECT max(model_version) FROM user_scores WHERE ds = ?", [ds]).fetchall()
         baseline = read_baseline(connection, model) if model else None
         measured = [

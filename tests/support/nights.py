@@ -1,13 +1,15 @@
 """Nights put into a warehouse by hand: what reads them needs no Spark, nor do its tests."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.warehouse.warehouse import Warehouse
 from tests.support.company import Company
@@ -82,3 +84,15 @@ def publish_activity(company: Company, day: date, counts: Sequence[int]) -> None
         for event, n in zip(("exposure", *STAGES), counts, strict=True)
     ]
     publish(company, "activity", day, rows)
+
+
+def call_before_connecting(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Act once, just before the next connection of DuckDB to a warehouse opens: another run is faster."""
+    real = duckdb.connect
+
+    def connect(*arguments: Any, **options: Any) -> duckdb.DuckDBPyConnection:
+        monkeypatch.setattr("pipeline.analyst.connection.duckdb.connect", real)
+        act()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("pipeline.analyst.connection.duckdb.connect", connect)

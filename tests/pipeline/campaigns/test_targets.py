@@ -15,7 +15,7 @@ from pipeline.warehouse.warehouse import Warehouse
 from tests.support.campaigns import CAMPAIGN, CAP_AND_QUIET, D, campaign, make_exposure, make_night, read_reasons
 from tests.support.commands import Ended
 from tests.support.company import Company
-from tests.support.nights import publish, publish_scores, record
+from tests.support.nights import call_before_connecting, publish, publish_scores, record
 
 D2 = D + timedelta(days=1)
 
@@ -180,6 +180,18 @@ def test_the_same_inputs_give_the_same_list_and_no_new_version(make_company: Cal
     assert [{k: v for k, v in row.items() if k not in without} for row in sorted(third, key=lambda r: r["rank"])] == [
         {k: v for k, v in row.items() if k not in without} for row in sorted(first, key=lambda r: r["rank"])
     ]
+
+
+def test_a_list_records_the_scores_it_was_made_from(
+    make_company: Callable[..., Company], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = make_night(make_company, {"ann": 0.5}, campaign())
+    call_before_connecting(monkeypatch, lambda: publish_scores(company, D, {"ann": 0.4}))
+    make_list(company.context(), D, "spring")
+    (target,) = company.rows("targets")
+    (run,) = company.rows("runs")
+    assert target["expected_value"] == pytest.approx(100 * 0.4 / 4 + 0.4 - 1), "made from the newer scores"
+    assert dict(run["inputs"])["user_scores"] == company.context().warehouse.pin("user_scores").snapshot_id
 
 
 @pytest.mark.parametrize(("sizes", "versions"), [((20, 30), 2), ((20, 20), 1)])

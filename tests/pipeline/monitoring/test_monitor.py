@@ -18,7 +18,7 @@ from pipeline.monitoring.monitor import monitor
 from tests.pipeline.measures.test_drift import by_hand
 from tests.support.commands import Ended
 from tests.support.company import Company
-from tests.support.nights import STAGES, publish, publish_activity, publish_scores, record
+from tests.support.nights import STAGES, call_before_connecting, publish, publish_activity, publish_scores, record
 
 D1 = date(2026, 3, 1)
 D2 = D1 + timedelta(days=1)
@@ -67,6 +67,16 @@ def test_a_night_s_figures(nights: Company) -> None:
     assert found["mean_score", "click"] == pytest.approx(0.01 * (4 + 17))
     assert found["mean_score", "complete"] == pytest.approx(0.01 * (4 + 17) / 4)
     assert found["score_psi", "register"] == pytest.approx(by_hand(list(EARLIER.values()), list(TONIGHT.values())))
+
+
+def test_a_night_s_figures_are_of_the_scores_that_are_recorded(
+    nights: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_before_connecting(monkeypatch, lambda: publish_scores(nights, D2, dict.fromkeys(TONIGHT, 0.3)))
+    monitor(nights.context(), D2)
+    (run,) = (row for row in nights.rows("runs") if row["stage"] == "monitor")
+    assert figures(nights, D2)["mean_score", "click"] == pytest.approx(0.3), "those of the newer scores"
+    assert dict(run["inputs"])["user_scores"] == nights.context().warehouse.pin("user_scores").snapshot_id
 
 
 def test_scores_are_fresh_when_they_are_published_not_when_made(nights: Company) -> None:
