@@ -302,8 +302,8 @@ def test_two_writers_during_compactions_lose_nothing(company: Company) -> None:
 
 KILLS = {
     "its file written": ("pipeline.warehouse.upkeep:parquet_files_to_data_files", 1),
-    "compaction committed": ("pipeline.warehouse.upkeep:_files_below", 1),
-    "snapshots expired": ("pipeline.warehouse.upkeep:_named_files", 1),
+    "compaction committed": ("pipeline.warehouse.upkeep:_list_files", 1),
+    "snapshots expired": ("pipeline.warehouse.upkeep:_referenced_files", 1),
     "some files removed": ("pipeline.warehouse.upkeep:_remove", 3),
 }
 

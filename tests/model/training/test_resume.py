@@ -299,6 +299,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 from torch import distributed
+from model import ModelConfig, TrainConfig, fit
 from tests.model.funnels import FEATURES, TASKS, draw_funnel, last_rows
 
 torch.set_num_threads(1)

@@ -223,6 +223,8 @@ import numpy as np
 import pyarrow.dataset as ds
 import torch
 from torch import distributed
+from model import ModelConfig, Numeric, TrainConfig, fit
+from model.training.trainer import Trainer
 
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", timeout=timedelta(seconds=240))

@@ -224,6 +224,7 @@ def test_the_folder_may_be_a_uri(nights: Company) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("spark")
 class TestNightly:
     """With Spark, which looks for the source."""
 
