@@ -18,7 +18,7 @@ from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql
-from pipeline.ingest.source import LANDED, map_column, map_columns, read_source
+from pipeline.ingest.source import LANDED, map_column, map_columns, quote, read_source
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun
 from pipeline.warehouse.tables import profile_columns
@@ -26,15 +26,21 @@ from pipeline.warehouse.tables import profile_columns
 
 @dataclass
 class Landing:
-    """Rows with their `fate` (and `reason`, `raw`), cached, and their counts by landing day."""
+    """Rows with their `fate` (and `reason`, `raw`), cached, and their counts by landing day.
+
+    Args:
+        content: what of a kept row its table takes. The customer's names are inside a struct, where none can be taken
+            for `fate` or `raw`.
+    """
 
     rows: DataFrame
+    content: tuple[str, ...] = ("*",)
     counts: dict[date, Counts] = field(default_factory=lambda: defaultdict(Counts))
     reasons: dict[date, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
     def kept(self) -> DataFrame:
-        return self.rows.where("fate = 'kept'")
+        return self.rows.where("fate = 'kept'").select(*self.content)
 
     @property
     def quarantined(self) -> DataFrame:
@@ -99,20 +105,24 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
         (zone,) = map_columns(rows, mapping, ("time_zone",), "string", key=key).values()
         columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
     # Users without dates are what is known when they are read.
-    columns["landed_on"] = _map_landed_on(rows, source, F.lit(dates.first), key)
-    # A row whose landing day cannot be read is counted on the last day, never dropped.
-    columns["is_dated"] = columns["landed_on"].isNotNull()
-    columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
-    users = _add_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
-    without_user = F.coalesce(F.trim("user_id"), F.lit("")) == ""
+    landed_on = _map_landed_on(rows, source, F.lit(dates.first), key)
+    own = {
+        "profile": F.struct(*(column.alias(name) for name, column in columns.items())),
+        "is_dated": landed_on.isNotNull(),
+        # A row whose landing day cannot be read is counted on the last day, never dropped.
+        "landed_on": F.coalesce(landed_on, F.lit(dates.last)),
+    }
+    users = _add_raw(rows, own).where(F.col("landed_on").between(dates.first, dates.last))
+    user = F.col("profile.user_id")
+    without_user = F.coalesce(F.trim(user), F.lit("")) == ""
     reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
-    one_a_day = Window.partitionBy("user_id", "landed_on", "reason").orderBy(F.to_json(F.struct(*columns)))
+    one_a_day = Window.partitionBy(user, "landed_on", "reason").orderBy(F.to_json("profile"))
     repeats = F.row_number().over(one_a_day) > 1
     # Only quarantined rows keep their raw content, as events do.
     users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
-        yield _count_fates(fates)
+        yield _count_fates(fates, "profile.*", "landed_on")
 
 
 def _map_consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
@@ -158,7 +168,7 @@ def _map_landed_on(rows: DataFrame, source: Reader, otherwise: Column, key: str)
 
 
 def _add_raw(rows: DataFrame, columns: dict[str, Column]) -> DataFrame:
-    own = F.struct(*(F.col(f"`{name}`") for name in rows.columns if name != LANDED))
+    own = F.struct(*(F.col(quote(name)) for name in rows.columns if name != LANDED))
     raw = F.to_json(own, {"ignoreNullFields": "false"}).alias("raw")
     return rows.select(*(column.alias(name) for name, column in columns.items()), raw)
 
@@ -171,8 +181,8 @@ def _no_events(context: Context) -> DataFrame:
     )
 
 
-def _count_fates(fates: DataFrame) -> Landing:
-    landing = Landing(fates)
+def _count_fates(fates: DataFrame, *content: str) -> Landing:
+    landing = Landing(fates, content or ("*",))
     for landed_on, fate, reason, number in landing.rows.groupBy("landed_on", "fate", "reason").count().collect():
         day = landing.counts[landed_on]
         day.rows_in += number

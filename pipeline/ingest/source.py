@@ -14,11 +14,12 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, describe_error
 
-LANDED = "_landed_on"
+LANDED = "__funnelcast_landed_on"
+"""Our one column among the source's own; a source that has this name itself is refused."""
 
 
 def read_source(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> DataFrame | None:
-    """Read the source's own rows of a date range, with `_landed_on` where its path or options name the date.
+    """Read the source's own rows of a date range, with `LANDED` where its path or options name the date.
 
     Args:
         name: "events" or "users", as under `[source]`.
@@ -61,11 +62,37 @@ def map_columns(
 
 
 def map_column(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
-    """Express a column name or a Spark SQL expression over `rows`, checked now rather than inside a job."""
-    name = next((column for column in rows.columns if column == expression), None)
-    column = (F.col(f"`{name}`") if name else F.expr(expression)).try_cast(kind)
+    """Express a column name or a Spark SQL expression over `rows`, checked now rather than inside a job.
+
+    A name may have dots, blanks and backticks. As everywhere in Spark, its case need not match.
+    """
+    named = find_column(rows.columns, expression)
+    column = (F.col(quote(named)) if named is not None else F.expr(expression)).try_cast(kind)
     analyze(lambda: rows.select(column), key, expression, rows)
     return column
+
+
+def find_column(columns: Sequence[str], name: str) -> str | None:
+    """The column of this name, or else the only one of this name in another case.
+
+    >>> find_column(["Campaign ID", "uid", "UID"], "campaign id")
+    'Campaign ID'
+    >>> find_column(["Campaign ID", "uid", "UID"], "Uid") is None
+    True
+    """
+    if name in columns:
+        return name
+    alike = [column for column in columns if column.lower() == name.lower()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def quote(name: str) -> str:
+    """A column's name as Spark SQL reads it, whatever it has in it.
+
+    >>> quote("a `b`.c")
+    '`a ``b``.c`'
+    """
+    return "`" + name.replace("`", "``") + "`"
 
 
 def analyze(make: Callable[[], DataFrame], key: str, expression: str, rows: DataFrame) -> DataFrame:
@@ -109,12 +136,17 @@ def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, d
         has_no_file = isinstance(error, AnalysisException) and error.getCondition() == "UNABLE_TO_INFER_SCHEMA"
         if has_no_file and (reader.is_partitioned or _dated_options(reader)):
             return None
-        raise FunnelError(f"{where} cannot be read as {reader.format}: {describe_error(error)}") from None
+        cure = ""
+        if isinstance(error, PySparkException) and error.getCondition() == "COLUMN_ALREADY_EXISTS":
+            cure = '; under [spark], conf."spark.sql.caseSensitive" = "true" tells names apart that differ only in case'
+        raise FunnelError(f"{where} cannot be read as {reader.format}: {describe_error(error)}{cure}") from None
     if not frame.columns:
         # Empty files, which a day without events may leave.
         return None
+    if find_column(frame.columns, LANDED):
+        raise FunnelError(f"{where}: the source has a column {LANDED!r}, a name kept for Funnelcast; rename it there")
     if reader.path is not None and "{ds}" in reader.path:
-        return frame.withColumn(LANDED, _landing_from_path(settings.resolve(reader.path)))
+        return frame.withColumn(LANDED, _landing_from_path(frame, settings.resolve(reader.path)))
     if _dated_options(reader):
         return frame.withColumn(LANDED, F.lit(dates.first))
     return frame
@@ -143,9 +175,11 @@ def _require(spark: SparkSession, paths: Sequence[str], where: str) -> None:
         raise FunnelError(f"{where}.path: nothing at {absent[0]}{more}; has the source delivered this date?")
 
 
-def _landing_from_path(template: str) -> Column:
+def _landing_from_path(frame: DataFrame, template: str) -> Column:
     before, *after = (re.escape(part).replace(r"\*", "[^/]*") for part in template.split("{ds}"))
     pattern = before + r"(\d{4}-\d{2}-\d{2})" + r"\d{4}-\d{2}-\d{2}".join(after)
     # Spark escapes the path as a URI, in which a plus sign is literal; `url_decode` would turn it into a space.
-    path = F.url_decode(F.replace(F.col("_metadata.file_path"), F.lit("+"), F.lit("%2B")))
+    # `metadataColumn` finds Spark's own `_metadata` where the source has a column of that name, too.
+    file = frame.metadataColumn("_metadata").getField("file_path")
+    path = F.url_decode(F.replace(file, F.lit("+"), F.lit("%2B")))
     return F.to_date(F.regexp_extract(path, pattern, 1))

@@ -1,0 +1,71 @@
+"""Ingest: what the customer names and what we name never meet."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.dates import DateRange
+from pipeline.errors import FunnelError
+from pipeline.ingest.ingest import ingest
+from tests.support.company import Company
+from tests.support.funnels import sms
+
+DAY = date(2026, 3, 1)
+EVENT = sms("1", "ann", "2026-03-01T10:00:00+08:00")
+CATEGORIES = ("reason", "fate", "raw", "is_dated", "profile", "source", "select", "order", "from", "campaign_id", "n")
+NUMBERS = ("rank", "double", "event_time")
+ATTRIBUTES = {
+    'categorical = ["city_tier"]': f"categorical = {json.dumps(CATEGORIES)}",
+    'numeric = ["age"]': f"numeric = {json.dumps(NUMBERS)}",
+}
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+
+def land(company: Company, users: list[dict[str, Any]]) -> None:
+    company.land(DAY, [EVENT])
+    company.write("users", DAY, pa.Table.from_pylist(users))
+
+
+def test_attributes_may_be_called_like_our_own_columns_and_like_sql(make_company: Callable[..., Company]) -> None:
+    company = make_company("[audit]\nmax_quarantine_share = 1.0\n", replace=ATTRIBUTES)
+    ann = {name: f"{name} of ann" for name in CATEGORIES} | dict.fromkeys(NUMBERS, 1.5)
+    land(company, [{"uid": "ann", "sms_consent": True, **ann}, {"uid": "bob"}, {"uid": None, "reason": "kitchen"}])
+    ingest(company.context(), DateRange(DAY, DAY))
+    found = {row.pop("user_id"): row for row in company.rows("users")}
+    assert found == {
+        "ann": {"consent": True, **ann, "landed_on": DAY},
+        "bob": {"consent": None, **dict.fromkeys(ann), "landed_on": DAY},
+    }
+    (rejected,) = company.rows("quarantine")
+    assert rejected["reason"] == "users: null user"
+    assert json.loads(rejected["raw"])["reason"] == "kitchen"
+
+
+def test_the_source_s_columns_may_have_any_name(make_company: Callable[..., Company]) -> None:
+    mapping = r'user_id = "my `id`.x", consent = "SMS Consent", city_tier = "Städte.Tier", age = "Age in Years" }'
+    company = make_company(
+        "[audit]\nmax_quarantine_share = 1.0\n", replace={'user_id = "uid", consent = "sms_consent" }': mapping}
+    )
+    # Some are ours in one of the tables, some are Spark's.
+    others = dict.fromkeys(("_landed_on", "_metadata", "landed_on", "raw", "fate", "reason", "user_id", "", "a.b"), "x")
+    ann = {"my `id`.x": "ann", "sms consent": False, "Städte.Tier": "1", "age in years": 30.0}
+    land(company, [ann | others, others])
+    ingest(company.context(), DateRange(DAY, DAY))
+    (user,) = company.rows("users")
+    assert user == {"user_id": "ann", "consent": False, "city_tier": "1", "age": 30.0, "landed_on": DAY}
+    (rejected,) = company.rows("quarantine")
+    assert json.loads(rejected["raw"]) == dict.fromkeys(ann) | others
+
+
+@pytest.mark.parametrize(
+    ("column", "named"), [("UID", "spark.sql.caseSensitive"), ("__FUNNELCAST_landed_on", "__funnelcast_landed_on")]
+)
+def test_names_that_cannot_be_told_apart_are_refused(company: Company, column: str, named: str) -> None:
+    land(company, [{"uid": "ann", column: "x"}])
+    with pytest.raises(FunnelError, match=named):
+        ingest(company.context(), DateRange(DAY, DAY))
