@@ -3,7 +3,17 @@
 import sys
 from importlib import import_module
 
-SPEED = ("training_step", "gpu", "large_vocabularies", "reading", "start_up", "analyst_sql", "scoring", "night_sql", "night")
+SPEED = (
+    "training_step",
+    "gpu",
+    "large_vocabularies",
+    "reading",
+    "start_up",
+    "analyst_sql",
+    "scoring",
+    "night_sql",
+    "night",
+)
 """Modules here with a `main()`. Those of quality take hours and are run by name."""
 
 

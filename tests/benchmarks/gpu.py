@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,7 +64,7 @@ class Sizes(NamedTuple):
     rounds: int
 
 
-FULL = Sizes(65_536, 64, 4_096, 64, 10_000, 8_192, 2**28, 5)
+FULL = Sizes(65_536, 16, 4_096, 64, 10_000, 8_192, 2**28, 3)
 TINY = Sizes(64, 4, 64, 2, 50, 64, 1_024, 1)
 
 
@@ -96,20 +97,26 @@ def main() -> None:
             packages=("deepctr-torch", "torch-rechub"),
         )
     else:
-        print("no GPU: a few rows on the CPU, nothing written\n")
-        print("\n\n".join(measure("cpu", TINY)))
+        print("no GPU: a few rows on the CPU, nothing written")
+        measure("cpu", TINY)
 
 
 def measure(device: str, sizes: Sizes) -> list[str]:
-    """All sections of the report."""
-    return [
-        "## Is it right?",
-        markdown(["check", "found"], check(device)),
-        "## How fast is it?",
-        *measure_rates(device, sizes),
-        "## Where does a step's time go?",
-        *profile_steps(device, sizes),
-    ]
+    """All sections of the report, each printed as soon as it is there."""
+    sections: list[str] = []
+    started = time.monotonic()
+    for parts in (
+        ("## Is it right?", lambda: [markdown(["check", "found"], check(device))]),
+        ("## How fast is it?", lambda: measure_rates(device, sizes)),
+        ("## Where does a step's time go?", lambda: profile_steps(device, sizes)),
+    ):
+        title, make = parts
+        sections.append(title)
+        print(f"{title}  [{time.monotonic() - started:.0f} s]", flush=True)
+        for section in make():
+            sections.append(section)
+            print(f"{section}  [{time.monotonic() - started:.0f} s]\n", flush=True)
+    return sections
 
 
 # Correctness
@@ -313,12 +320,11 @@ def list_contenders(device: str, sizes: Sizes) -> dict[str, tuple[str, Contender
     return found
 
 
-def measure_rates(device: str, sizes: Sizes) -> list[str]:
+def measure_rates(device: str, sizes: Sizes) -> Iterator[str]:
     """Training and scoring at the large batch, training at the small one."""
     contenders = list_contenders(device, sizes)
     rows = make_examples(sizes.batch * sizes.batches, sizes.vocabulary, device=device)
     few = rows.select(slice(0, sizes.small_batch * sizes.small_batches))
-    sections = []
     for title, work, part, passes in (
         (f"Training, batches of {sizes.batch:,}", lambda each: each.train(rows, sizes.batch), rows, 3.0),
         (f"Scoring, batches of {sizes.batch:,}", lambda each: each.infer(rows, sizes.batch), rows, 1.0),
@@ -328,9 +334,8 @@ def measure_rates(device: str, sizes: Sizes) -> list[str]:
             name: Run(precision, lambda each=each, work=work: work(each), device)
             for name, (precision, each) in contenders.items()
         }
-        print(title, flush=True)
-        sections += [f"{title}:", _rate(runs, len(part), passes, device, sizes)]
-    return sections
+        yield f"{title}:"
+        yield _rate(runs, len(part), passes, device, sizes)
 
 
 def _rate(runs: Mapping[str, Run], rows: int, passes: float, device: str, sizes: Sizes) -> str:
@@ -374,18 +379,17 @@ def _limits(device: str, sizes: Sizes) -> dict[str, tuple[Callable[[], object], 
 # Where the time goes
 
 
-def profile_steps(device: str, sizes: Sizes) -> list[str]:
+def profile_steps(device: str, sizes: Sizes) -> Iterator[str]:
     """For some variants: how busy the device is, what it does, and how often the host waits for it."""
     spec = make_spec(sizes.vocabulary)
     rows = make_examples(sizes.batch * sizes.batches, sizes.vocabulary, device=device)
-    sections = []
     for name in ("float32", "bfloat16"):
         variant = VARIANTS[name]
         ours = Ours(spec, device=device, precision=variant.precision, compile=variant.compile)
-        sections += [f"{name}:", profile_step(ours, rows, sizes.batch, device)]
+        yield f"{name}:"
+        yield profile_step(ours, rows, sizes.batch, device)
     if device == "cuda":
-        sections.append(count_syncs(Ours(spec, device=device, precision="bfloat16"), rows, sizes.batch))
-    return sections
+        yield count_syncs(Ours(spec, device=device, precision="bfloat16"), rows, sizes.batch)
 
 
 def profile_step(ours: Ours, rows: Examples, batch: int, device: str, *, most: int = 14) -> str:

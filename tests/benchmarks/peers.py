@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -107,10 +108,12 @@ class Ours:
 
     def train(self, rows: Examples, batch: int) -> None:
         if self.trainer is None or self.trainer.source.examples is not rows:  # type: ignore[attr-defined]
+            source = ResidentSource(rows, batch_size=batch)
+            source.batches = math.ceil(len(rows) / batch)  # few rows are not cut into smaller batches: peers do not
             self.trainer = Trainer(
                 self.network,
                 self.spec,
-                ResidentSource(rows, batch_size=batch),
+                source,
                 None,
                 tasks=self.tasks,
                 base=torch.ones(len(TASKS), device=self.device),
