@@ -131,8 +131,9 @@ class EventSource(Reader):
 class UserSource(Reader):
     """`[source.users]`: the users' profiles, by any Spark reader. Optional: without it, users are those with events.
 
-    `columns` maps `user_id`, and optionally `consent`, `time_zone` (an IANA name), `landed_on` and the attributes that
-    `[features]` names. An attribute that it leaves out is read from the source's column of the same name.
+    `columns` maps `user_id`, and optionally `consent`, `time_zone` (an IANA name), `landed_on`, `updated_at` (when the
+    profile was changed) and the attributes that `[features]` names. An attribute that it leaves out is read from the
+    source's column of the same name.
     """
 
 

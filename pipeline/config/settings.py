@@ -112,7 +112,7 @@ class Settings(BaseSettings):
             raise ValueError("features.categorical and features.numeric need a [source.users]")
         if users:
             # A misspelt `consent` would otherwise text those who have withdrawn it.
-            known_columns = ("user_id", "consent", "time_zone", "landed_on", *attributes)
+            known_columns = ("user_id", "consent", "time_zone", "landed_on", "updated_at", *attributes)
             check_names(users.columns, known_columns, "source.users.columns: ")
             if "user_id" not in users.columns:
                 raise ValueError("source.users.columns has no 'user_id'; map it to a column of the source")

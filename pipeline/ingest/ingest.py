@@ -36,6 +36,10 @@ def ingest(context: Context, dates: DateRange) -> None:
         land_users(context, dates) as users,
     ):
         landings = [events, users] if users else [events]
+        for landing in landings:
+            run.warnings += landing.warnings
+            for note in landing.notes:
+                context.notify(f"ingest {dates}: {note}")
         staged: dict[str, Pinned] = {}
         try:
             if users:

@@ -18,9 +18,10 @@ from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql
+from pipeline.ingest.contradictions import describe_contradictions, map_updated_at, settle
 from pipeline.ingest.source import LANDED, map_column, map_columns, quote, read_source
 from pipeline.runs.context import Context
-from pipeline.runs.record import Counts, StageRun
+from pipeline.runs.record import Counts, StageRun, StageWarning
 from pipeline.warehouse.tables import profile_columns
 
 
@@ -37,6 +38,8 @@ class Landing:
     content: tuple[str, ...] = ("*",)
     counts: dict[date, Counts] = field(default_factory=lambda: defaultdict(Counts))
     reasons: dict[date, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    warnings: list[StageWarning] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def kept(self) -> DataFrame:
@@ -106,23 +109,34 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
         columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
     # Users without dates are what is known when they are read.
     landed_on = _map_landed_on(rows, source, F.lit(dates.first), key)
+    # A row whose landing day cannot be read is counted on the last day, never dropped.
+    day = F.coalesce(landed_on, F.lit(dates.last))
+    # An attribute of this name is one, as before there was the column.
+    is_timed = "updated_at" in source.columns and "updated_at" not in profile
+    unknown = F.lit(None).cast("timestamp")
     own = {
         "profile": F.struct(*(column.alias(name) for name, column in columns.items())),
         "is_dated": landed_on.isNotNull(),
-        # A row whose landing day cannot be read is counted on the last day, never dropped.
-        "landed_on": F.coalesce(landed_on, F.lit(dates.last)),
+        "landed_on": day,
+        "updated_at": map_updated_at(rows, source.columns["updated_at"], f"{key}.updated_at", day)
+        if is_timed
+        else unknown,
     }
     users = _add_raw(rows, own).where(F.col("landed_on").between(dates.first, dates.last))
-    user = F.col("profile.user_id")
-    without_user = F.coalesce(F.trim(user), F.lit("")) == ""
+    without_user = F.coalesce(F.trim("profile.user_id"), F.lit("")) == ""
     reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
-    one_a_day = Window.partitionBy(user, "landed_on", "reason").orderBy(F.to_json("profile"))
-    repeats = F.row_number().over(one_a_day) > 1
     # Only quarantined rows keep their raw content, as events do.
     users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
+    names = [name for name in columns if name != "user_id"]
+    users = settle(users, names)
+    # After settling, the profiles of a user and day are all alike: any of them is kept.
+    one_a_day = Window.partitionBy("profile.user_id", "landed_on", "reason").orderBy(F.lit(0))
+    repeats = F.row_number().over(one_a_day) > 1
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
-        yield _count_fates(fates, "profile.*", "landed_on")
+        landing = _count_fates(fates, "profile.*", "landed_on")
+        landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=is_timed)
+        yield landing
 
 
 def _map_consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:

@@ -101,7 +101,11 @@ MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "misspelt consent": (
         {'consent = "sms_consent"': 'consnt = "sms_consent"'},
-        ("source.users.columns", "'consnt'", "one of the columns user_id, consent, time_zone, landed_on, city_tier"),
+        (
+            "source.users.columns",
+            "'consnt'",
+            "one of the columns user_id, consent, time_zone, landed_on, updated_at, city_tier",
+        ),
     ),
     "required column of events": (
         {'event_time = "ts", ': ""},
