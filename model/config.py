@@ -119,7 +119,8 @@ class TrainConfig:
             an average one.
         device: "auto" (CUDA if available) or any device name torch accepts.
         precision: "bfloat16" runs the network under autocast; weights and losses stay float32. Far slower on a
-            processor without bfloat16 arithmetic.
+            processor without bfloat16 arithmetic. "tf32" rounds the factors of products to 10 bits on a GPU, and is
+            "float32" elsewhere.
         compile: Passes the network through ``torch.compile``; pays off on a GPU or for hours of training.
         shuffle_rows: Maximum rows held in memory for shuffling when a data set is streamed.
 
@@ -147,7 +148,7 @@ class TrainConfig:
     context_dropout: float = 0.3
     unseen_share: float = 0.01
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     compile: bool = False
     shuffle_rows: int = 1_000_000
 
@@ -164,7 +165,7 @@ class TrainConfig:
             require(is_number(share) and 0 <= share <= 1, name, share, "a share from 0 to 1")
         require_one_of("schedule", self.schedule, ("constant", "linear", "cosine"))
         require_one_of("loss_weights", self.loss_weights, ("fixed", "uncertainty"))
-        require_one_of("precision", self.precision, ("float32", "bfloat16"))
+        require_one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
         require(isinstance(self.compile, bool), "compile", self.compile, "True or False")
         require(isinstance(self.device, str), "device", self.device, "a device's name")
         require(self.stop_on is None or isinstance(self.stop_on, str), "stop_on", self.stop_on, "None or a task's name")

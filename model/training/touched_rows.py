@@ -21,6 +21,11 @@ EPS = 1e-8
 TINY = 1e-30
 FLUSH_EVERY = 4096
 """Maximum steps between two updates of the whole table, which bounds what is kept per step."""
+PIECE_ROWS = 2**16
+"""Rows that a flush brings up to date at a time."""
+WHOLE_BELOW = 4
+"""On a GPU, a table of up to this many times the batch's ids is moved as a whole: there, streaming through all rows
+costs less than picking some of them."""
 MOMENTUM_REACH = 256
 """Momentum older than this many steps has decayed to 2e-12 of itself and is ignored."""
 
@@ -38,6 +43,8 @@ class TouchedRows:
     which is the recursion written out. Two sums per s, of c_j and of c_j e_j, serve all rows last moved at s, with each
     e_j replaced by their mean, which only matters for gradients as small as ``eps``.
 
+    Where a batch has nearly as many ids as the table has rows, a GPU moves the whole table, as dense AdamW does.
+
     ``take`` cuts a batch's rows out of the table, ``step`` moves them and puts them back, ``flush`` brings the whole
     table up to date. Between ``take`` and ``step``, the table looks up positions among the rows taken.
     """
@@ -50,12 +57,14 @@ class TouchedRows:
         self.table, self.part, self.decay, self.device = table, part, weight_decay, weight.device
         self.compact = self.device.type == "cpu"
         """Whether a row that occurs several times in a batch is taken only once. Counting distinct rows would make the
-        host wait for a GPU, so there each occurrence is taken."""
+        host wait for a GPU, so there each occurrence is taken, or the whole table."""
         self.moments = torch.zeros(len(weight), 2, weight.shape[1], device=self.device)
         """Each row's moments, side by side because they are always read and written together."""
         self.last = torch.zeros(len(weight), dtype=torch.int32, device=self.device)
         """The step since the last flush up to which each row is current."""
         self._owner = torch.zeros_like(self.last)
+        self._ids: Tensor | None = None
+        """The rows taken; None: all."""
         missed = torch.arange(MOMENTUM_REACH, 0, -1, device=self.device).double()
         fading = (BETAS[0] / BETAS[1] ** 0.5) ** missed
         self._fading = torch.stack([fading, fading * EPS / BETAS[1] ** (missed / 2.0)])
@@ -77,6 +86,9 @@ class TouchedRows:
     def _take(self, own: Tensor) -> Tensor:
         # All processes take the rows of the whole batch: their gradients then add up row by row.
         ids, start = gather(own)
+        if not self.compact and len(self.last) <= WHOLE_BELOW * len(ids):
+            self._take_whole()
+            return own
         order = torch.arange(len(ids), dtype=torch.int32, device=self.device)
         self._owner[ids] = order
         owner = self._owner[ids]  # one occurrence of an id stands for all; cheaper than torch.unique
@@ -91,6 +103,14 @@ class TouchedRows:
         self._moments = moments
         self.rows = self.table.taken = weight.requires_grad_()
         return self._owners[start : start + len(own)]
+
+    def _take_whole(self) -> None:
+        """Take every row: the dense step, whose rows without a gradient decay and keep their momentum."""
+        weight = self.table.table.weight.detach()
+        if not self._is_current:
+            self._catch_up(weight, self.moments, self.last)
+        self._ids, self._moments = None, self.moments
+        self.rows = self.table.taken = weight.requires_grad_()
 
     def _catch_up(self, weight: Tensor, moments: Tensor, last: Tensor) -> None:
         """Apply the moves that rows (n, dim) have missed since their ``last`` one (n,), in place."""
@@ -118,36 +138,43 @@ class TouchedRows:
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
         rows.mul_(1.0 - rate * self.decay)
         rows.addcdiv_(mean, square.sqrt().div_(unbias[1]).add_(EPS), value=-rate / unbias[0])
-        if not self.compact:  # copies of a row hold the same values, so any of them may be written
-            rows, moments = (each.index_select(0, self._owners) for each in (rows, moments))
-        self.table.table.weight.index_copy_(0, self._ids, rows)
-        self.moments.index_copy_(0, self._ids, moments)
-        self.last[self._ids] = self.since
+        if self._ids is None:  # the rows and moments moved are the table's own
+            self.last.fill_(self.since)
+        else:
+            self._put_back(self._ids, rows, moments)
+        self._is_current = self._ids is None
         self.product *= 1.0 - rate * self.decay
         first = max(self.since - MOMENTUM_REACH, 0)
         newest = self._fading[:, first - self.since :] * (rate * unbias[1] / unbias[0] / self.product)
         newest[1] *= unbias[1]
         self.kept[1:, first : self.since] += newest
         self.table.taken = None
-        self.kept[0, self.since] = self.product  # the sums over the steps that follow begin
+        self.kept[0, self.since].fill_(self.product)  # the sums over the steps that follow begin
         if self.since == FLUSH_EVERY:
             self.flush()
+
+    def _put_back(self, ids: Tensor, rows: Tensor, moments: Tensor) -> None:
+        if not self.compact:  # copies of a row hold the same values, so any of them may be written
+            rows, moments = (each.index_select(0, self._owners) for each in (rows, moments))
+        self.table.table.weight.index_copy_(0, ids, rows)
+        self.moments.index_copy_(0, ids, moments)
+        self.last.index_fill_(0, ids, self.since)
 
     @torch.no_grad()
     def flush(self) -> None:
         """Bring every row up to date, in the table itself."""
-        for part in torch.arange(len(self.last), device=self.device).split(2**16) if self.since else ():
-            rows = slice(int(part[0]), int(part[-1]) + 1)
+        for start in range(0, len(self.last), PIECE_ROWS) if not self._is_current else ():
+            rows = slice(start, start + PIECE_ROWS)
             self._catch_up(self.table.table.weight[rows], self.moments[rows], self.last[rows])
         self.last.zero_()
         self._reset_sums()
 
     def _reset_sums(self) -> None:
         """Restart the count of steps, with no row behind."""
-        self.since, self.product = 0, 1.0
+        self.since, self.product, self._is_current = 0, 1.0, True
         self.kept = torch.zeros(3, FLUSH_EVERY + 1, dtype=torch.float64, device=self.device)
         """Per step s since the last flush: D_s, and the sums so far of c_j and of c_j e_j."""
-        self.kept[0, 0] = self.product
+        self.kept[0, 0].fill_(self.product)
 
     def get_state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, apart from the table's weights."""
@@ -159,7 +186,7 @@ class TouchedRows:
         for name in ("moments", "last", "kept"):
             getattr(self, name).copy_(state[name])
         steps, since, self.product = state["counts"].tolist()
-        self.steps, self.since = int(steps), int(since)
+        self.steps, self.since, self._is_current = int(steps), int(since), False
 
 
 def build_touched_rows(network: MultiTaskModel, config: TrainConfig) -> list[TouchedRows]:

@@ -56,6 +56,19 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Let CUDA's float32 products round their factors to 10 bits for the block, if ``precision`` is "tf32"."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    if precision == "tf32":
+        products.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
 class Trainer:
     """Trains a network in place; ``state`` is the part of it that changes from step to step, which checkpoints hold.
 
@@ -112,8 +125,9 @@ class Trainer:
         if checkpoint is not None and checkpoint.load(state):
             self.good = state.best_weights or self._copy_weights()
         try:
-            while state.epoch <= config.epochs and state.stale < config.patience:
-                self._run_epoch(checkpoint)
+            with products_in(config.precision):
+                while state.epoch <= config.epochs and state.stale < config.patience:
+                    self._run_epoch(checkpoint)
         except TrainingError:
             if self.good is not None:
                 self.network.load_state_dict(self.good)

@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, get_args
 
@@ -33,7 +33,7 @@ from model.config import ArchitectureName
 from model.network.multitask import MultiTaskModel, build_model
 from model.training.examples import Examples
 from model.training.sources import ResidentSource
-from model.training.trainer import Trainer
+from model.training.trainer import Trainer, products_in
 from tests.benchmarks.harness import Timing, time_in_turns, write_report
 from tests.benchmarks.peers import (
     TASKS,
@@ -79,7 +79,6 @@ VARIANTS = {
     "float32": Variant("float32"),
     "tf32": Variant("tf32"),
     "bfloat16": Variant("bfloat16"),
-    "float32, compiled": Variant("float32", compile=True),
     "tf32, compiled": Variant("tf32", compile=True),
     "bfloat16, compiled": Variant("bfloat16", compile=True),
 }
@@ -266,17 +265,6 @@ def _say_difference(one: Bundle, other: Bundle) -> str:
 # Rates
 
 
-@contextmanager
-def precision_of_products(precision: str) -> Iterator[None]:
-    """tf32 rounds the factors of float32 products to 10 bits, for as long as the block lasts."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 class Run:
     """A contender on its rows, in its precision; a failure is kept and ends its rounds."""
 
@@ -291,7 +279,7 @@ class Run:
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         try:
-            with precision_of_products(self.precision):
+            with products_in(self.precision):
                 self.work()
                 if self.device == "cuda":
                     torch.cuda.synchronize()
@@ -309,8 +297,7 @@ def list_contenders(device: str, sizes: Sizes) -> dict[str, tuple[str, Contender
     for name, variant in VARIANTS.items():
         if device == "cpu" and variant.compile:
             continue
-        precision = "bfloat16" if variant.precision == "bfloat16" else "float32"
-        found[name] = variant.precision, Ours(spec, device=device, precision=precision, compile=variant.compile)
+        found[name] = variant.precision, Ours(spec, device=device, precision=variant.precision, compile=variant.compile)
     for name, peer in {"DeepCTR-Torch": DeepCTR, "torch-rechub": Rechub}.items():
         for precision in ("float32", "tf32"):
             try:

@@ -1,5 +1,7 @@
 """AdamW for touched rows against torch's dense AdamW."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -32,17 +34,19 @@ def two_tables() -> tuple[StackedEmbedding, StackedEmbedding]:
     return ours, dense
 
 
-def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), compact: bool = True) -> float:
+def train_both(
+    steps: int, *, scale: float, flush_at: tuple[int, ...] = (), compact: bool = True, whole: Sequence[int] = ()
+) -> float:
     """Train one table each way on the same targets; return the greatest difference in weights after a flush."""
     torch.manual_seed(0)
     ours, dense = two_tables()
     touched = TouchedRows(ours, "sparse", weight_decay=DECAY)
-    touched.compact = compact
     adamw = torch.optim.AdamW(dense.parameters(), weight_decay=DECAY)
     target = torch.randn(ROWS, len(SIZES), DIM)
     for step, ids in enumerate(batches(steps)):
         rate = RATE * (1.0 - step / (2 * steps))
         adamw.param_groups[0]["lr"] = rate
+        touched.compact = compact and step not in whole
         adamw.zero_grad()
         (scale * (dense(ids) - target).square().sum()).backward()
         adamw.step()
@@ -51,6 +55,7 @@ def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), comp
         if step in flush_at:
             touched.flush()
     touched.flush()
+    assert ours.taken is None
     return float((ours.table.weight - dense.table.weight).detach().abs().max())
 
 
@@ -63,6 +68,14 @@ def train_both(steps: int, *, scale: float, flush_at: tuple[int, ...] = (), comp
 )
 def test_the_weights_equal_those_of_dense_adamw(compact, flush_at):
     assert train_both(700, scale=1.0, flush_at=flush_at, compact=compact) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "whole", [range(700), range(100, 110), range(0, 700, 3)], ids=["always", "for a while", "often"]
+)
+def test_steps_of_the_whole_table_are_dense_ones(whole, monkeypatch):
+    monkeypatch.setattr(touched_rows, "WHOLE_BELOW", 100)
+    assert train_both(700, scale=1.0, flush_at=(105, 300), whole=whole) < 1e-5
 
 
 def test_a_table_is_flushed_at_regular_intervals(monkeypatch):
