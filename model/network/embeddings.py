@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,31 +42,8 @@ class StackedEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         if self.taken is None:
             return self.table(ids + self.offsets)
-        look_up = _LookUp.apply if ids.is_cuda else _index_select
-        return look_up(self.taken, ids.flatten()).unflatten(0, ids.shape)
-
-
-def _index_select(rows: Tensor, positions: Tensor) -> Tensor:
-    # The gradient of index_select is an index_add, far cheaper than that of an embedding.
-    return rows.index_select(0, positions)
-
-
-class _LookUp(torch.autograd.Function):
-    """As ``index_select``, whose kernel on a GPU gives a block of threads to each row, and rows are short here.
-
-    **Shape**: (n, dim), (p,) -> (p, dim).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, positions: Tensor) -> Tensor:
-        ctx.save_for_backward(positions)
-        ctx.rows = len(rows)
-        return rows[positions]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (positions,) = ctx.saved_tensors
-        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, positions, gradient), None
+        # The gradient of index_select is an index_add, far cheaper than that of an embedding.
+        return self.taken.index_select(0, ids.flatten()).unflatten(0, ids.shape)
 
 
 class PooledEmbedding(nn.Module):
