@@ -57,11 +57,11 @@ def fit(
         trained_on: Plain JSON values to store in the bundle.
         on_progress: Called with a ``Progress`` a few times per second and at the end of each epoch.
         checkpoint: A folder in which training keeps its state. Called again after a kill, ``fit`` resumes from there
-            and ends in the same weights.
+            and ends in the same weights, on a GPU up to rounding.
 
     Returns:
-        The bundle. The same data, configuration and device give the same bundle; torch's random state is left
-        untouched.
+        The bundle. The same data, configuration and device give the same bundle, on a GPU up to rounding, since its
+        sums have no order; torch's random state is left untouched.
 
     Raises:
         ValueError: Before any work, for an empty table, a missing or mistyped column, an invalid option or

@@ -400,10 +400,23 @@ def profile_step(ours: Ours, rows: Examples, batch: int, device: str, *, most: i
     steps = ours.trainer.source.batches if ours.trainer else 1
     table = markdown(
         ["operation", "share", "times a step"],
-        [[f"`{event.key[:90]}`", f"{own(event) / total:.1%}", f"{event.count / steps:.0f}"] for event in events[:most]],
+        [
+            [f"`{_shorten(event.key)}`", f"{own(event) / total:.1%}", f"{event.count / steps:.0f}"]
+            for event in events[:most]
+        ],
     )
     launched = sum(event.count for event in events) / steps
     return f"{table}\n\n{total / steps / 1e3:.2f} ms of work a step in {launched:.0f} operations."
+
+
+def _shorten(kernel: str) -> str:
+    """A kernel's name without its namespaces and the end of its template arguments.
+
+    >>> _shorten("void at::native::reduce_kernel<128, 4, at::native::ReduceOp<float> >(at::native::ReduceOp<float>)")
+    'reduce_kernel<128, 4, ReduceOp<float> >'
+    """
+    short = kernel.removeprefix("void ").replace("at::native::", "").replace("(anonymous namespace)::", "")
+    return short.partition("(")[0][:64]
 
 
 def count_syncs(ours: Ours, rows: Examples, batch: int) -> str:
