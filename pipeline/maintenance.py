@@ -73,6 +73,9 @@ def _describe(compacted: Compacted, cleaned: Cleaned, *, dry_run: bool) -> str:
         parts.append(f"{cleaned.snapshots:,} snapshots {would}expired")
     if cleaned.files:
         parts.append(f"{cleaned.files:,} orphans {would}removed ({_format_size(cleaned.bytes)})")
+    if cleaned.kept:
+        # What another catalog has committed is never removed, and told each time: somebody has to decide whose it is.
+        parts.append(f"{cleaned.kept:,} files kept that {cleaned.of} names, which this catalog does not know")
     return ", ".join(parts)
 
 

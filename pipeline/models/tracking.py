@@ -190,9 +190,16 @@ class Tracking:
                     raise
 
     def _experiment(self) -> str:
+        """The id of the funnel's experiment, created on first use.
+
+        Raises:
+            FunnelError: the store is local and was copied or moved: new bundles would land in the other place.
+        """
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(self.name)
+        if found is not None and self._server is None:
+            self._require_own(found.artifact_location)
         if found is None:
             is_remote = self._server is not None and self._server.startswith("http")
             place = None if is_remote else (self.folder / "artifacts").as_uri()
@@ -202,7 +209,16 @@ class Tracking:
                 found = self.client.get_experiment_by_name(self.name)
                 if found is None:
                     raise
-        return found.experiment_id
+        return str(found.experiment_id)
+
+    def _require_own(self, artifacts: str) -> None:
+        there = Path(url2pathname(urlsplit(artifacts).path))
+        here = self.folder / "artifacts"
+        if there != here and not (there.exists() and here.exists() and there.samefile(here)):
+            raise FunnelError(
+                f"the model registry at {self.folder} was copied or moved: its bundles lie in {there}. `funnel "
+                f"warehouse relocate` makes them those of {self.folder}; until then nothing is read or written"
+            )
 
 
 def _training_run(run: "Run") -> TrainingRun:

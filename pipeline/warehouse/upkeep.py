@@ -14,10 +14,12 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io.pyarrow import ArrowScan, PyArrowFileIO, parquet_files_to_data_files
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import ALWAYS_TRUE, FileScanTask, Table
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate
 
+from pipeline.warehouse.other_catalogs import metadata_of_others
 from pipeline.warehouse.snapshots import PUBLISH_KEY, publish_id, snapshots_to_keep
 
 SMALL_BYTES = 8 * 2**20
@@ -36,11 +38,16 @@ class Compacted:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """How many snapshots expired, and how many orphans of what size were removed."""
+    """How many snapshots expired, and how many orphans of what size were removed.
+
+    `kept` are the files that would be orphans if metadata unknown to this catalog, `of`, did not name them.
+    """
 
     snapshots: int = 0
     files: int = 0
     bytes: int = 0
+    kept: int = 0
+    of: str = ""
 
 
 def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
@@ -87,15 +94,20 @@ def clean(table: Table, *, since: datetime, publishes: int, older_than: datetime
     # Files are listed before snapshots are read, so files committed in between are never taken for orphans.
     system, found = _list_files(table)
     table.refresh()
-    kept = snapshots_to_keep(table, since=since, publishes=publishes)
-    expired = [each.snapshot_id for each in table.snapshots() if each.snapshot_id not in kept]
+    needed = snapshots_to_keep(table, since=since, publishes=publishes)
+    expired = [each.snapshot_id for each in table.snapshots() if each.snapshot_id not in needed]
     if expired and not dry_run:
         _expire(table, expired)
-    referenced = _referenced_files(table, [each for each in table.snapshots() if each.snapshot_id in kept])
-    orphans = [each for each in found if each.mtime < older_than and _without_checksum(each.path) not in referenced]
+    referenced = _referenced_files(table, [each for each in table.snapshots() if each.snapshot_id in needed])
+    unknown = [each for each in found if _without_checksum(each.path) not in referenced]
+    others = dict(metadata_of_others(table, (_location(table, each) for each in unknown)))
+    theirs = _paths(table, others) | _files_of_others(table, others.values())
+    kept = [each for each in unknown if _without_checksum(each.path) in theirs]
+    orphans = [each for each in unknown if each not in kept and each.mtime < older_than]
     for each in () if dry_run else orphans:
         _remove(system, each)
-    return Cleaned(len(expired), len(orphans), sum(each.size for each in orphans))
+    size = sum(each.size for each in orphans)
+    return Cleaned(len(expired), len(orphans), size, len(kept), max(others, default=""))
 
 
 def _crowded_partitions(table: Table, more_than: int) -> list[list[FileScanTask]]:
@@ -154,7 +166,31 @@ def _referenced_files(table: Table, snapshots: Iterable[Snapshot]) -> set[str]:
     for path, manifest in manifests.items():
         referenced.add(path)
         referenced |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
-    return {PyArrowFileIO.parse_location(path, table.io.properties)[2] for path in referenced}
+    return _paths(table, referenced)
+
+
+def _files_of_others(table: Table, others: Iterable[TableMetadata]) -> set[str]:
+    """Paths of the files that other catalogs' metadata refers to, as far as it can be followed."""
+    referenced: set[str] = set()
+    snapshots = {each.manifest_list: each for metadata in others for each in metadata.snapshots}
+    for snapshot in snapshots.values():
+        referenced.add(snapshot.manifest_list)
+        with suppress(Exception):
+            for manifest in snapshot.manifests(table.io):
+                if manifest.manifest_path not in referenced:
+                    referenced.add(manifest.manifest_path)
+                    referenced |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+    return _paths(table, referenced)
+
+
+def _paths(table: Table, locations: Iterable[str]) -> set[str]:
+    return {PyArrowFileIO.parse_location(each, table.io.properties)[2] for each in locations}
+
+
+def _location(table: Table, file: FileInfo) -> str:
+    """A listed file's location, spelled as the table's own is."""
+    own = PyArrowFileIO.parse_location(table.location(), table.io.properties)[2]
+    return table.location() + str(file.path).removeprefix(own)
 
 
 def _without_checksum(path: str) -> str:

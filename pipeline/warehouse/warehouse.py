@@ -5,40 +5,32 @@ directory to stage files in, and one transaction that deletes a date range and a
 old rows or the new ones, never a state in between.
 """
 
-import re
-import sqlite3
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import pyarrow as pa
-from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, NotInstalledError
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
 from pipeline.config.settings import Settings
-from pipeline.errors import FunnelError, TransientError
+from pipeline.errors import FunnelError
+from pipeline.warehouse.catalog import OwnCatalog
+from pipeline.warehouse.damage import Damage, data_damage, describe, files_at, find_damage, names_damage
 from pipeline.warehouse.evolution import create_table, update_table
-from pipeline.warehouse.local_catalog import LocalReader
-from pipeline.warehouse.retries import as_one_line_error, is_unreachable, retry_lost_races
+from pipeline.warehouse.places import as_path
+from pipeline.warehouse.retries import as_one_line_error, retry_lost_races
 from pipeline.warehouse.schema import Table
 from pipeline.warehouse.snapshots import PUBLISH_KEY, first_commit, snapshot_at, state_before_last_publish
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
     from pipeline.warehouse.upkeep import Cleaned, Compacted
-
-CATALOG = "funnelcast"
-DATABASE = "catalog.db"
 
 
 @dataclass(frozen=True)
@@ -86,12 +78,7 @@ class Warehouse:
     ) -> None:
         self.namespace = namespace
         self.tables = tables
-        self._location = location
-        self._catalog: Catalog
-        if read_only and not catalog:
-            self._catalog = LocalReader(CATALOG, Path(location) / DATABASE)
-        else:
-            self._catalog = _open(location, catalog, namespace)
+        self._catalog = OwnCatalog(location, catalog, namespace, tables, read_only=read_only)
 
     @classmethod
     def of(cls, settings: Settings, *, read_only: bool = False) -> "Warehouse":
@@ -109,6 +96,7 @@ class Warehouse:
             read_only=read_only,
         )
 
+    @names_damage
     def pin(
         self, name: str, *, first: date | None = None, last: date | None = None, at: datetime | None = None
     ) -> Pinned:
@@ -128,8 +116,12 @@ class Warehouse:
         if table is None or snapshot is None:
             return Pinned(name, None, (), schema)
         scan = table.scan(row_filter=self._between(name, first, last), snapshot_id=snapshot.snapshot_id)
-        files = tuple(sorted(task.file.file_path for task in scan.plan_files()))
-        return Pinned(name, snapshot.snapshot_id, files, schema)
+        files = [task.file for task in scan.plan_files()]
+        # Elsewhere each look would be a request.
+        if as_path(table.location()):
+            for damage in data_damage(files, files_at(table.location(), table.io), deep=False):
+                raise FunnelError(describe(name, damage))
+        return Pinned(name, snapshot.snapshot_id, tuple(sorted(file.file_path for file in files)), schema)
 
     def oldest_commit(self) -> datetime | None:
         """When the oldest remaining snapshot of any table was committed; None if there is no snapshot."""
@@ -155,6 +147,7 @@ class Warehouse:
         tasks = [task for task in scan.plan_files() if task.file.file_path in files]
         return ArrowScan(table.metadata, table.io, table.schema(), ALWAYS_TRUE).to_table(tasks)
 
+    @names_damage
     def row_counts(self, name: str, *, first: date, last: date) -> dict[date, int]:
         """Rows of each current partition in [first, last], from metadata alone."""
         table = self._load(name)
@@ -171,6 +164,7 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def publish(
         self, name: str, files: Sequence[str], *, first: date, last: date, summary: Mapping[str, str]
     ) -> int | None:
@@ -194,12 +188,14 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a few records (runs, metrics), small enough to pass through Python."""
         self._ensure(name).append(pa.Table.from_pylist(list(rows), schema=self.tables[name].schema))
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def append_to(self, name: str, records: pa.Table, *, snapshot_id: int | None) -> bool:
         """Add records in one commit, provided the table is still at the snapshot they were made from.
 
@@ -214,6 +210,7 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
         """Replace the records that a filter such as `ds = '2026-01-31'` matches by a few others, in one commit."""
         records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
@@ -229,6 +226,7 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def compact(self, name: str, *, more_than: int, dry_run: bool) -> "Compacted":
         """Rewrite the small files of each partition that has more than `more_than` of them as one, in one commit.
 
@@ -241,6 +239,7 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def clean(self, name: str, *, since: datetime, publishes: int, older_than: datetime, dry_run: bool) -> "Cleaned":
         """Expire snapshots replaced before `since`, except the last publishes; remove orphans older than `older_than`.
 
@@ -255,6 +254,7 @@ class Warehouse:
 
     @as_one_line_error()
     @retry_lost_races
+    @names_damage
     def rollback(self, name: str) -> int:
         """Make the state before the last publish current again, and return its snapshot id.
 
@@ -273,36 +273,55 @@ class Warehouse:
 
     def states(self) -> list[TableState]:
         """The state of each table that has a snapshot."""
-        states = []
-        for name in self.tables:
-            table = self._load(name)
-            if table is None or table.current_snapshot() is None:
-                continue
-            snapshot = _current(table)
-            tasks = list(table.scan().plan_files())
-            partitions = {_partition_date(task) for task in tasks}
-            states.append(
-                TableState(
-                    name=name,
-                    rows=sum(task.file.record_count for task in tasks),
-                    files=len(tasks),
-                    partitions=len(partitions),
-                    newest=max(partitions).isoformat() if partitions else "-",
-                    snapshot_id=snapshot.snapshot_id,
-                    committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000).astimezone(),
-                )
-            )
-        return states
+        return [state for name in self.tables if (state := self._state(name))]
+
+    @names_damage
+    def _state(self, name: str) -> TableState | None:
+        table = self._load(name)
+        if table is None or table.current_snapshot() is None:
+            return None
+        snapshot = _current(table)
+        tasks = list(table.scan().plan_files())
+        partitions = {_partition_date(task) for task in tasks}
+        return TableState(
+            name=name,
+            rows=sum(task.file.record_count for task in tasks),
+            files=len(tasks),
+            partitions=len(partitions),
+            newest=max(partitions).isoformat() if partitions else "-",
+            snapshot_id=snapshot.snapshot_id,
+            committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000).astimezone(),
+        )
+
+    def damage_of(self, name: str, *, deep: bool = False) -> Damage | None:
+        """The first file of a table's current snapshot that is missing or damaged.
+
+        Args:
+            deep: also read the footer of each data file.
+
+        Raises:
+            FunnelError: the metadata itself is missing or damaged.
+        """
+        table = self._load(name)
+        snapshot = table.current_snapshot() if table else None
+        if table is None or snapshot is None:
+            return None
+        return next(find_damage(table.metadata, files_at(table.location(), table.io), [snapshot], deep=deep), None)
+
+    def damages_of(self, name: str) -> tuple[int, list[Damage]]:
+        """How many snapshots a table has, and all of their files that are missing or damaged, footers read."""
+        table = self._load(name)
+        if table is None:
+            return 0, []
+        snapshots = table.snapshots()
+        return len(snapshots), list(
+            find_damage(table.metadata, files_at(table.location(), table.io), snapshots, deep=True)
+        )
 
     def _load(self, name: str) -> IcebergTable | None:
         if name not in self.tables:
             raise FunnelError(f"no table {name!r}; {self._known()}")
-        try:
-            return self._catalog.load_table((self.namespace, name))
-        except NoSuchTableError:
-            return None
-        except (sqlite3.Error, NotADirectoryError, PermissionError) as error:
-            raise _cannot_be_opened(self._location, error) from None
+        return self._catalog.load(name)
 
     @retry_lost_races
     def _ensure(self, name: str) -> IcebergTable:
@@ -310,7 +329,7 @@ class Warehouse:
         wanted = self.tables[name]
         table = self._load(name)
         if table is None:
-            return create_table(self._catalog, (self.namespace, name), wanted)
+            return create_table(self._catalog.iceberg, (self.namespace, name), wanted)
         update_table(table, wanted)
         return table
 
@@ -323,41 +342,6 @@ class Warehouse:
 
     def _known(self) -> str:
         return f"the tables are {', '.join(self.tables)}"
-
-
-def _open(location: str, properties: Mapping[str, str], namespace: str) -> Catalog:
-    from sqlalchemy.exc import OperationalError
-
-    # Swapping into an empty range is normal here, and PyIceberg warns of it every time.
-    warnings.filterwarnings("ignore", message="Delete operation did not match any records")
-    try:
-        if not properties:
-            Path(location).mkdir(parents=True, exist_ok=True)
-            properties = {
-                "type": "sql",
-                "uri": f"sqlite:///{quote(location)}/{DATABASE}?timeout=30",
-                # Not URI-escaped: PyIceberg, Spark and DuckDB all take the characters of a location literally.
-                "warehouse": f"file://{location}",
-            }
-        return _with_namespace(properties, namespace)
-    except (OSError, OperationalError, ValueError, NotInstalledError) as error:
-        # An address may contain a password.
-        place = re.sub(r"://[^/@]*@", "://…@", properties.get("uri", location))
-        raise _cannot_be_opened(location if "sqlite" in place else place, error) from None
-
-
-def _cannot_be_opened(location: str, error: Exception) -> FunnelError:
-    reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-    kind = TransientError if is_unreachable(error) else FunnelError
-    return kind(f"the warehouse at {location} cannot be opened: {reason}; see [warehouse]")
-
-
-@retry_lost_races
-def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
-    catalog = load_catalog(CATALOG, **properties)
-    with suppress(NamespaceAlreadyExistsError):
-        catalog.create_namespace(namespace)
-    return catalog
 
 
 def _partition_date(task: FileScanTask) -> date:

@@ -1,0 +1,204 @@
+"""Opens a warehouse's catalog, and tells whether the tables in it are this warehouse's own.
+
+Iceberg keeps absolute paths. A catalog that was copied or moved with its folder still names the files of the place it
+came from: what is written through it lands there, and what it does not know of there looks like an orphan. Such a
+catalog is refused, for reading as well, since a reader would see the other company.
+"""
+
+import re
+import sqlite3
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, NotInstalledError, ValidationError
+from pyiceberg.table import Table
+
+from pipeline.errors import FunnelError, TransientError
+from pipeline.warehouse.damage import Damage, describe, has_rows, read_metadata
+from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry, LocalReader, read_entries
+from pipeline.warehouse.places import as_path, is_same_place
+from pipeline.warehouse.retries import is_unreachable, retry_lost_races
+
+
+class OwnCatalog:
+    """The catalog of one warehouse, for the tables of one funnel; whatever is not this warehouse's own is refused.
+
+    Args:
+        location: local path of the default SQLite catalog and its files.
+        properties: PyIceberg properties of another catalog; empty for the default.
+        namespace: the Iceberg namespace of the tables.
+        tables: their names.
+        read_only: do not open what writes; makes the default catalog open much faster.
+
+    Raises:
+        FunnelError: it cannot be opened; or a table in it lies elsewhere, or has files and is not in it.
+    """
+
+    def __init__(
+        self, location: str, properties: Mapping[str, str], namespace: str, tables: Iterable[str], *, read_only: bool
+    ) -> None:
+        self._location, self._namespace = location, namespace
+        self._database = None if properties else Path(location) / DATABASE
+        self._root = root_of(location) if self._database else None
+        if properties.get("type") == "sql":
+            # Of a catalog that is no more than a database; a server decides by itself where its tables lie.
+            self._root = properties.get("warehouse")
+        listed = read_own_entries(self._database) if self._database else ()
+        for entry in listed:
+            require_own(entry.location, f"{root_of(location)}/{entry.namespace}/{entry.name}")
+        self.iceberg: Catalog
+        if self._database and read_only:
+            self.iceberg = LocalReader(self._database)
+            return
+        if self._database:
+            # Before the catalog is opened, which would create it.
+            for name in set(tables) - {entry.name for entry in listed if entry.namespace == namespace}:
+                self._require_unmade(name)
+        self.iceberg = open_catalog(location, properties, namespace)
+
+    def load(self, name: str) -> Table | None:
+        """The table as it is now; None if it was never made.
+
+        Raises:
+            FunnelError: its metadata is missing or damaged, it lies elsewhere, or it has files and is not in here.
+        """
+        try:
+            table = self.iceberg.load_table((self._namespace, name))
+        except NoSuchTableError:
+            self._require_unmade(name)
+            return None
+        except (sqlite3.Error, NotADirectoryError, PermissionError) as error:
+            raise cannot_be_opened(self._location, error) from None
+        except (FileNotFoundError, ValidationError, ValueError) as error:
+            raise self._explain_metadata(name) or error from None
+        self._require_own(name, table.location())
+        return table
+
+    def _require_own(self, name: str, location: str) -> None:
+        if self._root is None:
+            return
+        is_inside = location.startswith(f"{self._root.rstrip('/')}/")
+        if self._database or not is_inside:
+            require_own(location, f"{self._root.rstrip('/')}/{self._namespace}/{name}")
+
+    def _require_unmade(self, name: str) -> None:
+        """Check that a table which is not in the catalog has no rows in files: it would be made anew over them."""
+        folder = as_path(f"{self._root}/{self._namespace}/{name}") if self._root else None
+        committed = has_rows(folder) if folder else None
+        # Another process may have made it meanwhile.
+        if committed and not self._is_listed(name):
+            raise FunnelError(
+                f"the catalog of the warehouse at {self._location} has no table {name!r}, but {folder} has its files, "
+                f"last committed {committed:%Y-%m-%d %H:%M} UTC: `funnel warehouse recover` puts it back; to start "
+                "anew, move that folder away"
+            )
+
+    def _is_listed(self, name: str) -> bool:
+        if self._database is None:
+            return self.iceberg.table_exists((self._namespace, name))
+        return any((each.namespace, each.name) == (self._namespace, name) for each in read_own_entries(self._database))
+
+    def _explain_metadata(self, name: str) -> FunnelError | None:
+        """The error of a table whose metadata is missing or damaged, or lies in the place it was moved from."""
+        for entry in read_own_entries(self._database) if self._database else ():
+            if (entry.namespace, entry.name) == (self._namespace, name):
+                self._require_own(name, entry.location)
+                reason = read_metadata(entry.metadata)
+                if isinstance(reason, str):
+                    return FunnelError(describe(name, Damage("metadata file", entry.metadata, reason)))
+        return None
+
+
+def open_catalog(location: str, properties: Mapping[str, str], namespace: str) -> Catalog:
+    """Open the catalog for writing; the default one, in SQLite, is created if there is none.
+
+    Raises:
+        FunnelError: it cannot be opened.
+    """
+    from sqlalchemy.exc import DatabaseError
+
+    # Swapping into an empty range is normal here, and PyIceberg warns of it every time.
+    warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+    try:
+        if not properties:
+            Path(location).mkdir(parents=True, exist_ok=True)
+            properties = local_properties(location)
+        return _with_namespace(properties, namespace)
+    except (OSError, DatabaseError, ValueError, NotInstalledError) as error:
+        # An address may contain a password.
+        place = re.sub(r"://[^/@]*@", "://…@", properties.get("uri", location))
+        raise cannot_be_opened(location if "sqlite" in place else place, error) from None
+
+
+def local_properties(location: str) -> dict[str, str]:
+    """PyIceberg's properties of the default catalog of a folder."""
+    return {
+        "type": "sql",
+        "uri": f"sqlite:///{quote(location)}/{DATABASE}?timeout=30",
+        "warehouse": root_of(location),
+    }
+
+
+def root_of(location: str) -> str:
+    """A warehouse's folder as its tables' locations begin."""
+    # Not URI-escaped: PyIceberg, Spark and DuckDB all take the characters of a location literally.
+    return f"file://{location}"
+
+
+def cannot_be_opened(location: str, error: Exception) -> FunnelError:
+    """The error of a catalog that cannot be opened, in one line."""
+    reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
+    kind = TransientError if is_unreachable(error) else FunnelError
+    advice = "see [warehouse]"
+    if re.search("not a database|malformed", str(reason)):
+        advice = f"{DATABASE} is damaged, and `funnel warehouse recover` makes a new one from the tables' metadata"
+    return kind(f"the warehouse at {location} cannot be opened: {reason}; {advice}")
+
+
+def require_own(location: str, expected: str) -> None:
+    """Check that a table lies where the configuration puts it.
+
+    Args:
+        location: the table's own.
+        expected: where this warehouse would make a table of its name.
+
+    Raises:
+        FunnelError: it lies elsewhere.
+    """
+    if is_same_place(location, expected):
+        return
+    (here, name), there = _split(expected), _split(location)[0]
+    raise FunnelError(
+        f"the warehouse at {here} was copied or moved: its table {name!r} lies in {there}. `funnel warehouse relocate` "
+        f"makes its tables those of {here}; until then nothing is read or written"
+    )
+
+
+def read_own_entries(database: Path) -> list[Entry]:
+    """The tables of a SQLite catalog; none if there is no such file, or nothing in it.
+
+    Raises:
+        FunnelError: it cannot be read.
+    """
+    try:
+        return read_entries(database)
+    except (sqlite3.Error, OSError) as error:
+        raise cannot_be_opened(str(database.parent), error) from None
+
+
+def _split(table: str) -> tuple[str, str]:
+    """A table's warehouse, and its name, from its location."""
+    warehouse, _, name = table.rstrip("/").rsplit("/", 2) if table.count("/") > 2 else (table, "", table)
+    return str(as_path(warehouse) or warehouse), name
+
+
+@retry_lost_races
+def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
+    catalog = load_catalog(CATALOG, **properties)
+    with suppress(NamespaceAlreadyExistsError):
+        catalog.create_namespace(namespace)
+    return catalog
