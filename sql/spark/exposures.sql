@@ -8,64 +8,79 @@
 --      label_<stage>     1 if observed or implied by a later mature stage (null while immature)
 --
 -- Delays are counted in microseconds of absolute time: a day stays 24 h when clocks change.
+{% set day = 86400000000 %}
+{# Whether the next event of a stage follows within its window and, if it has a single owner, before the next exposure. #}
+{% macro is_reached(next, next_exposure, window_days) -%}
+  {{ next }} - at <= {{ window_days * day }}
+  {%- if attribution == "last_touch" %} AND {{ next }} <= coalesce({{ next_exposure }}, {{ next }}){% endif %}
+{%- endmacro %}
 WITH known_events AS (
-  SELECT e.*, unix_micros(e.event_time) AS at
+  SELECT
+    e.event_id,
+    e.user_id,
+    e.event,
+    e.event_time,
+    e.campaign_id,
+    CASE WHEN e.event = 'exposure' THEN e.context END AS context,
+    unix_micros(e.event_time) AS at
   FROM events AS e
   -- An event that landed again after the look-back counts once.
   LEFT ANTI JOIN landed_again AS again ON again.event_id = e.event_id AND again.first_landed_on < e.landed_on
-  WHERE e.landed_on <= DATE'{{ as_of }}' AND unix_micros(e.event_time) < {{ end_of_as_of }}
+  WHERE e.landed_on <= DATE'{{ as_of }}'
+    AND unix_micros(e.event_time) < {{ end_of_as_of }}
+    AND (e.event <> 'exposure' OR to_date(e.event_time) > date_sub(DATE'{{ as_of }}', {{ history_days }}))
 ),
-exposure AS (
-  SELECT *
-  FROM known_events
-  WHERE event = 'exposure' AND to_date(event_time) > date_sub(DATE'{{ as_of }}', {{ history_days }})
-),
-{% set day = 86400000000 %}
-outcome AS (
+-- An exposure needs only the next event of each stage: if that is too late or another exposure's, so are the others.
+-- A user's log is walked once, from its end, so the work grows with its length and not with its square.
+followed AS (
   SELECT
-    x.event_id AS exposure_id,
-    s.event AS stage
-    {% if attribution == "last_touch" %}
-    -- A stage event counts for one exposure: the latest before it, of its own campaign if it names one.
-    , row_number() OVER (PARTITION BY s.event_id ORDER BY x.at DESC, x.event_id DESC) AS recency
-    {% endif %}
-  FROM exposure AS x
-  JOIN known_events AS s
-    ON s.user_id = x.user_id
-    AND s.at > x.at
-    AND s.at - x.at <= CASE s.event
-      {% for stage in stages %}
-      WHEN '{{ stage.name }}' THEN {{ stage.window_days * day }}
-      {% endfor %}
-    END
-    {% if attribution == "last_touch" %}
-    AND (s.campaign_id IS NULL OR s.campaign_id = x.campaign_id)
-    {% endif %}
-  WHERE s.event <> 'exposure'
-),
-reached AS (
-  SELECT
-    exposure_id
+    *
     {% for stage in stages %}
-    , max(CASE WHEN stage = '{{ stage.name }}' THEN 1 ELSE 0 END) AS reached_{{ stage.name }}
+    {% if attribution == "last_touch" %}
+    , min(CASE WHEN event = '{{ stage.name }}' AND campaign_id IS NULL THEN at END) OVER later AS next_{{ stage.name }}
+    , min(CASE WHEN event = '{{ stage.name }}' AND campaign_id IS NOT NULL THEN at END) OVER later_of_campaign
+        AS own_next_{{ stage.name }}
+    {% else %}
+    , min(CASE WHEN event = '{{ stage.name }}' THEN at END) OVER later AS next_{{ stage.name }}
+    {% endif %}
     {% endfor %}
-  FROM outcome
-  {% if attribution == "last_touch" %}
-  WHERE recency = 1
-  {% endif %}
-  GROUP BY exposure_id
+    {% if attribution == "last_touch" %}
+    , min(CASE WHEN event = 'exposure' THEN at END) OVER later AS next_exposure
+    , min(CASE WHEN event = 'exposure' THEN at END) OVER later_of_campaign AS own_next_exposure
+    {% endif %}
+  FROM known_events
+  -- Of exposures at one instant, the one with the greater id is later. A stage's event at that instant follows neither.
+  WINDOW
+    {% if attribution == "last_touch" %}
+    later_of_campaign AS (
+      PARTITION BY user_id, campaign_id
+      ORDER BY at DESC, event = 'exposure' DESC, event_id DESC
+      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ),
+    {% endif %}
+    later AS (
+      PARTITION BY user_id
+      ORDER BY at DESC, event = 'exposure' DESC, event_id DESC
+      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    )
 ),
 observed AS (
   SELECT
-    x.*
+    *
     {% for stage in stages %}
-    , x.at + {{ stage.window_days * day }} <= {{ end_of_as_of }} AS mature_{{ stage.name }}
+    , at + {{ stage.window_days * day }} <= {{ end_of_as_of }} AS mature_{{ stage.name }}
     , CASE
-        WHEN x.at + {{ stage.window_days * day }} <= {{ end_of_as_of }} THEN coalesce(r.reached_{{ stage.name }}, 0)
+        WHEN at + {{ stage.window_days * day }} > {{ end_of_as_of }} THEN NULL
+        WHEN {{ is_reached("next_" ~ stage.name, "next_exposure", stage.window_days) }} THEN 1
+        {% if attribution == "last_touch" %}
+        -- An event that names a campaign belongs to the latest exposure of its own.
+        WHEN {{ is_reached("own_next_" ~ stage.name, "own_next_exposure", stage.window_days) }} THEN 1
+        {% endif %}
+        ELSE 0
       END AS observed_{{ stage.name }}
     {% endfor %}
-  FROM exposure AS x
-  LEFT JOIN reached AS r ON r.exposure_id = x.event_id
+  FROM followed
+  WHERE event = 'exposure'
 )
 SELECT
   event_id AS exposure_id,

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config.features import aggregates, behaviour_features, context_names, exposure_features
 from pipeline.config.funnel import Stage
 from pipeline.dates import end_of_day, epoch_micros
+from pipeline.engines.duckdb import run_locally
 from pipeline.engines.spark import run_sql
 from tests.sql.logs import World
 from tests.sql.reference import Event, Profile, Row, SourceRow
@@ -53,7 +56,11 @@ ATTRIBUTES = ("city_tier", "age")
 
 
 def frame(spark: SparkSession, rows: Iterable[Event | Profile | SourceRow], schema: pa.Schema) -> DataFrame:
-    return spark.createDataFrame(pa.Table.from_pylist([_plain(asdict(row)) for row in rows], schema=schema))
+    return spark.createDataFrame(arrow(rows, schema))
+
+
+def arrow(rows: Iterable[Event | Profile | SourceRow], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([_plain(asdict(row)) for row in rows], schema=schema)
 
 
 def collected(rows: DataFrame) -> list[Row]:
@@ -133,18 +140,39 @@ def exposures(
     spark: SparkSession, events: Iterable[Event], as_of: date, world: World, *, attribution: str, history_days: int
 ) -> DataFrame:
     views = {"events": frame(spark, events, EVENTS)}
-    seen = {"as_of": as_of, "end_of_as_of": epoch_micros(end_of_day(as_of, world.zone))}
+    seen = _seen(as_of, world)
     return run_sql(
         spark,
         "exposures",
         views | {"landed_again": run_sql(spark, "landed_again", views, **seen)},
         **seen,
-        history_days=history_days,
-        attribution=attribution,
-        stages=[Stage(name=name, event=name, window_days=days) for name, days in world.windows.items()],
+        **_labelling(world, attribution, history_days),
         context=context_names(exposure_features(("campaign", "offer", "hour"))),
         declared_context={"offer": "offer"},
     )
+
+
+def exposures_locally(events: pa.Table, as_of: date, world: World, *, attribution: str, history_days: int) -> pa.Table:
+    """The same without context, by DuckDB, in memory that a user's square would not fit into."""
+    with duckdb.connect(config={"memory_limit": "300MB", "temp_directory": "", "threads": 1}) as connection:
+        connection.execute(f"SET TimeZone = '{world.zone.key}'")
+        connection.register("events", events)
+        seen = _seen(as_of, world)
+        again = run_locally(connection, "landed_again", **seen)
+        again.query("again", "CREATE TEMP TABLE landed_again AS FROM again")
+        labelling = _labelling(world, attribution, history_days)
+        return run_locally(
+            connection, "exposures", **seen, **labelling, context={}, declared_context={}
+        ).fetch_arrow_table()
+
+
+def _seen(as_of: date, world: World) -> dict[str, Any]:
+    return {"as_of": as_of, "end_of_as_of": epoch_micros(end_of_day(as_of, world.zone))}
+
+
+def _labelling(world: World, attribution: str, history_days: int) -> dict[str, Any]:
+    stages = [Stage(name=name, event=name, window_days=days) for name, days in world.windows.items()]
+    return {"history_days": history_days, "attribution": attribution, "stages": stages}
 
 
 def _plain(row: Row) -> Row:

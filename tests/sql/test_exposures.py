@@ -5,6 +5,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pyspark.sql import SparkSession
 
@@ -64,6 +67,53 @@ def test_random_logs(spark_in: Callable, seed: int, attribution: str, campaigns:
     for stage in world.windows:
         labels = [row[f"label_{stage}"] for row in expected.values()]
         assert min(labels.count(0), labels.count(1), labels.count(None)) > 5, f"a log that says little about {stage}"
+
+
+@pytest.mark.parametrize("attribution", ["last_touch", "any_in_window"])
+@pytest.mark.parametrize("seed", range(3))
+def test_dense_logs(seed: int, attribution: str) -> None:
+    """Many events at few instants: ties of everything with everything, of one, another or no campaign."""
+    dice, world = Dice(seed), spring("Europe/Amsterdam", {"click": 1, "register": 2, "complete": 4})
+    noon = reference.midnight(date(2026, 3, 27), world.zone) + timedelta(hours=12)
+    events = []
+    for number in range(4_000):
+        at = noon + timedelta(hours=12 * dice.below(9)) + dice.pick((-1, 0, 0, 0, 1)) * MOMENT
+        kind = dice.pick(("exposure", *world.kinds))
+        name = f"{dice.below(10**6):06d}-{number}"
+        landed_on = reference.local_date(at, world.zone)
+        events.append(Event(name, f"u{dice.below(500)}", kind, at, landed_on, dice.pick(("a", "b", None))))
+    as_of = date(2026, 4, 2)
+    expected = reference.exposures(
+        events, as_of, windows=world.windows, attribution=attribution, history_days=7, zone=world.zone
+    )
+    log = frames.arrow(events, frames.EVENTS)
+    labelled = frames.exposures_locally(log, as_of, world, attribution=attribution, history_days=7)
+    found = by_id(labelled.to_pylist())
+    assert found.keys() == expected.keys()
+    columns = [f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in world.windows]
+    for exposure_id, row in found.items():
+        assert {name: row[name] for name in columns} == {name: expected[exposure_id][name] for name in columns}
+
+
+def test_the_work_grows_with_a_user_s_events_and_not_with_their_square() -> None:
+    """A placeholder id: messages of 20,000 people, of whom half click before the next message."""
+    sent = np.datetime64("2026-03-15T09:00:00", "us") + np.arange(20_000) * np.timedelta64(2, "s")
+    times = np.concatenate([sent, sent[::2] + np.timedelta64(1, "s")])
+    events = pa.table(
+        {
+            "landed_on": pa.array([date(2026, 3, 15)] * len(times)),
+            "event_id": [f"e{number}" for number in range(len(times))],
+            "user_id": ["0"] * len(times),
+            "event": ["exposure"] * len(sent) + ["click"] * (len(times) - len(sent)),
+            "event_time": pa.array(times, pa.timestamp("us", "UTC")),
+            "campaign_id": pa.nulls(len(times), pa.string()),
+            "context": pa.nulls(len(times), frames.CONTEXT),
+        }
+    )
+    labelled = frames.exposures_locally(
+        events, date(2026, 3, 20), spring("UTC", {"click": 3}), attribution="last_touch", history_days=30
+    )
+    assert (labelled.num_rows, pc.sum(labelled["label_click"]).as_py()) == (20_000, 10_000)
 
 
 def by_id(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
