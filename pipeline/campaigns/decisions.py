@@ -97,9 +97,7 @@ def create_known_users_and_zones(
     connection: duckdb.DuckDBPyConnection, settings: Settings, ds: date
 ) -> tuple[StageWarning, ...]:
     """Create the tables `known_users`, as of `ds`, and `zones`; returns a warning if any zone is unknown."""
-    # None of their attributes is needed.
-    parameters = known_users_parameters(settings, ds) | {"attributes": [], "has_earlier": False}
-    run_locally(connection, "known_users", **parameters).create("known_users")
+    create_known_users(connection, settings, ds)
     counts: dict[str | None, int] = {None: 0}
     if settings.source.has_time_zones:
         counts |= dict(connection.execute("SELECT time_zone, count(*) FROM known_users GROUP BY time_zone").fetchall())
@@ -120,6 +118,12 @@ def create_known_users_and_zones(
         f"the funnel's zone, {settings.funnel.timezone}, is used instead"
     )
     return (StageWarning("unknown time_zone", line),)
+
+
+def create_known_users(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: date) -> None:
+    """Create the table `known_users` as of `ds`, without attributes, from all that has landed by then."""
+    parameters = known_users_parameters(settings, ds) | {"attributes": [], "has_earlier": False}
+    run_locally(connection, "known_users", **parameters).create("known_users")
 
 
 def create_decided(

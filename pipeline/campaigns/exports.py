@@ -1,8 +1,12 @@
-"""Exports of target lists, for whatever sends the messages: the ids of the users to text, and nothing else."""
+"""Exports of target lists, for whatever sends the messages: the ids of the users to text, and nothing else.
+
+A version of a list never changes. What goes out is checked again on the way: see `rechecks.py`.
+"""
 
 import csv
 import hashlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
 from pipeline.analyst.connection import connect
+from pipeline.campaigns.rechecks import Recheck, describe_age, find_newest_landing, recheck_targets
 from pipeline.campaigns.rules import find_campaign
 from pipeline.errors import FunnelError, describe_error
 from pipeline.files import write_atomically
@@ -24,16 +29,20 @@ Format = Literal["csv", "parquet"]
 
 @dataclass(frozen=True)
 class Export:
-    """A file with the targets of one version of a list."""
+    """A file with the targets of one version of a list who may still be texted."""
 
     campaign: str
     ds: date
     version: int
     path: str
     users: int
+    withdrawn: int
+    """Targets left out because they have withdrawn consent since the list was made."""
+    completed: int
+    """Other targets left out because they have reached the last stage since."""
     sha256: str
     is_new: bool
-    """False: the file existed, with the same content."""
+    """False: the file existed, with the same users."""
 
 
 def export(
@@ -47,6 +56,10 @@ def export(
 ) -> Export:
     """Write the `user_id` of a list's targets to a file, best first, and record it in `exports`.
 
+    Consent and completion are checked against all that has landed by now: who may no longer be texted is left out and
+    counted. The list stays as it is. A file that an earlier export of this version has left with other users is
+    replaced, so that whoever sends from it texts nobody who has withdrawn since.
+
     Args:
         version: the newest unless given.
         format: CSV, or Parquet if `out` ends in .parquet, unless given.
@@ -55,32 +68,33 @@ def export(
     Raises:
         FunnelError: no such list, a file with other content is in the way, or the file cannot be written.
     """
-    with connect(context.settings, "targets, exports") as connection:
+    with connect(context.settings, "targets, exports, users, activity, events") as connection:
         version = _find_version(context, connection, ds, campaign, version)
-        key = {"ds": ds, "campaign": campaign, "version": version}
-        ids = connection.sql(
-            "SELECT user_id FROM targets WHERE ds = $ds AND campaign_id = $campaign AND version = $version "
-            "AND arm = 'target' ORDER BY rank",
-            params=key,
-        ).to_arrow_table()
+        recheck = recheck_targets(connection, context.settings, ds, campaign, version)
         earlier = connection.execute(
-            "SELECT path, sha256 FROM exports WHERE ds = $ds AND campaign_id = $campaign AND version = $version", key
+            "SELECT path, sha256 FROM exports WHERE ds = ? AND campaign_id = ? AND version = ? ORDER BY exported_at",
+            [ds, campaign, version],
         ).fetchall()
+    landed_until = find_newest_landing(context)
     format = format or ("parquet" if out and out.endswith(".parquet") else "csv")
+    ids = pa.table({"user_id": pa.array(recheck.user_ids, pa.string())})
     content = _encode_csv(ids) if format == "csv" else _encode_parquet(ids)
     folder = context.settings.resolve(context.settings.targeting.path).rstrip("/")
     path = out or f"{folder}/{campaign}-{ds}-v{version}.{format}"
     if "://" not in path:
         path = str(Path(path).resolve())
-    recorded = {sha256 for its_path, sha256 in earlier if its_path == path}
-    present = _hash_file(path)
-    done = Export(campaign, ds, version, path, len(ids), hashlib.sha256(content).hexdigest(), present is None)
-    if present is None:
-        write_atomically(path, content, what=path, see="[targeting] path or --out")
-    # Another release of Arrow may write the same ids as different bytes: a recorded file is this list's as well.
-    elif present not in {done.sha256, *recorded}:
+    recorded = [sha256 for its_path, sha256 in earlier if its_path == path]
+    present = _read_file(path)
+    if present is not None and not _holds(present, content, ids, format) and _digest(present) not in recorded:
         raise FunnelError(f"{path} holds something other than version {version} of {campaign!r}: choose another --out")
-    if not recorded:
+    is_new = present is None or not _holds(present, content, ids, format)
+    if is_new:
+        write_atomically(path, content, what=path, see="[targeting] path or --out")
+    sha256 = _digest(content if is_new or present is None else present)
+    done = Export(
+        campaign, ds, version, path, len(ids), recheck.withdrawn, recheck.completed, sha256=sha256, is_new=is_new
+    )
+    if recorded[-1:] != [sha256]:
         # After the file: if a run dies in between, the next one finds the file and records it.
         row = {
             "ds": ds,
@@ -88,14 +102,53 @@ def export(
             "version": version,
             "path": path,
             "users": done.users,
-            "sha256": done.sha256,
+            "withdrawn": done.withdrawn,
+            "completed": done.completed,
+            "landed_until": landed_until,
+            "sha256": sha256,
             "exported_at": datetime.now(UTC),
             "run_id": context.run_id,
         }
         context.warehouse.append("exports", [row])
-    unchanged = "" if done.is_new else "; it was already there, unchanged"
-    context.notify(f"export    {ds}  {done.users:,} users of {campaign} version {version} in {path}{unchanged}")
+    if recheck.left_out:
+        context.notify(f"warning: export {ds}: {_describe_left_out(recheck, done, landed_until)}")
+    if age := describe_age(ds, landed_until, campaign):
+        context.notify(f"warning: export {ds}: {age}")
+    what_became = (
+        "" if present is None else "; it replaces an earlier export" if is_new else "; it was already there, unchanged"
+    )
+    context.notify(f"export    {ds}  {done.users:,} users of {campaign} version {version} in {path}{what_became}")
     return done
+
+
+def _describe_left_out(recheck: Recheck, done: Export, landed_until: date | None) -> str:
+    reasons = [
+        f"{users:,} {reason}"
+        for users, reason in (
+            (recheck.withdrawn, "have withdrawn consent"),
+            (recheck.completed, "have completed"),
+        )
+        if users
+    ]
+    return (
+        f"{recheck.left_out:,} of {recheck.targets:,} targets of {done.campaign} version {done.version} are left out: "
+        f"{' and '.join(reasons)} since {done.ds}, by what landed until {landed_until}"
+    )
+
+
+def _holds(present: bytes, content: bytes, ids: pa.Table, format: Format) -> bool:
+    """Whether a file has the wanted users; another release of Arrow may write the same ones as different bytes."""
+    if present == content:
+        return True
+    if format == "csv":
+        return False
+    with suppress(pa.ArrowInvalid):
+        return bool(pq.read_table(io.BytesIO(present)).equals(ids))
+    return False
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _find_version(
@@ -133,14 +186,14 @@ def _encode_parquet(ids: pa.Table) -> bytes:
     return stream.getvalue()
 
 
-def _hash_file(path: str) -> str | None:
-    """SHA-256 of a file's content; None if the file does not exist."""
+def _read_file(path: str) -> bytes | None:
+    """A file's content; None if the file does not exist."""
     try:
         filesystem, inner = FileSystem.from_uri(path)
         kind = filesystem.get_file_info(inner).type
         if kind == FileType.NotFound:
             return None
         with filesystem.open_input_stream(inner, compression=None) as stream:
-            return hashlib.sha256(stream.readall()).hexdigest()
+            return bytes(stream.readall())
     except (OSError, pa.ArrowInvalid) as error:
         raise FunnelError(f"{path} cannot be read: {describe_error(error)}; see [targeting] path or --out") from None

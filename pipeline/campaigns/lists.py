@@ -27,6 +27,8 @@ class ListVersion:
     mature: tuple[Stage, ...]
     """The stages whose windows have passed, in the funnel's order."""
     immature: tuple[Stage, ...]
+    left_out: int
+    """Targets who are not in the file that went out: they had withdrawn consent or completed by then."""
 
     @property
     def is_mature(self) -> bool:
@@ -93,7 +95,7 @@ def _find_lists(
     """Newest first."""
     stages = settings.funnel.stages
     rows = connection.execute(
-        "SELECT ds, campaign_id, version, goal, send_on, is_measured, "
+        "SELECT ds, campaign_id, version, goal, send_on, is_measured, left_out, "
         f"{select_columns('mature', settings.funnel.stage_names)} FROM campaign_lists "
         f"WHERE {condition} ORDER BY ds DESC, campaign_id, version DESC",
         parameters,
@@ -108,8 +110,9 @@ def _find_lists(
             is_measured,
             mature=tuple(compress(stages, matured)),
             immature=tuple(stage for stage, is_mature in zip(stages, matured, strict=True) if not is_mature),
+            left_out=left_out,
         )
-        for ds, campaign, version, goal, send_on, is_measured, *matured in rows
+        for ds, campaign, version, goal, send_on, is_measured, left_out, *matured in rows
     ]
 
 

@@ -75,8 +75,11 @@ class CampaignResults:
     """By arm, as is `texted`."""
     texted: dict[str, int]
     """Users to whom any campaign's message went out within the longest window of the stages."""
+    left_out: int
+    """Targets left out of the file that went out, having withdrawn consent or completed. They count in their arm, as
+    control users of whom the same is true do."""
     cost: float
-    """Of one SMS to each target."""
+    """Of one SMS to each other target."""
     stages: tuple[StageResults, ...]
     """The mature stages, in the funnel's order."""
     profit: Estimate | None
@@ -136,7 +139,8 @@ def _measure(connection: duckdb.DuckDBPyConnection, settings: Settings, chosen: 
         key,
     ).fetchnumpy()
     is_target = ranked["is_target"].astype(bool)
-    cost = float(ranked["sms_cost"][is_target].sum())
+    sms_cost = ranked["sms_cost"][is_target]
+    cost = float(sms_cost.mean() * (len(sms_cost) - chosen.left_out)) if len(sms_cost) else 0.0
     users, texted = ({arm: cells.get((arm, None), {}).get(kind, 0) for arm in ARMS} for kind in ("users", "texted"))
     stages = tuple(_measure_stage(stage.name, cells, cost) for stage in chosen.mature)
     campaign = settings.campaigns.get(chosen.campaign)
@@ -150,6 +154,7 @@ def _measure(connection: duckdb.DuckDBPyConnection, settings: Settings, chosen: 
         send_on=chosen.send_on,
         users=users,
         texted=texted,
+        left_out=chosen.left_out,
         cost=cost,
         stages=stages,
         profit=_estimate_profit(campaign, chosen, ranked, is_target, cost),
@@ -157,7 +162,7 @@ def _measure(connection: duckdb.DuckDBPyConnection, settings: Settings, chosen: 
         warnings=(
             *(f"{stage.name} is not mature until {chosen.maturity_date(stage)}" for stage in chosen.immature),
             *(_warn_of_control_size(goal, share) if goal else ()),
-            *_warn_of_deviations(users, texted),
+            *_warn_of_deviations(users, texted, chosen.left_out),
         ),
     )
 
@@ -218,11 +223,12 @@ def _warn_of_control_size(goal: StageResults, measurable_uplift: float) -> Itera
         )
 
 
-def _warn_of_deviations(users: Mapping[str, int], texted: Mapping[str, int]) -> Iterator[str]:
+def _warn_of_deviations(users: Mapping[str, int], texted: Mapping[str, int], left_out: int) -> Iterator[str]:
     """Users texted, or not texted, against the list: each stays in its arm, which makes the uplift look smaller."""
     if texted["control"]:
         share = texted["control"] / users["control"]
         yield f"{texted['control']:,} of {users['control']:,} control users ({share:.1%}) were texted anyway"
     missed = users["target"] - texted["target"]
     if missed:
-        yield f"{missed:,} of {users['target']:,} targets ({missed / users['target']:.1%}) were never texted"
+        why = f", {left_out:,} of them because they had withdrawn consent or completed by then" if left_out else ""
+        yield f"{missed:,} of {users['target']:,} targets ({missed / users['target']:.1%}) were never texted{why}"

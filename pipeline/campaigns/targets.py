@@ -12,11 +12,12 @@ from decimal import Decimal
 import pyarrow as pa
 
 from pipeline.campaigns.decisions import Decisions, decide
+from pipeline.campaigns.rechecks import describe_age, find_newest_landing
 from pipeline.campaigns.rules import find_campaign, resolve_quota
 from pipeline.dates import DateRange
 from pipeline.monitoring.monitor import require_scores
 from pipeline.runs.context import Context
-from pipeline.runs.record import Counts, recorded
+from pipeline.runs.record import Counts, StageWarning, recorded
 
 VERSION_COLUMNS = ("version", "run_id", "made_at", "ds")
 """The columns of `targets` that say which list a row belongs to, not what it says."""
@@ -87,6 +88,8 @@ def make_list(
             known = sum(decisions.users.values())
             run.by_day = {ds: Counts(rows_in=known, rows_out=known)}
             run.warnings += decisions.warnings
+            if age := describe_age(ds, find_newest_landing(context), campaign):
+                run.warnings.append(StageWarning("older than the newest landing", age))
             version, is_new = written
             outcomes, value, run.model_version = decisions.aggregate_targets(
                 "sum(p_goal)", "sum(expected_value)", "any_value(model_version)"

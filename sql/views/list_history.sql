@@ -13,6 +13,7 @@
 -- suppressed      Users in arm suppressed.
 -- expected_value  Sum over the targets, in money.
 -- sms_cost        Cost of all messages, in money.
+-- left_out        Targets left out of the newest exported file: they had withdrawn consent or completed; null: no export.
 -- exports         How often the version was exported.
 -- exported_at     When it was first exported; null: never.
 WITH lists AS (
@@ -34,11 +35,17 @@ WITH lists AS (
   GROUP BY campaign_id, ds, version
 ),
 exported AS (
-  SELECT campaign_id, ds, version, count(*) AS exports, min(exported_at) AS exported_at
+  SELECT
+    campaign_id,
+    ds,
+    version,
+    max_by(coalesce(withdrawn, 0) + coalesce(completed, 0), exported_at) AS left_out,
+    count(*) AS exports,
+    min(exported_at) AS exported_at
   FROM exports
   GROUP BY campaign_id, ds, version
 )
-SELECT lists.*, coalesce(exported.exports, 0) AS exports, exported.exported_at
+SELECT lists.*, exported.left_out, coalesce(exported.exports, 0) AS exports, exported.exported_at
 FROM lists
 LEFT JOIN exported
   ON exported.campaign_id = lists.campaign_id AND exported.ds = lists.ds AND exported.version = lists.version

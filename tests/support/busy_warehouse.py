@@ -33,8 +33,16 @@ def fill(company: Company, seed: int = 0) -> None:
         "exports",
         LISTED,
         [
-            {"campaign_id": "cash", "version": 1, "exported_at": exported + timedelta(hours=hours), "users": 12}
-            for hours in (0, 2)
+            {
+                "campaign_id": "cash",
+                "version": 1,
+                "exported_at": exported + timedelta(hours=2 * number),
+                "users": 12 - number,
+                "withdrawn": number,
+                "completed": 1,
+                "landed_until": LISTED + timedelta(days=number),
+            }
+            for number in range(2)
         ],
     )
     _record_runs(company, rng)

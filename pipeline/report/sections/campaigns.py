@@ -78,7 +78,7 @@ def _show_result(each: "CampaignResults") -> Iterator[Part]:
         for stage in each.stages
     ]
     columns = ["Stage", "Texted", "Control", "Uplift (95%)", "Caused (95%)", "Cost per caused"]
-    sent = f"{each.users['target']:,} users were texted for {each.cost:,.2f} on {each.send_on}."
+    sent = f"{each.users['target'] - each.left_out:,} users were texted for {each.cost:,.2f} on {each.send_on}."
     yield Table(f"Results of {name}", columns, rows, lead=f"{sent} {_state_verdict(each)}")
     if each.qini and goal:
         from pipeline.charts.campaigns import draw_qini_curve

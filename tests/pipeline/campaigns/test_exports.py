@@ -1,14 +1,16 @@
-"""Exports: the ids of a list's targets in a file that never changes."""
+"""Exports: the ids of a list's targets who may still be texted, in a file that changes only if they do."""
 
 import csv
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.analyst.connection import connect
 from pipeline.campaigns import exports
 from pipeline.campaigns.exports import export
 from pipeline.campaigns.targets import make_list
@@ -17,7 +19,10 @@ from pipeline.warehouse.warehouse import Warehouse
 from tests.support.campaigns import D, campaign, make_night
 from tests.support.commands import Ended
 from tests.support.company import Company
+from tests.support.nights import publish
 
+D2 = D + timedelta(days=1)
+ONE_DAY = timedelta(days=1)
 SCORES = {"007": 0.9, "0123": 0.5, "a,b": 0.4, "1e5": 0.3, "last": 0.2, "worthless": 0.001}
 BEST_FIRST = ["007", "0123", "a,b", "1e5"]
 
@@ -110,6 +115,56 @@ def test_an_export_that_dies_before_it_is_recorded_is_recorded_by_the_next(
     assert not listed.rows("exports")
     assert not export(listed.context(), D, "spring").is_new
     assert len(listed.rows("exports")) == 1
+
+
+def test_who_may_no_longer_be_texted_is_left_out_and_counted(listed: Company, funnel: Callable[..., Ended]) -> None:
+    first = export(listed.context(), D, "spring")
+    before = listed.rows("targets")
+    publish(listed, "users", D2, [{"user_id": "0123", "consent": False}, {"user_id": "last", "consent": False}])
+    # No activity has been built of the day yet.
+    publish(listed, "events", D2, [{"event_id": "1", "user_id": "1e5", "event": "complete"}])
+    publish(listed, "events", D2 + ONE_DAY, [{"event_id": "2", "user_id": "007", "event": "click"}])
+    ended = funnel("export", "--ds", D, "--campaign", "spring", "-c", listed.config)
+    assert (
+        "warning: export 2026-03-01: 2 of 4 targets of spring version 1 are left out: 1 have withdrawn consent and "
+        "1 have completed since 2026-03-01, by what landed until 2026-03-03" in ended.out
+    )
+    assert "the list is of 2026-03-01, and data has landed until 2026-03-03" in ended.out
+    assert f"2 users of spring version 1 in {first.path}; it replaces an earlier export" in ended.out
+    assert Path(first.path).read_text(encoding="utf-8") == 'user_id\n007\n"a,b"\n'
+    assert listed.rows("targets") == before, "a version of a list never changes"
+    columns = ("users", "withdrawn", "completed", "landed_until", "sha256")
+    noted = sorted(listed.rows("exports"), key=lambda row: row["exported_at"])
+    assert [tuple(row[name] for name in columns) for row in noted] == [
+        (4, 0, 0, D, first.sha256),
+        (2, 1, 1, D2 + ONE_DAY, digest(Path(first.path))),
+    ]
+    again = export(listed.context(), D, "spring")
+    assert (again.is_new, again.withdrawn, again.completed, len(listed.rows("exports"))) == (False, 1, 1, 2)
+    with connect(listed.settings, "list_history") as connection:
+        (row,) = connection.execute("SELECT targets, left_out, exports FROM list_history").fetchall()
+    assert row == (4, 2, 2)
+
+
+def test_who_consents_again_is_texted_and_the_file_is_recorded_once_more(listed: Company) -> None:
+    publish(listed, "users", D2, [{"user_id": "007", "consent": False}])
+    shas = [export(listed.context(), D, "spring", format="parquet").sha256]
+    publish(listed, "users", D2 + ONE_DAY, [{"user_id": "007", "consent": True}])
+    shas.append(export(listed.context(), D, "spring", format="parquet").sha256)
+    publish(listed, "users", D2 + ONE_DAY, [{"user_id": "007", "consent": False}])
+    shas.append(export(listed.context(), D, "spring", format="parquet").sha256)
+    assert shas[0] == shas[2] != shas[1]
+    noted = sorted(listed.rows("exports"), key=lambda row: row["exported_at"])
+    assert [(row["users"], row["withdrawn"]) for row in noted] == [(3, 1), (4, 0), (3, 1)], "the newest row is the file"
+
+
+def test_a_file_is_emptied_rather_than_left_when_nobody_may_be_texted(listed: Company) -> None:
+    path = export(listed.context(), D, "spring").path
+    publish(
+        listed, "activity", D2, [{"user_id": user, "event": "complete", "event_date": D, "n": 1} for user in SCORES]
+    )
+    assert export(listed.context(), D, "spring").completed == 4
+    assert Path(path).read_text(encoding="utf-8") == "user_id\n"
 
 
 def test_a_folder_that_cannot_be_written(listed: Company) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -182,6 +182,44 @@ def test_users_texted_or_not_against_the_list_stay_in_their_arm_and_are_reported
     assert (found.texted_share("target"), found.texted_share("control")) == (399 / 400, 1 / 240)
     assert "1 of 240 control users (0.4%) were texted anyway" in found.warnings
     assert "1 of 400 targets (0.2%) were never texted" in found.warnings
+
+
+def test_targets_left_out_of_the_export_count_in_their_arm_and_cost_nothing(company: Company) -> None:
+    make_list(company)
+    out = {f"target-9-{n}" for n in range(180, 200)}
+    land(
+        company,
+        SEND + timedelta(days=14),
+        [each for each in as_planned() if each[:2] not in {(u, "exposure") for u in out}],
+    )
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    files = [
+        (D, 15, 1),
+        (D, 18, 2),
+        # Once messages have gone out, some complete because of them: this file tells nothing of who was texted.
+        (SEND, 18, 60),
+    ]
+    rows = [
+        {"withdrawn": withdrawn, "completed": completed, "landed_until": until, "exported_at": at + timedelta(hours=n)}
+        for n, (until, withdrawn, completed) in enumerate(files)
+    ]
+    publish(company, "exports", D, [row | {"campaign_id": "spring", "version": 1} for row in rows])
+    found = measure_campaign(company.settings, "spring")
+    goal = found.goal_results
+    assert goal and goal.overall.uplift and (found.left_out, found.cost) == (20, pytest.approx(380 * 0.05))
+    # Control users who withdrew or completed meanwhile stay in their arm, too.
+    assert goal.overall.uplift.difference.value == pytest.approx(newcombe((50, 400), (12, 240))[0])
+    assert any(
+        line.startswith("20 of 400 targets (5.0%) were never texted, 20 of them because") for line in found.warnings
+    )
+
+
+def test_only_a_late_export_counts_if_there_is_no_other(company: Company) -> None:
+    make_list(company)
+    land(company, SEND + timedelta(days=14), as_planned())
+    late = {"campaign_id": "spring", "version": 1, "withdrawn": 3, "completed": 1, "landed_until": SEND}
+    publish(company, "exports", D, [late | {"exported_at": datetime(2026, 3, 4, tzinfo=UTC)}])
+    assert measure_campaign(company.settings, "spring").left_out == 4
 
 
 def test_the_exported_version_is_measured(company: Company) -> None:

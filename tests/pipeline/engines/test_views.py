@@ -205,13 +205,16 @@ def test_list_history(view: Frames, table: Frames) -> None:
     rows = []
     for key, listed in targets.groupby(version):
         chosen = listed[listed["arm"] == "target"]
-        size, first = exports.loc[key] if key in exports.index else (0, pd.NaT)
+        is_exported = key in exports.index
+        size, first = exports.loc[key] if is_exported else (0, pd.NaT)
         rows.append(
             dict(zip(version, key, strict=True))
             | {arm: (listed["arm"] == arm.removesuffix("s")).sum() for arm in ("targets", "controls", "holdouts")}
             | {"suppressed": (listed["arm"] == "suppressed").sum(), "send_on": listed["send_on"].iloc[0]}
             | {"goal": listed["goal"].iloc[0], "expected_value": chosen["expected_value"].sum()}
             | {"sms_cost": chosen["sms_cost"].sum(), "exports": size, "exported_at": first}
+            # Of the second of its files: one who has withdrawn, and one who has completed.
+            | {"left_out": 2.0 if is_exported else None}
         )
     expected = pd.DataFrame(rows)
     assert set(expected["exports"]) == {0, 2}
