@@ -94,12 +94,14 @@ class Bundle:
     def predict(self, table: pa.Table | pa.RecordBatch, *, hide_context: bool = False) -> Predictions:
         """Score each row, with its context as given in the table (null if unknown) or with all context hidden.
 
+        A column may have another type than at training, as long as each value is the same: 1.0 or "1" for 1.
+
         Calibration preserves the order of a task's rows. With the chain head, a stage's calibrated score also never
         exceeds that of the stage before. The one exception to the order: a row more certain to go on than any held-out
         row may have to be capped at the score of the stage before.
 
         Raises:
-            ValueError: A column is missing or has the wrong type; the message names it.
+            ValueError: A column is missing or has the wrong type; the message names it, and its type at training.
         """
         outputs = score(self.network, self.encode(table, hide_context=hide_context))
         return self.to_predictions(outputs.numpy().astype(np.float64))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from model.inputs.columns import Column, check_name, get_column, read_lists, read_strings
 from model.inputs.lookup import MISSING, PADDING, SPECIAL_IDS, Lookup
+from model.inputs.types import name_type, read_as
 
 POOLINGS = ("mean", "sum", "max")
 MERGE_AT = 2**16
@@ -71,10 +72,14 @@ class CategoricalList:
 
 @dataclass(frozen=True)
 class _FittedValues:
-    """``values`` by falling frequency, with ids counted from ``SPECIAL_IDS``."""
+    """``values`` by falling frequency, with ids counted from ``SPECIAL_IDS``.
+
+    ``type`` is that of the values at training, from ``name_type``; None in bundles that did not keep it.
+    """
 
     feature: Categorical | CategoricalList
     values: tuple[str, ...]
+    type: str | None = None
 
     @property
     def size(self) -> int:
@@ -85,8 +90,12 @@ class _FittedValues:
     def _lookup(self) -> Lookup:
         return Lookup(self.values)
 
+    def _find_ids(self, column: Column) -> np.ndarray:
+        name = self.feature.name
+        return self._lookup.find_ids(read_as(column, self.type, name), name)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"feature": asdict(self.feature), "values": list(self.values)}
+        return {"feature": asdict(self.feature), "values": list(self.values), "type": self.type}
 
 
 @dataclass(frozen=True)
@@ -97,11 +106,11 @@ class Vocabulary(_FittedValues):
 
     def encode(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
         """Encode the feature's column as ids, int32 (n,)."""
-        return self._lookup.find_ids(get_column(table, self.feature.name), self.feature.name)
+        return self._find_ids(get_column(table, self.feature.name))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Vocabulary:
-        return cls(Categorical(**stored["feature"]), tuple(stored["values"]))
+        return cls(Categorical(**stored["feature"]), tuple(stored["values"]), stored.get("type"))
 
 
 @dataclass(frozen=True)
@@ -118,14 +127,14 @@ class ListVocabulary(_FittedValues):
             block = ids[row : row + len(lists)]
             lengths, elements = _keep_first(lists, most)
             block[...] = PADDING
-            block[np.arange(most) < lengths[:, None]] = self._lookup.find_ids(elements, name)
+            block[np.arange(most) < lengths[:, None]] = self._find_ids(elements)
             if lists.null_count:
                 block[np.asarray(lists.is_null()), 0] = MISSING
             row += len(lists)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> ListVocabulary:
-        return cls(CategoricalList(**stored["feature"]), tuple(stored["values"]))
+        return cls(CategoricalList(**stored["feature"]), tuple(stored["values"]), stored.get("type"))
 
 
 class VocabularyFit:
@@ -133,6 +142,7 @@ class VocabularyFit:
 
     def __init__(self, feature: Categorical | CategoricalList) -> None:
         self.feature = feature
+        self._type: str | None = None
         self._merged = pa.table({"value": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
@@ -145,11 +155,11 @@ class VocabularyFit:
         """
         column, name = get_column(batch, self.feature.name), self.feature.name
         if isinstance(self.feature, Categorical):
-            self._count(read_strings(column, name))
+            self._count(column, name)
             return
         for lists in read_lists(column, name):
             _, elements = _keep_first(lists, self.feature.max_length)
-            self._count(read_strings(elements, name))
+            self._count(elements, name)
 
     def finish(self) -> Vocabulary | ListVocabulary:
         self._merge()
@@ -161,11 +171,12 @@ class VocabularyFit:
         )
         values = tuple(by_frequency["value"][: self.feature.max_vocabulary].to_pylist())
         if isinstance(self.feature, Categorical):
-            return Vocabulary(self.feature, values)
-        return ListVocabulary(self.feature, values)
+            return Vocabulary(self.feature, values, self._type)
+        return ListVocabulary(self.feature, values, self._type)
 
-    def _count(self, strings: Column) -> None:
-        counts = pc.value_counts(pc.drop_null(strings))
+    def _count(self, column: Column, name: str) -> None:
+        self._type = name_type(column.type)
+        counts = pc.value_counts(pc.drop_null(read_strings(column, name)))
         if len(counts) == 0:
             return
         self._waiting.append(pa.table({"value": counts.field("values"), "count": counts.field("counts")}))

@@ -60,8 +60,8 @@ def read_strings(column: Column, name: str) -> Column:
         raise ValueError(f"column {name!r} of type {kind} cannot be read as strings: {error}") from error
 
 
-def read_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read values as numbers.
+def read_numbers(column: Column, name: str, trained: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read values as numbers; ``trained``, the column's type at training, is for the error.
 
     Returns:
         A float64 copy (n,), NaN where missing or beyond float32, and a bool mask (n,) of those places, or None if
@@ -73,7 +73,8 @@ def read_numbers(column: Column, name: str) -> tuple[np.ndarray, np.ndarray | No
     kind = column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (is_number or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"column {name!r} is of type {kind}, not numeric")
+        was = f" and was of type {trained} at training; cast the column" if trained else ""
+        raise ValueError(f"column {name!r} is of type {kind}, not numeric{was}")
     if not (pa.types.is_float32(kind) or pa.types.is_float64(kind)):
         column = pc.cast(column, pa.float64(), safe=False)
     if column.null_count:  # otherwise the conversion to NumPy would go value by value

@@ -13,6 +13,7 @@ import torch
 
 from model.inputs.columns import check_name, get_column, read_numbers
 from model.inputs.statistics import Moments, UniformSample, find_quantiles
+from model.inputs.types import name_type
 
 STANDARD_LIMIT = 10.0
 """Standardised values are clipped to this many standard deviations, so that no outlier alone drives a score."""
@@ -112,20 +113,21 @@ class FittedNumeric:
 
     ``indicator`` is False if no value was missing in training: the network could not have learned what the indicator
     means, so a missing value then simply reads as 0. ``edges`` are 2 to ``MAX_EDGES`` distinct, increasing quantiles of
-    the encoded values.
+    the encoded values. ``type`` is the column's at training, from ``name_type``; None in bundles that did not keep it.
     """
 
     feature: Numeric
     scaler: Standardiser | NormalScores
     indicator: bool
     edges: tuple[float, ...]
+    type: str | None = None
 
     def encode_into(self, values: np.ndarray, missing: np.ndarray | None, table: pa.Table | pa.RecordBatch) -> None:
         """Write the column, scaled in float64, 0 where missing, to ``values``, and its indicator to ``missing``.
 
         **Shape**: both float32 (n,).
         """
-        read, is_missing = _read_values(table, self.feature)
+        read, is_missing = _read_values(table, self.feature, self.type)
         scaled = self.scaler(read)
         if is_missing is not None:
             scaled[is_missing] = 0.0
@@ -139,6 +141,7 @@ class FittedNumeric:
             "scaler": self.scaler.to_dict(),
             "indicator": self.indicator,
             "edges": list(self.edges),
+            "type": self.type,
         }
 
     @classmethod
@@ -149,6 +152,7 @@ class FittedNumeric:
             NormalScores(tuple(scaler["quantiles"])) if feature.transform == "quantile" else Standardiser(**scaler),
             stored["indicator"],
             tuple(stored["edges"]),
+            stored.get("type"),
         )
 
 
@@ -157,6 +161,7 @@ class NumericFit:
 
     def __init__(self, feature: Numeric) -> None:
         self.feature = feature
+        self._type: str | None = None
         self._missing = False
         self._moments = Moments()
         self._sample = UniformSample()
@@ -168,6 +173,7 @@ class NumericFit:
             ValueError: The column is missing or has the wrong type; the message names it.
         """
         values, is_missing = _read_values(batch, self.feature)
+        self._type = name_type(get_column(batch, self.feature.name).type)
         known = values if is_missing is None else values[~is_missing]
         self._missing |= len(known) < len(values)
         self._moments.add(known)
@@ -181,13 +187,22 @@ class NumericFit:
         else:
             scaler = Standardiser(self._moments.mean, self._moments.scale)
         return FittedNumeric(
-            self.feature, scaler, indicator=self.feature.context or self._missing, edges=_find_edges(scaler(sample))
+            self.feature,
+            scaler,
+            indicator=self.feature.context or self._missing,
+            edges=_find_edges(scaler(sample)),
+            type=self._type,
         )
 
 
-def _read_values(table: pa.Table | pa.RecordBatch, feature: Numeric) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a column as ``read_numbers`` does, applying the feature's log transform."""
-    values, is_missing = read_numbers(get_column(table, feature.name), feature.name)
+def _read_values(
+    table: pa.Table | pa.RecordBatch, feature: Numeric, trained: str | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a column as ``read_numbers`` does, applying the feature's log transform.
+
+    A number is the same in each numeric type, so the type at training, ``trained``, only explains an error.
+    """
+    values, is_missing = read_numbers(get_column(table, feature.name), feature.name, trained)
     if feature.transform == "log":
         values = np.copysign(np.log1p(np.abs(values)), values)
     return values, is_missing

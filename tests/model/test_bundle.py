@@ -92,6 +92,28 @@ def test_a_saved_bundle_gives_the_same_scores(bundle, saved):
     assert sorted(path.name for path in saved.iterdir()) == ["bundle.json", "weights.safetensors"]
 
 
+def test_a_bundle_keeps_the_types_of_its_columns(bundle, saved):
+    table = draw_funnel(500, seed=9).table
+    loaded = Bundle.load(saved)
+    assert {each.feature.name: each.type for each in loaded.spec.categoricals} == {
+        each.feature.name: str(table.schema.field(each.feature.name).type) for each in bundle.spec.categoricals
+    }
+    name = bundle.spec.categoricals[0].feature.name
+    numbers = table.set_column(table.schema.get_field_index(name), name, pa.array([1.5] * 500))
+    with pytest.raises(ValueError, match=f"'{name}' is of type double and was of type int"):
+        loaded.predict(numbers)
+
+
+def test_a_bundle_from_before_types_were_kept_still_scores(bundle, saved):
+    manifest = json.loads((saved / "bundle.json").read_text(encoding="utf-8"))
+    features = manifest["features"]
+    for each in (*features["categorical"], *features["list"], *features["numeric"]):
+        del each["type"]
+    change_manifest(sign=True, features=features)(saved)
+    table = draw_funnel(500, seed=9).table
+    np.testing.assert_array_equal(Bundle.load(saved).predict(table).raw, bundle.predict(table).raw)
+
+
 def test_loading_does_not_touch_torchs_random_state(saved):
     torch.manual_seed(5)
     Bundle.load(saved)

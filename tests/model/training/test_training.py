@@ -114,6 +114,18 @@ def test_labels_may_be_booleans_or_floats_with_nan():
     assert fit_small(replace(table, label_click=clicks), tasks=["click"]).metrics["click"].train_rows == 300
 
 
+def test_held_out_rows_of_another_type_count_the_same_or_are_refused_before_training():
+    table = draw_funnel(600).table
+    train, later = table.slice(0, 450), table.slice(450)
+    cities = later["city"].to_numpy()
+    whole, floats = (fit_small(train, held_out=rows) for rows in (later, replace(later, city=cities.astype(float))))
+    assert whole.metrics == floats.metrics
+    seen = []
+    with pytest.raises(ValueError, match="'city' is of type double and was of type int64 at training"):
+        fit_small(train, held_out=replace(later, city=cities + 0.5), on_progress=seen.append)
+    assert not seen
+
+
 def test_training_keeps_the_best_epoch_and_stops_after_patience():
     table = draw_funnel(600).table
     seen = []
