@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(invoke_without_command=True)
 app.add_typer(models_app, name="models")
+warehouse_app = typer.Typer(
+    no_args_is_help=True, help="Move, back up, restore or recover the company's tables and models."
+)
+app.add_typer(warehouse_app, name="warehouse")
 
 Config = Annotated[Path, typer.Option("--config", "-c", envvar="FUNNEL_CONFIG", help="The funnel's TOML file.")]
 Ds = Annotated[str, typer.Option("--ds", help="The night's date, YYYY-MM-DD, in the funnel's time zone.")]
@@ -296,12 +300,67 @@ def maintain(
     maintain(Context(_load(config)), dry_run=dry_run)
 
 
+@warehouse_app.command("relocate")
+def relocate_warehouse(
+    config: Config = DEFAULT_CONFIG,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="New or empty folder to move the company to; by default, it has been moved already."),
+    ] = None,
+) -> None:
+    """Make tables and models those of the folder they are in now, after it was moved or copied; or move them."""
+    from pipeline.relocation.company import move, relocate
+
+    settings = _load(config)
+    if to is None:
+        relocate(settings)
+    else:
+        move(settings, config, to)
+
+
+@warehouse_app.command("backup")
+def back_up_warehouse(
+    to: Annotated[Path, typer.Argument(help="New or empty folder.")], config: Config = DEFAULT_CONFIG
+) -> None:
+    """Copy tables, models, reports and lists as they are now into a folder, each file verified."""
+    from pipeline.relocation.company import back_up
+
+    back_up(_load(config), config, to)
+
+
+@warehouse_app.command("restore")
+def restore_warehouse(
+    backup: Annotated[Path, typer.Argument(help="Folder that `funnel warehouse backup` has made.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Bring a backup to where the configuration keeps its tables, models, reports and lists."""
+    from pipeline.relocation.company import restore
+
+    restore(_load(config), backup)
+
+
+@warehouse_app.command("recover")
+def recover_warehouse(
+    config: Config = DEFAULT_CONFIG,
+    metadata: Annotated[
+        Path | None, typer.Option(help="Register this metadata file for its table, whatever the catalog has.")
+    ] = None,
+) -> None:
+    """Put tables back into a lost or damaged catalog from their newest good metadata."""
+    from pipeline.relocation.recovery import recover
+
+    recover(_load(config), metadata)
+
+
 @app.command()
-def doctor(config: Config = DEFAULT_CONFIG) -> None:
+def doctor(
+    config: Config = DEFAULT_CONFIG,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every file of the warehouse's tables.")] = False,
+) -> None:
     """Check the configuration, Java, the warehouse, the source and the champion."""
     from pipeline.doctor import doctor
 
-    doctor(config)
+    doctor(config, deep=deep)
 
 
 def _load(config: Path) -> "Settings":

@@ -5,18 +5,28 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
+from pipeline.warehouse.tables import all_tables
 
 MIN_JAVA = 17
+DAMAGES_SHOWN = 3
+WAYS = (
+    "Put files back from a backup; run a night again that has lost a data file; `funnel warehouse recover` goes back "
+    "to the last state whose manifests are whole"
+)
 
 
-def doctor(config: Path) -> None:
+def doctor(config: Path, *, deep: bool = False) -> None:
     """Check the configuration, Java, the warehouse, the source's newest day and the champion; print one line each.
+
+    Args:
+        deep: also open every metadata file, manifest and data file of every table, with a line for each table.
 
     Raises:
         FunnelError: at least one check failed.
@@ -30,6 +40,8 @@ def doctor(config: Path) -> None:
         ("source", _check_source),
         ("champion", _check_champion),
     ]
+    if deep:
+        checks += [(name, partial(_check_files, name=name)) for name in all_tables(settings)]
     context, failed = Context(settings), 0
     for name, check in checks:
         try:
@@ -56,6 +68,16 @@ def _check_warehouse(context: Context) -> str:
     settings, states = context.settings, context.warehouse.states()
     newest = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
     return f"{settings.resolve(settings.warehouse.path)}: {newest or 'empty'}"
+
+
+def _check_files(context: Context, *, name: str) -> str:
+    """Check all files of a table's snapshots, and name the first ones that are not as the table says."""
+    snapshots, damages = context.warehouse.damages_of(name)
+    if damages:
+        shown = "; ".join(map(str, damages[:DAMAGES_SHOWN]))
+        more = f"; and {len(damages) - DAMAGES_SHOWN} more" if len(damages) > DAMAGES_SHOWN else ""
+        raise FunnelError(f"{shown}{more}. {WAYS}")
+    return f"every file of {snapshots} snapshots is whole" if snapshots else "no snapshots"
 
 
 def _check_source(context: Context) -> str:

@@ -169,7 +169,7 @@ class Tracking:
         """
         parts = urlsplit(run.artifacts)
         if parts.scheme in ("", "file"):
-            folder = Path(url2pathname(parts.path)) / run.bundle
+            folder = local_folder(run.artifacts) / run.bundle
             if not folder.is_dir():
                 raise FunnelError(f"the bundle of model {run.version} is not at {folder}: restore it, or train again")
             return folder
@@ -212,13 +212,18 @@ class Tracking:
         return str(found.experiment_id)
 
     def _require_own(self, artifacts: str) -> None:
-        there = Path(url2pathname(urlsplit(artifacts).path))
+        there = local_folder(artifacts)
         here = self.folder / "artifacts"
         if there != here and not (there.exists() and here.exists() and there.samefile(here)):
             raise FunnelError(
                 f"the model registry at {self.folder} was copied or moved: its bundles lie in {there}. `funnel "
                 f"warehouse relocate` makes them those of {self.folder}; until then nothing is read or written"
             )
+
+
+def local_folder(address: str) -> Path:
+    """The folder that a local address of MLflow's names, be it a path or a file:// URI."""
+    return Path(url2pathname(urlsplit(address).path))
 
 
 def _training_run(run: "Run") -> TrainingRun:

@@ -20,6 +20,7 @@ from pyiceberg.table import Table
 from pipeline.errors import FunnelError, TransientError
 from pipeline.warehouse.damage import Damage, describe, has_rows, read_metadata
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry, LocalReader, read_entries
+from pipeline.warehouse.moved import moved_to
 from pipeline.warehouse.places import as_path, is_same_place
 from pipeline.warehouse.retries import is_unreachable, retry_lost_races
 
@@ -91,6 +92,10 @@ class OwnCatalog:
         committed = has_rows(folder) if folder else None
         # Another process may have made it meanwhile.
         if committed and not self._is_listed(name):
+            if place := moved_to(Path(self._location)):
+                raise FunnelError(
+                    f"the warehouse at {self._location} was moved to {place}: use the configuration there"
+                )
             raise FunnelError(
                 f"the catalog of the warehouse at {self._location} has no table {name!r}, but {folder} has its files, "
                 f"last committed {committed:%Y-%m-%d %H:%M} UTC: `funnel warehouse recover` puts it back; to start "

@@ -25,7 +25,7 @@ from pipeline.warehouse.places import as_path
 CATALOG = "funnelcast"
 """The name under which PyIceberg keeps the tables in the catalog's file; by another name the same file looks empty."""
 DATABASE = "catalog.db"
-_ENTRIES = """
+ENTRIES = """
 SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = ? ORDER BY 1, 2
 """
 
@@ -59,7 +59,7 @@ def read_entries(database: Path) -> list[Entry]:
     uri = f"file:{quote(str(database))}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
         try:
-            return [Entry(*row) for row in connection.execute(_ENTRIES, (CATALOG,))]
+            return [Entry(*row) for row in connection.execute(ENTRIES, (CATALOG,))]
         except sqlite3.OperationalError as error:
             # PyIceberg has created the file, and not yet its tables; or somebody emptied it.
             if "no such table" in str(error):
