@@ -149,8 +149,19 @@ def local_properties(location: str) -> dict[str, str]:
 
 
 def root_of(location: str) -> str:
-    """A warehouse's folder as its tables' locations begin."""
-    # Not URI-escaped: PyIceberg, Spark and DuckDB all take the characters of a location literally.
+    """A warehouse's folder as its tables' locations begin.
+
+    Raises:
+        FunnelError: the folder's name has a character that a location cannot carry.
+    """
+    # Not URI-escaped: PyIceberg, Spark and DuckDB all take the characters of a location literally, but for these two,
+    # at which PyIceberg would cut it short.
+    for character in "#?":
+        if character in location:
+            raise FunnelError(
+                f"the warehouse cannot lie in {location}: PyIceberg takes a location to end at {character!r}; rename the "
+                "folder, or name another as [warehouse] path"
+            )
     return f"file://{location}"
 
 

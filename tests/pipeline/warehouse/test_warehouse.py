@@ -188,12 +188,21 @@ def test_an_unknown_table_is_answered_with_the_known_ones(company: Company) -> N
             ask("scores")
 
 
-@pytest.mark.parametrize("name", ["with space", "plus+sign", "per%20cent", "ünï"])
-def test_a_folder_name_may_contain_any_character(tmp_path: Path, company: Company, name: str) -> None:
+@pytest.mark.parametrize("name", ["with space", "plus+sign", "per%20cent", "ünï", "[1]{x}*"])
+def test_a_folder_name_may_contain_other_characters(tmp_path: Path, company: Company, name: str) -> None:
     company.folder = company.folder.rename(tmp_path / name)
     company.config = company.folder / "funnel.toml"
     publish(warehouse_at(company.config), D1, D1, {D1: ["a"]})
     assert contents(warehouse_at(company.config)) == {D1: ["a"]}
+
+
+@pytest.mark.parametrize("name", ["issue #7", "what?"])
+def test_a_folder_that_a_location_cannot_name_is_refused(tmp_path: Path, company: Company, name: str) -> None:
+    company.folder = company.folder.rename(tmp_path / name)
+    with pytest.raises(FunnelError, match="the warehouse cannot lie in") as raised:
+        publish(warehouse_at(company.folder / "funnel.toml"), D1, D1, {D1: ["a"]})
+    assert name in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def republish_days(config: Path, writer: int, days: list[date]) -> None:
