@@ -159,8 +159,8 @@ def root_of(location: str) -> str:
     for character in "#?":
         if character in location:
             raise FunnelError(
-                f"the warehouse cannot lie in {location}: PyIceberg takes a location to end at {character!r}; rename the "
-                "folder, or name another as [warehouse] path"
+                f"the warehouse cannot lie in {location}: PyIceberg takes a location to end at {character!r}; rename "
+                "the folder, or name another as [warehouse] path"
             )
     return f"file://{location}"
 
