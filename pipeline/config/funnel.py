@@ -172,6 +172,11 @@ class Features(ConfigSection):
     def _names_are_unique(self) -> "Features":
         names = [*self.categorical, *self.numeric]
         for name in names:
-            if names.count(name) > 1 or name in RESERVED_COLUMNS:
-                raise ValueError(f"{name!r} is declared twice or is one of the pipeline's own columns")
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is declared twice; name it once, under categorical or numeric")
+            if name in RESERVED_COLUMNS:
+                raise ValueError(
+                    f"{name!r} is a column that Funnelcast adds itself; give the attribute another name and map it "
+                    f"under source.users.columns: its_{name} = {name!r}"
+                )
         return self

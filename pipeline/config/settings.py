@@ -120,12 +120,18 @@ class Settings(BaseSettings):
         for name in attributes:
             if name in computed:
                 raise ValueError(f"features: {name!r} is one of the pipeline's own columns; give it another name")
+        for name in computed:
+            if computed.count(name) > 1:
+                raise ValueError(
+                    f"two columns of the examples would be called {name!r}; give the stage or the context "
+                    "that makes it another name"
+                )
 
     @property
-    def _computed_columns(self) -> set[str]:
+    def _computed_columns(self) -> list[str]:
         """The columns of `examples` that follow from the configuration, but for the users' attributes."""
-        labels = {f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in self.funnel.stage_names}
-        return labels | {each.name for each in declared_features(self) if not isinstance(each.source, UserAttribute)}
+        labels = [f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in self.funnel.stage_names]
+        return labels + [each.name for each in declared_features(self) if not isinstance(each.source, UserAttribute)]
 
     @property
     def zone(self) -> ZoneInfo:

@@ -27,8 +27,17 @@ def literal(value: str) -> str:
     return f"'{escaped}'"
 
 
+def quote(name: str) -> str:
+    """Quote a column's name as Spark SQL reads it, whatever it has in it; sqlglot translates it for DuckDB.
+
+    >>> quote("order"), quote("a `b`.c")
+    ('`order`', '`a ``b``.c`')
+    """
+    return "`" + name.replace("`", "``") + "`"
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters["literal"] = literal
+    environment.filters |= {"literal": literal, "quote": quote}
     return environment

@@ -88,7 +88,7 @@ def _audit(context: Context, written: DataFrame) -> list[Finding]:
 def _record_implied(context: Context, exposed: DataFrame, as_of: date) -> int:
     """Write the number of implied labels of each stage to `metrics`; returns the number of exposures."""
     stages = context.settings.funnel.stage_names
-    sums = [f"sum(label_{stage} - observed_{stage}) AS {stage}" for stage in stages]
+    sums = [f"sum(label_{stage} - observed_{stage}) AS implied_{stage}" for stage in stages]
     *implied, count = exposed.selectExpr(*sums, "count(*)").collect()[0]
     rows = [
         {"ds": as_of, "name": "implied_labels", "stage": stage, "value": float(number or 0)}

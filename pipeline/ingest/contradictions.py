@@ -12,7 +12,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from pipeline.ingest.source import map_column, quote
+from pipeline.engines.templates import quote
+from pipeline.ingest.source import map_column
 from pipeline.runs.record import StageWarning
 
 EXAMPLE_ROWS = 100

@@ -95,13 +95,13 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
     counted = pd.DataFrame(
         written.select("landed_on", "event")
         .unionByName(earlier.select("landed_on", "event"))
-        .groupBy("landed_on")
-        .pivot("event", list(kinds))
+        .groupBy("landed_on", "event")
         .count()
         .toPandas()
-    ).set_index("landed_on")
+    )
     index = pd.Index(DateRange(dates.first - timedelta(days=BASELINE_NIGHTS), dates.last), name="landed_on")
-    events = counted.reindex(index)[list(kinds)].fillna(0).astype(float)
+    by_kind = counted.pivot(index="landed_on", columns="event", values="count")
+    events = by_kind.reindex(index, columns=list(kinds)).fillna(0).astype(float)
     rows = events.sum(axis=1)
     # A night that was never landed is not an empty one: only nights with rows make the baseline.
     baseline = rows.where(rows > 0).shift(1).rolling(BASELINE_NIGHTS, min_periods=1).median()

@@ -18,8 +18,9 @@ from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql
+from pipeline.engines.templates import quote
 from pipeline.ingest.contradictions import describe_contradictions, map_updated_at, settle
-from pipeline.ingest.source import LANDED, map_column, map_columns, quote, read_source
+from pipeline.ingest.source import LANDED, map_column, map_columns, read_source
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun, StageWarning
 from pipeline.warehouse.tables import profile_columns
@@ -98,8 +99,8 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     profile = profile_columns(settings)
     strings = [name for name, kind in profile.items() if pa.types.is_string(kind)]
     numbers = [name for name in profile if name not in strings]
-    # An unmapped attribute is the source's column of the same name.
-    mapping = {name: name for name in profile} | source.columns
+    # An unmapped attribute is the source's column of the same name, never a word of SQL such as `null`.
+    mapping = {name: quote(name) for name in profile} | source.columns
     key = "source.users.columns"
     columns = map_columns(rows, mapping, ("user_id", *strings), "string", key=key)
     columns |= map_columns(rows, mapping, numbers, "double", key=key)

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
+from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
 
 LANDED = "__funnelcast_landed_on"
@@ -84,15 +85,6 @@ def find_column(columns: Sequence[str], name: str) -> str | None:
         return name
     alike = [column for column in columns if column.lower() == name.lower()]
     return alike[0] if len(alike) == 1 else None
-
-
-def quote(name: str) -> str:
-    """A column's name as Spark SQL reads it, whatever it has in it.
-
-    >>> quote("a `b`.c")
-    '`a ``b``.c`'
-    """
-    return "`" + name.replace("`", "``") + "`"
 
 
 def analyze(make: Callable[[], DataFrame], key: str, expression: str, rows: DataFrame) -> DataFrame:

@@ -18,8 +18,8 @@ FARTHEST = 1_000_000
 """Thousandths of log-odds of a score of exactly 0 or 1, beyond those of any other float64."""
 
 
-SAMPLED = "is_sampled"
-"""Boolean column of the rows to score: whether to return the row's features."""
+SAMPLED = "_is_sampled"
+"""Boolean column of the rows to score: whether to return the row's features. No feature's name starts like this."""
 
 
 def predictor(
@@ -27,7 +27,7 @@ def predictor(
 ) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
     """Make a function for `mapInArrow` that scores one partition.
 
-    In: `user_id`, features and `is_sampled`. Out, in the order of `user_id`: `user_id`; for each stage `raw_<stage>`,
+    In: `user_id`, features and `_is_sampled`. Out, in the order of `user_id`: `user_id`; for each stage `raw_<stage>`,
     `p_<stage>` and `log_odds_<stage>`, the raw score's log-odds in whole thousandths; and `sample`, a struct of the
     columns `kept`, null for a row that is not sampled.
 

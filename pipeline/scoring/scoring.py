@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
 
 from model import Bundle, BundleError
 from pipeline.audits.audit import audit
@@ -182,11 +183,12 @@ def _require_same_stages(bundle: Path, settings: Settings) -> None:
         )
 
 
-def _score_schema(settings: Settings) -> str:
-    stages = settings.funnel.stage_names
-    columns = "raw_{0} double, p_{0} double, log_odds_{0} int"
-    sample = from_arrow_schema(pa.schema(feature_columns(settings))).simpleString()
-    return ", ".join(["user_id string", *(columns.format(stage) for stage in stages), f"sample {sample}"])
+def _score_schema(settings: Settings) -> StructType:
+    columns = [("user_id", pa.string())]
+    for stage in settings.funnel.stage_names:
+        columns += [(f"raw_{stage}", pa.float64()), (f"p_{stage}", pa.float64()), (f"log_odds_{stage}", pa.int32())]
+    columns.append(("sample", pa.struct(feature_columns(settings).items())))
+    return from_arrow_schema(pa.schema(columns))
 
 
 def _audit(context: Context, ds: date, eligible_users: int, written: DataFrame) -> list[Finding]:

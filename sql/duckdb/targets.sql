@@ -10,12 +10,12 @@
 -- out  the columns of targets that say who is on the list and why, best first; and drawn, the number from 0 to 1 that
 --      is below control_share for the control group (null outside the target and control groups)
 WITH known AS (
-  SELECT users.*, is_quiet, capped_from, capped_until
+  SELECT users.user_id, users.consent, users.completed_on, zones.is_quiet, zones.capped_from, zones.capped_until
   FROM known_users AS users
   JOIN zones ON {% if has_time_zones %}users.time_zone IS NOT DISTINCT FROM zones.time_zone{% else %}true{% endif %}
 
   -- Where the source has users, a completion alone does not make a user known.
-  WHERE {% if has_users %}profile_on IS NOT NULL{% else %}seen_on <= $ds{% endif %}
+  WHERE {% if has_users %}users.profile_on IS NOT NULL{% else %}users.seen_on <= $ds{% endif %}
 
 ),
 {% if has_cap %}

@@ -2,7 +2,7 @@
 --
 -- in   known_users(user_id, profile_on, consent, attributes, seen_on, completed_on) as of ds
 -- out  user_id, unique, and the attributes
-SELECT user_id{% for name in attributes %}, {{ name }}{% endfor %}
+SELECT user_id{% for name in attributes %}, {{ name | quote }}{% endfor %}
 
 FROM known_users
 -- Where the source has users, a completion alone does not make a user known.

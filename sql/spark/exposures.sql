@@ -89,7 +89,7 @@ SELECT
   to_date(event_time) AS exposure_date,
   date_sub(to_date(event_time), 1) AS feature_as_of,
   {% for column, name in context.items() %}
-  {% if name == "campaign" %}
+  {% if name == "campaign" and name not in declared_context %}
   campaign_id AS {{ column }},
   {% elif name == "hour" and name not in declared_context %}
   date_format(event_time, 'HH') AS {{ column }},

@@ -27,7 +27,7 @@ latest AS (
   SELECT
     s.user_id,
     s.as_of,
-    max_by(struct({% for name in attributes %}u.{{ name }}{{ ", " if not loop.last }}{% endfor %}), u.landed_on)
+    max_by(struct({% for name in attributes %}u.{{ name | quote }}{{ ", " if not loop.last }}{% endfor %}), u.landed_on)
       AS profile
   FROM spine AS s
   LEFT JOIN users AS u ON u.user_id = s.user_id AND u.landed_on <= s.as_of
@@ -45,10 +45,10 @@ SELECT
   s.user_id,
   s.as_of,
   {% for name, each in aggregates.items() %}
-  {{ expressions[each.function](each) }} AS {{ name }}{{ "," if not loop.last }}
+  {{ expressions[each.function](each) }} AS {{ name | quote }}{{ "," if not loop.last }}
   {% endfor %}
   {% for name in attributes %}
-  , s.{{ name }}
+  , s.{{ name | quote }}
   {% endfor %}
 FROM profiled AS s
 LEFT JOIN activity AS a
@@ -56,5 +56,5 @@ LEFT JOIN activity AS a
   AND a.landed_on <= s.as_of
   AND a.event_date <= s.as_of
   AND a.event_date > date_sub(s.as_of, {{ longest_window }})
-GROUP BY s.user_id, s.as_of{% for name in attributes %}, s.{{ name }}{% endfor %}
+GROUP BY s.user_id, s.as_of{% for name in attributes %}, s.{{ name | quote }}{% endfor %}
 

@@ -22,7 +22,7 @@ WITH told AS (
     time_zone,
     {% endif %}
     {% for name in attributes %}
-    {{ name }},
+    {{ name | quote }},
     {% endfor %}
     CAST(NULL AS DATE) AS seen_on,
     CAST(NULL AS DATE) AS completed_on
@@ -38,7 +38,7 @@ WITH told AS (
     CAST(NULL AS STRING) AS time_zone,
     {% endif %}
     {% for name in attributes %}
-    NULL AS {{ name }},
+    NULL AS {{ name | quote }},
     {% endfor %}
     event_date AS seen_on,
     CASE WHEN event = '{{ last_stage }}' THEN event_date END AS completed_on
@@ -50,7 +50,7 @@ WITH told AS (
   UNION ALL
   SELECT
     user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}
-    {% for name in attributes %}{{ name }}, {% endfor %}seen_on, completed_on
+    {% for name in attributes %}{{ name | quote }}, {% endfor %}seen_on, completed_on
   FROM earlier
   {% endif %}
 ),
@@ -63,7 +63,7 @@ latest AS (
     max_by(time_zone, profile_on) FILTER (WHERE time_zone IS NOT NULL) AS time_zone,
     {% endif %}
     {% if attributes %}
-    max_by(struct({{ attributes | join(', ') }}), profile_on) AS profile,
+    max_by(struct({{ attributes | map('quote') | join(', ') }}), profile_on) AS profile,
     {% endif %}
     min(seen_on) AS seen_on,
     min(completed_on) AS completed_on
@@ -72,5 +72,5 @@ latest AS (
 )
 SELECT
   user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}
-  {% for name in attributes %}profile.{{ name }}, {% endfor %}seen_on, completed_on
+  {% for name in attributes %}profile.{{ name | quote }}, {% endfor %}seen_on, completed_on
 FROM latest

@@ -16,34 +16,12 @@ from tests.support.funnels import sms
 
 DAY = date(2026, 3, 1)
 EVENT = sms("1", "ann", "2026-03-01T10:00:00+08:00")
-CATEGORIES = ("reason", "fate", "raw", "is_dated", "profile", "source", "select", "order", "from", "campaign_id", "n")
-NUMBERS = ("rank", "double", "event_time")
-ATTRIBUTES = {
-    'categorical = ["city_tier"]': f"categorical = {json.dumps(CATEGORIES)}",
-    'numeric = ["age"]': f"numeric = {json.dumps(NUMBERS)}",
-}
-
 pytestmark = pytest.mark.usefixtures("spark")
 
 
 def land(company: Company, users: list[dict[str, Any]]) -> None:
     company.land(DAY, [EVENT])
     company.write("users", DAY, pa.Table.from_pylist(users))
-
-
-def test_attributes_may_be_called_like_our_own_columns_and_like_sql(make_company: Callable[..., Company]) -> None:
-    company = make_company("[audit]\nmax_quarantine_share = 1.0\n", replace=ATTRIBUTES)
-    ann = {name: f"{name} of ann" for name in CATEGORIES} | dict.fromkeys(NUMBERS, 1.5)
-    land(company, [{"uid": "ann", "sms_consent": True, **ann}, {"uid": "bob"}, {"uid": None, "reason": "kitchen"}])
-    ingest(company.context(), DateRange(DAY, DAY))
-    found = {row.pop("user_id"): row for row in company.rows("users")}
-    assert found == {
-        "ann": {"consent": True, **ann, "landed_on": DAY},
-        "bob": {"consent": None, **dict.fromkeys(ann), "landed_on": DAY},
-    }
-    (rejected,) = company.rows("quarantine")
-    assert rejected["reason"] == "users: null user"
-    assert json.loads(rejected["raw"])["reason"] == "kitchen"
 
 
 def test_the_source_s_columns_may_have_any_name(make_company: Callable[..., Company]) -> None:
