@@ -98,7 +98,8 @@ def targets(
     size: Annotated[int | None, typer.Option(help="Number of messages, instead of the campaign's limit.")] = None,
     budget: Annotated[float | None, typer.Option(help="Total cost, instead of the campaign's limit.")] = None,
     despite_monitor: Annotated[
-        bool, typer.Option("--despite-monitor", help="Make the list even if monitoring stopped the night.")
+        bool,
+        typer.Option("--despite-monitor", help="Make the list even if monitoring has not passed the night."),
     ] = False,
     export: Annotated[
         Literal["csv", "parquet"] | None, typer.Option(help="Also export the list, as this format.")

@@ -76,12 +76,13 @@ def decide(
     """Decide on every user known as of `ds`, and check that the list is worth writing.
 
     Raises:
-        FunnelError: monitoring stopped the night, nobody is left to text, or the control group is too small.
+        FunnelError: monitoring has not passed the night's scores, nobody is left to text, or the control group is too
+            small.
     """
     connection, pins = connect_pinned(context.settings, ", ".join(INPUTS), None)
     with connection:
         if not despite_monitor:
-            _require_no_stop(connection, ds)
+            _require_monitored(connection, ds)
         warnings = create_known_users_and_zones(connection, context.settings, ds)
         create_decided(connection, context.settings, ds, name, campaign, quota)
         counts = connection.execute("SELECT arm, reason, count(*) FROM decided GROUP BY ALL").fetchall()
@@ -160,13 +161,40 @@ def create_decided(
     connection.execute(f"CREATE TABLE decided AS {text}", values)
 
 
-def _require_no_stop(connection: duckdb.DuckDBPyConnection, ds: date) -> None:
+def _require_monitored(connection: duckdb.DuckDBPyConnection, ds: date) -> None:
+    """Monitoring has passed the very scores that the night has now."""
     newest = connection.execute(
-        "SELECT status, message FROM runs WHERE ds = ? AND stage = 'monitor' ORDER BY started_at DESC LIMIT 1", [ds]
+        """
+        WITH monitored AS (
+          SELECT status, message, started_at FROM runs WHERE ds = $ds AND stage = 'monitor'
+          ORDER BY started_at DESC LIMIT 1
+        ),
+        scores AS (
+          SELECT max(scored_at) AS scored_at, max_by(run_id, scored_at) AS run_id FROM user_scores WHERE ds = $ds
+        ),
+        -- What monitoring found; a rollback may have withdrawn it since.
+        published AS (
+          SELECT max_by(run_id, runs.started_at) AS run_id
+          FROM runs JOIN monitored ON runs.started_at <= monitored.started_at
+          WHERE ds = $ds AND stage = 'publish' AND runs.status = 'ok'
+        )
+        SELECT
+          status,
+          message,
+          coalesce(started_at < scored_at, false) OR coalesce(published.run_id <> scores.run_id, false)
+        FROM monitored, scores, published
+        """,
+        {"ds": ds},
     ).fetchall()
-    for status, message in newest:
-        if status == "failed":
-            raise FunnelError(f"monitoring stopped the night {ds}: {message}; --despite-monitor makes the list anyway")
+    cure = f"run `funnel monitor --ds {ds}` first"
+    anyway = "--despite-monitor makes the list anyway"
+    if not newest:
+        raise FunnelError(f"monitoring has not checked the night {ds}: {cure}; {anyway}")
+    ((status, message, had_other_scores),) = newest
+    if had_other_scores:
+        raise FunnelError(f"monitoring last checked the night {ds} when it had other scores: {cure}; {anyway}")
+    if status != "ok":
+        raise FunnelError(f"monitoring stopped the night {ds}: {message}; {anyway}")
 
 
 def _require_targets(decisions: Decisions, ds: date, name: str) -> None:

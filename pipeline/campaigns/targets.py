@@ -60,10 +60,10 @@ def make_list(
     Args:
         size: the number of messages, instead of the campaign's own limit.
         budget: their total cost, likewise.
-        despite_monitor: make the list even if monitoring stopped the night.
+        despite_monitor: make the list even if monitoring has not passed the night's scores.
 
     Raises:
-        FunnelError: no such campaign, no scores, monitoring stopped the night, nobody is left to text, or the control
+        FunnelError: no such campaign, no scores, monitoring has not passed them, nobody is left to text, or the control
             group is too small to show anything. Nothing is written.
     """
     settings = context.settings

@@ -48,6 +48,12 @@ class Night:
         """The stages whose latest run failed, newest first."""
         return [run for run in reversed(self.runs) if run["status"] != "ok"]
 
+    @property
+    def is_monitored(self) -> bool:
+        """Whether monitoring has run since the night was scored."""
+        scored = self.scores["scored_epoch"] if self.scores else None
+        return any(run["stage"] == "monitor" and (scored is None or run["epoch"] >= scored) for run in self.runs)
+
     @cached_property
     def warnings(self) -> list[NightWarning]:
         earlier = {(stage, topic) for stage, topic, _ in _list_warnings(_read_runs(self.connection, self.before))}
@@ -69,6 +75,8 @@ class Night:
             return f"Fix what failed, then run the night again: {again}. Nothing is counted twice."
         if not self.scores:
             return f"Score the night: {again}."
+        if not self.is_monitored:
+            return f"Make no list from these scores before they are monitored: funnel monitor --ds {self.ds}."
         if self.warnings:
             return "Read the warnings below before you use the scores."
         return "Nothing: the scores may be used."
@@ -100,7 +108,7 @@ def _read_runs(connection: duckdb.DuckDBPyConnection, ds: date | None) -> list[d
     return _query_dicts(
         connection,
         "SELECT stage, status, rows_in, rows_out, duplicates, quarantined, seconds, warnings, warning_topics, message, "
-        "strftime(started_at, '%Y-%m-%d %H:%M') AS started FROM runs WHERE ds = $ds "
+        "strftime(started_at, '%Y-%m-%d %H:%M') AS started, epoch(started_at) AS epoch FROM runs WHERE ds = $ds "
         "QUALIFY row_number() OVER (PARTITION BY stage ORDER BY started_at DESC) = 1 ORDER BY started_at",
         {"ds": ds},
     )
@@ -116,7 +124,8 @@ def _read_scores(connection: duckdb.DuckDBPyConnection, ds: date, last_stage: st
     (scores,) = _query_dicts(
         connection,
         f"SELECT count(*) AS users, any_value(model_version) AS model, sum(p_{last_stage}) AS expected, "
-        "strftime(max(scored_at), '%Y-%m-%d %H:%M') AS scored_at FROM user_scores WHERE ds = $ds",
+        "strftime(max(scored_at), '%Y-%m-%d %H:%M') AS scored_at, epoch(max(scored_at)) AS scored_epoch "
+        "FROM user_scores WHERE ds = $ds",
         {"ds": ds},
     )
     return scores if scores["users"] else None

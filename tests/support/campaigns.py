@@ -1,13 +1,15 @@
 """Companies with campaigns, and their warehouse on one night."""
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from tests.support.company import Company
-from tests.support.nights import publish, publish_scores
+from tests.support.nights import publish, publish_scores, record
 
 D = date(2026, 3, 1)
+MONITORED = datetime(2026, 3, 2, 2, tzinfo=UTC)
+"""When monitoring passed the scores of `publish_scores`."""
 WITH_ZONES = {'consent = "sms_consent" }': 'consent = "sms_consent", time_zone = "tz" }'}
 """A replacement in the tests' funnel that maps users' time zones."""
 CAP_AND_QUIET = """
@@ -37,10 +39,11 @@ def make_night(
     users: Iterable[Mapping[str, Any]] | None = None,
     day: date = D,
 ) -> Company:
-    """A company of these users (by default those with scores) on the evening of `day`."""
+    """A company of these users (by default those with scores) on the evening of `day`, which monitoring has passed."""
     company = make_company(text, replace=WITH_ZONES)
     publish(company, "users", day, users if users is not None else [{"user_id": user} for user in scores])
     publish_scores(company, day, scores)
+    record(company, day, "monitor", MONITORED)
     return company
 
 

@@ -39,7 +39,13 @@ def publish_with(warehouse: Warehouse, table: str, day: date, rows: Iterable[Map
 
 
 def publish_scores(
-    company: Company, ds: date, scores: Mapping[str, float], *, run_id: str = "night", model: str = "model-1"
+    company: Company,
+    ds: date,
+    scores: Mapping[str, float],
+    *,
+    run_id: str = "night",
+    model: str = "model-1",
+    scored_at: datetime = datetime(2026, 3, 2, 1, 30, tzinfo=UTC),
 ) -> None:
     """A night's scores: of each user the first stage's, each later stage's half of the one before it."""
     order = sorted(scores, key=lambda user: scores[user])
@@ -48,7 +54,7 @@ def publish_scores(
             "user_id": user,
             "model_version": model,
             "run_id": run_id,
-            "scored_at": datetime(2026, 3, 2, 1, 30, tzinfo=UTC),
+            "scored_at": scored_at,
             **{f"p_{stage}": p / 2**position for position, stage in enumerate(STAGES)},
             **{f"band_{stage}": 1 + 10 * order.index(user) // len(order) for stage in STAGES},
         }

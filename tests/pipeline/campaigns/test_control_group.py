@@ -52,7 +52,7 @@ def test_a_control_group_that_is_too_small_is_refused_with_a_share_that_is_enoug
     share = refused.partition("control_share = ")[2].split()[0]
     needed = controls_needed(500, sum(sorted(scores.values())[-500:]) / 4 / 500, 0.5)
     assert f"it takes {needed} for these 500 targets" in refused
-    assert not company.rows("targets") and not company.rows("runs")
+    assert not company.rows("targets") and [row["stage"] for row in company.rows("runs")] == ["monitor"]
 
     def with_share(value: float) -> Ended:
         text = company.config.read_text(encoding="utf-8")

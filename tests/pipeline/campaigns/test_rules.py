@@ -16,9 +16,9 @@ from pipeline.campaigns.decisions import create_decided, create_known_users_and_
 from pipeline.campaigns.rules import Quota, Zone, resolve_quota, resolve_zones
 from pipeline.campaigns.targets import make_list
 from pipeline.config.campaigns import Campaign, FrequencyCap, Targeting
-from tests.support.campaigns import CAP_AND_QUIET, WITH_ZONES, D, campaign, make_night, read_reasons
+from tests.support.campaigns import CAP_AND_QUIET, MONITORED, WITH_ZONES, D, campaign, make_night, read_reasons
 from tests.support.company import Company
-from tests.support.nights import STAGES, publish, publish_scores
+from tests.support.nights import STAGES, publish, publish_scores, record
 
 D2 = D + timedelta(days=1)
 
@@ -93,6 +93,7 @@ def test_holdout_and_control_are_drawn_by_hash_and_stay(make_company: Callable[.
     }
     publish(company, "users", D2, [{"user_id": f"v{n}"} for n in range(100)])
     publish_scores(company, D2, some | {f"v{n}": 0.95 for n in range(100)})
+    record(company, D2, "monitor", MONITORED)
     make_list(company.context(), D2, "spring")
     later = {row["user_id"]: row["arm"] for row in company.rows("targets") if row["ds"] == D2}
     assert {user: later[user] for user in some} == {user: arm for user, (arm, _) in spring.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,12 +12,22 @@ from pipeline.campaigns.targets_table import print_list
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.warehouse import Warehouse
-from tests.support.campaigns import CAMPAIGN, CAP_AND_QUIET, D, campaign, make_exposure, make_night, read_reasons
+from tests.support.campaigns import (
+    CAMPAIGN,
+    CAP_AND_QUIET,
+    MONITORED,
+    D,
+    campaign,
+    make_exposure,
+    make_night,
+    read_reasons,
+)
 from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.nights import call_before_connecting, publish, publish_scores, record
 
 D2 = D + timedelta(days=1)
+ONE_HOUR = timedelta(hours=1)
 
 
 def test_every_known_user_has_one_row_with_the_first_reason_that_applies(
@@ -102,7 +112,7 @@ def test_every_known_user_has_one_row_with_the_first_reason_that_applies(
     said = capsys.readouterr().out
     for piece in ("spring, to be sent on 2026-03-02: version 1", "3 messages: 0.6 complete expected, cost 1.50"):
         assert piece in said
-    (run,) = company.rows("runs")
+    (run,) = (row for row in company.rows("runs") if row["stage"] == "targets")
     assert (run["stage"], run["status"], run["rows_in"], run["rows_out"]) == ("targets", "ok", 14, 14)
     assert {"user_scores", "users", "activity", "events"} <= dict(run["inputs"]).keys()
 
@@ -189,7 +199,7 @@ def test_a_list_records_the_scores_it_was_made_from(
     call_before_connecting(monkeypatch, lambda: publish_scores(company, D, {"ann": 0.4}))
     make_list(company.context(), D, "spring")
     (target,) = company.rows("targets")
-    (run,) = company.rows("runs")
+    (run,) = (row for row in company.rows("runs") if row["stage"] == "targets")
     assert target["expected_value"] == pytest.approx(100 * 0.4 / 4 + 0.4 - 1), "made from the newer scores"
     assert dict(run["inputs"])["user_scores"] == company.context().warehouse.pin("user_scores").snapshot_id
 
@@ -233,17 +243,51 @@ def test_lists_of_two_campaigns_made_concurrently_lose_nothing(make_company: Cal
 
 def test_a_night_that_monitoring_stopped(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> None:
     company = make_night(make_company, {"ann": 0.5}, campaign())
-    at = datetime(2026, 3, 1, 17, tzinfo=UTC)
-    record(company, D, "monitor", at)
-    record(company, D, "monitor", at + timedelta(hours=1), status="failed", message="score_psi 0.9 past 0.5")
+    record(company, D, "monitor", MONITORED + ONE_HOUR, status="failed", message="score_psi 0.9 past 0.5")
     options = ("targets", "--ds", D, "--campaign", "spring", "-c", company.config)
     assert funnel(*options).complaint == (
         "monitoring stopped the night 2026-03-01: score_psi 0.9 past 0.5; --despite-monitor makes the list anyway"
     )
     assert not company.rows("targets")
     assert funnel(*options, "--despite-monitor").code == 0
-    record(company, D, "monitor", at + timedelta(hours=2))
+    record(company, D, "monitor", MONITORED + 2 * ONE_HOUR)
     assert funnel(*options).code == 0
+
+
+def test_a_night_that_monitoring_has_not_checked_since_it_was_scored(
+    make_company: Callable[..., Company], funnel: Callable[..., Ended]
+) -> None:
+    company = make_company(campaign())
+    options = ("targets", "--ds", D, "--campaign", "spring", "-c", company.config)
+    publish(company, "users", D, [{"user_id": "ann"}])
+    publish_scores(company, D, {"ann": 0.5})
+    missing = "monitoring has not checked the night 2026-03-01: run `funnel monitor --ds 2026-03-01` first"
+    assert funnel(*options).complaint.startswith(missing)
+    record(company, D2, "monitor", MONITORED)
+    assert funnel(*options).complaint.startswith(missing), "another night's does not count"
+    other_scores = "monitoring last checked the night 2026-03-01 when it had other scores: run `funnel monitor"
+    # Before the scores were made; and after, but of others that a rollback has withdrawn since.
+    record(company, D, "monitor", MONITORED - ONE_HOUR)
+    assert funnel(*options).complaint.startswith(other_scores)
+    record(company, D, "publish", MONITORED, run_id="another night")
+    record(company, D, "monitor", MONITORED + ONE_HOUR)
+    assert funnel(*options).complaint.startswith(other_scores)
+    assert not company.rows("targets")
+    record(company, D, "publish", MONITORED + 2 * ONE_HOUR)
+    record(company, D, "monitor", MONITORED + 3 * ONE_HOUR)
+    assert funnel(*options).code == 0
+
+
+def test_a_list_older_than_the_newest_landing_warns(
+    make_company: Callable[..., Company], funnel: Callable[..., Ended]
+) -> None:
+    company = make_night(make_company, {"ann": 0.5}, campaign())
+    options = ("targets", "--ds", D, "--campaign", "spring", "-c", company.config)
+    assert "warning" not in funnel(*options).out
+    publish(company, "users", D2, [{"user_id": "eve", "consent": True}])
+    line = "the list is of 2026-03-01, and data has landed until 2026-03-02"
+    assert f"warning: targets 2026-03-01: {line}" in funnel(*options).out
+    assert [line in row["warnings"] for row in company.rows("runs") if row["stage"] == "targets"].count(True) == 1
 
 
 MISTAKES: dict[str, tuple[tuple[object, ...], str]] = {
@@ -288,6 +332,7 @@ def settled(warehouse: None, tmp_path_factory: pytest.TempPathFactory) -> Compan
     company = Company.make(tmp_path_factory.mktemp("company"), campaign() + campaign("summer", sms_cost=1000))
     publish(company, "users", D, [{"user_id": "ann"}, {"user_id": "bob"}, {"user_id": "cat", "consent": False}])
     publish_scores(company, D, {"ann": 0.5, "bob": 0.4})
+    record(company, D, "monitor", MONITORED)
     return company
 
 
@@ -297,7 +342,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 ) -> None:
     arguments, line = MISTAKES[mistake]
     assert funnel("targets", *arguments, "-c", settled.config).complaint == line
-    assert not settled.rows("targets") and not settled.rows("runs")
+    assert not settled.rows("targets") and [row["stage"] for row in settled.rows("runs")] == ["monitor"]
 
 
 def test_a_company_without_campaigns_or_zones(make_company: Callable[..., Company]) -> None:

@@ -81,6 +81,13 @@ def test_a_good_night(nights: Company) -> None:
     assert page.tags.count("svg") == 9
 
 
+def test_scores_that_monitoring_has_not_seen_are_not_to_be_used(nights: Company) -> None:
+    publish_scores(nights, D2, SCORES, model="model-7", scored_at=datetime.now(UTC) + timedelta(minutes=1))
+    text = Page(report(nights.context(), D2)).text
+    assert "Make no list from these scores before they are monitored: funnel monitor --ds 2026-03-02." in text
+    assert "may be used" not in text
+
+
 def test_it_is_self_contained(nights: Company) -> None:
     page = Page(report(nights.context(), D2))
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
