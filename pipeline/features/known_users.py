@@ -100,5 +100,5 @@ def _digest_sources(context: Context, as_of: date) -> str:
         render("spark/known_users", **known_users_parameters(context.settings, as_of), has_earlier=False)
     ]
     parts += [str(kind) for kind in profile_columns(context.settings).values()]
-    parts += [context.warehouse.pin(name, last=as_of).files for name in ("activity", "users")]
+    parts += [context.warehouse.pin(name, last=as_of).names for name in ("activity", "users")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

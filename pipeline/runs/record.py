@@ -1,5 +1,6 @@
 """The record of a stage's run: status, rows in and out, seconds, input snapshots, versions, audits."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from pipeline.audits.findings import Finding, require_no_failures
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
+from pipeline.warehouse.damage import describe
 from pipeline.warehouse.warehouse import Pinned
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     try:
         yield run
     except Exception as error:
-        message = describe_error(error)
+        damage = _find_damage(run, error)
+        message = damage or describe_error(error)
         # The stage's own error is the one to report, even if recording it fails too.
         with suppress(Exception):
             _write(run, started, time.monotonic() - clock, status="failed", message=message)
@@ -104,6 +107,8 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
             _write_audits(run)
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}", stage=stage) from error
+        if damage:
+            raise FunnelError(f"{stage} {dates}: {damage}", stage=stage) from error
         if kind := _classify_spark_error(error):
             raise kind(f"{stage} {dates}: Spark: {message}", stage=stage) from error
         raise
@@ -113,6 +118,17 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     for warning in run.warnings:
         context.notify(f"warning: {stage} {dates}: {warning.line}")
     context.notify(f"{stage:<9} {dates}  {_describe_rows(run.total)}  {seconds:.1f} s")
+
+
+def _find_damage(run: StageRun, error: Exception) -> str | None:
+    """The damaged file, in one line, if the error is that one of the run's inputs cannot be read; else None."""
+    if isinstance(error, FunnelError) or not re.search("parquet|no such file|not exist", describe_error(error), re.I):
+        return None
+    with suppress(Exception):
+        for name in run.inputs:
+            if damage := run.context.warehouse.damage_of(name, deep=True):
+                return describe(name, damage)
+    return None
 
 
 def _classify_spark_error(error: Exception) -> type[FunnelError] | None:

@@ -42,6 +42,11 @@ class Pinned:
     files: tuple[str, ...]
     schema: pa.Schema
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files by their paths within the table: the same after the warehouse was moved."""
+        return tuple(path.rsplit("/data/", 1)[-1] for path in self.files)
+
 
 @dataclass(frozen=True)
 class TableState:

@@ -91,8 +91,10 @@ def test_a_copy_becomes_a_company_of_its_own(company: Company, funnel: Funnel) -
 
 def test_a_company_that_was_renamed(company: Company, funnel: Funnel) -> None:
     fill(company)
+    names = warehouse_at(company.config).pin("quarantine").names
     moved = company.folder.rename(company.folder.with_name("renamed company")) / "funnel.toml"
     assert funnel("warehouse", "relocate", "-c", moved).code == 0
+    assert warehouse_at(moved).pin("quarantine").names == names, "what was made from these files is still good"
     assert contents(warehouse_at(moved)) == ROWS
     back = moved.parent.rename(company.folder) / "funnel.toml"
     assert funnel("warehouse", "relocate", "-c", back).code == 0

@@ -1,10 +1,12 @@
 """A run records the snapshot of each table that it reads, and reads that very snapshot."""
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
 from pipeline.dates import DateRange
+from pipeline.errors import FunnelError
 from pipeline.runs.record import StageRun, recorded
 from tests.support.company import Company
 from tests.support.nights import publish
@@ -63,3 +65,18 @@ def test_spark_reads_the_snapshot_that_is_recorded(company: Company) -> None:
     assert run.inputs == {"quarantine": first}
     assert [row.reason for row in run.read("quarantine").collect()] == ["null event"]
     assert run.inputs == {"quarantine": second}
+
+
+def test_an_input_that_cannot_be_read_is_named_with_its_night(company: Company) -> None:
+    publish_reasons(company, DAY, "null user")
+    context = company.context()
+    (file,) = context.warehouse.pin("quarantine").files
+    damaged = Path(file.removeprefix("file://"))
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    with (
+        pytest.raises(FunnelError, match=f"monitor {DAY}: table 'quarantine' is damaged: data file {damaged} with 1 "),
+        recorded(context, "monitor", DateRange(DAY, DAY)) as run,
+    ):
+        context.warehouse.read_pinned(run.pin("quarantine"))
+    (row,) = company.rows("runs")
+    assert str(damaged) in row["message"]
