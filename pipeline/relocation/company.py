@@ -13,7 +13,7 @@ from pipeline.errors import FunnelError
 from pipeline.models.tracking import DATABASE as REGISTRY
 from pipeline.relocation.registry import copy_folder, copy_registry, registry_root, rewrite_registry
 from pipeline.relocation.tables import copy_verified, hash_file
-from pipeline.relocation.warehouse import Moved, begin_copy, copy_warehouse, relocate_in_place
+from pipeline.relocation.warehouse import Moved, as_one_line_error, begin_copy, copy_warehouse, relocate_in_place
 
 CONTENTS = "backup.json"
 """What a backup consists of: every file's SHA-256, by its path in the backup."""
@@ -21,6 +21,7 @@ PARTS = ("warehouse", "models", "reports", "targets")
 """The folders of a backup, whatever the configuration calls its own."""
 
 
+@as_one_line_error()
 def relocate(settings: Settings) -> None:
     """Make a company whose folder was copied or moved one of its own, in place; print one line about each part.
 
@@ -40,6 +41,7 @@ def relocate(settings: Settings) -> None:
         print(f"models     {changed} addresses now begin with {models}")
 
 
+@as_one_line_error()
 def move(settings: Settings, config: Path, to: Path) -> None:
     """Copy a company into a new folder and take its warehouse here out of use.
 
@@ -62,6 +64,7 @@ def move(settings: Settings, config: Path, to: Path) -> None:
     print(f"{settings.base} still has the old files, which nothing uses, and the source; remove or move them")
 
 
+@as_one_line_error()
 def back_up(settings: Settings, config: Path, to: Path) -> None:
     """Copy a company's tables, models, reports and lists as they are now, with the SHA-256 of every file.
 
@@ -77,8 +80,9 @@ def back_up(settings: Settings, config: Path, to: Path) -> None:
     print(f"backed up {len(moved.tables)} tables, models, reports and lists to {to}: {len(contents):,} files, verified")
 
 
+@as_one_line_error()
 def restore(settings: Settings, backup: Path) -> None:
-    """Bring a backup to where the configuration keeps its tables, models, reports and lists.
+    """Bring a backup to where the configuration keeps its tables, models, reports and lists; replace nothing there.
 
     Raises:
         FunnelError: it is no backup, one of its files is missing or was changed, or there is a warehouse already.
@@ -112,13 +116,23 @@ def _copy(
     retire: bool,
 ) -> tuple[Moved, list[Path]]:
     """Copy each part to its target, the warehouse last; returns its tables, and all files."""
+    inside = [folder for folder in sources.values() if to and to.is_relative_to(folder)]
+    if inside:
+        raise FunnelError(f"{to} lies inside {inside[0]}, which is to be copied: name another folder")
     begin_copy(sources["warehouse"], targets["warehouse"], to or targets["warehouse"])
     files: list[Path] = []
-    for part, source in sources.items():
-        if part == "models" and (source / REGISTRY).exists():
-            files += copy_registry(source, targets[part], name)
-        elif part not in ("warehouse", "models"):
-            files += copy_folder(source, targets[part])
+    # What lies elsewhere now, such as models on an MLflow server, has no folder to go to.
+    for part, target in targets.items():
+        source = sources.get(part)
+        if source is None or part == "warehouse":
+            continue
+        if part != "models" or not (source / REGISTRY).exists():
+            files += copy_folder(source, target)
+        elif (target / REGISTRY).exists():
+            print(f"models are left as they are: {target} has a registry")
+            files += [path for path in sorted(target.rglob("*")) if path.is_file()]
+        else:
+            files += copy_registry(source, target, name)
     if config and to:
         copy_verified(config.resolve(), to / config.name)
         files.append(to / config.name)

@@ -18,7 +18,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.relocation.tables import Move, OldFiles
-from pipeline.relocation.warehouse import replace_entry
+from pipeline.relocation.warehouse import as_one_line_error, replace_entry
 from pipeline.warehouse.catalog import open_catalog, read_own_entries, root_of
 from pipeline.warehouse.damage import Damage, find_damage, metadata_files, read_metadata
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry
@@ -46,6 +46,7 @@ class State:
         return f"{int(rows):,} rows, committed {committed:%Y-%m-%d %H:%M} UTC, {self.path.name}"
 
 
+@as_one_line_error()
 def recover(settings: Settings, metadata: Path | None = None) -> None:
     """Register the newest good metadata of each table that the catalog has lost or cannot read; print a line for each.
 

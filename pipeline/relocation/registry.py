@@ -48,12 +48,13 @@ def copy_registry(source: Path, target: Path, name: str) -> list[Path]:
 
 
 def copy_folder(source: Path, target: Path, *, without: tuple[str, ...] = ()) -> list[Path]:
-    """Copy a folder's files, each compared by its SHA-256; returns the copies."""
+    """Copy those of a folder's files that are not there yet, each compared by its SHA-256; returns the copies."""
     found = sorted(path for path in source.rglob("*") if path.is_file() and path.name not in without)
     copies = []
     for path in found:
         copies.append(target / path.relative_to(source))
-        copy_verified(path, copies[-1])
+        if not copies[-1].exists():
+            copy_verified(path, copies[-1])
     return copies
 
 

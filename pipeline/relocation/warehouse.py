@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, describe_error
 from pipeline.relocation.tables import Move, rewrite_table
 from pipeline.warehouse.catalog import cannot_be_opened, read_own_entries, root_of
 from pipeline.warehouse.damage import read_metadata
@@ -28,6 +28,24 @@ class Moved:
 
     tables: Sequence[str]
     files: Sequence[Path]
+
+
+@contextmanager
+def as_one_line_error() -> Iterator[None]:
+    """Report a disk or a catalog that cannot be read or written as one line.
+
+    Raises:
+        FunnelError: in place of the error.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else describe_error(error)
+        raise FunnelError(
+            f"the company cannot be moved, copied or recovered: {reason}; nothing was switched"
+        ) from error
 
 
 def relocate_in_place(warehouse: Path) -> Moved:

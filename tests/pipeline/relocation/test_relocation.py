@@ -127,6 +127,10 @@ def test_a_backup_is_whole_and_can_be_restored(company: Company, funnel: Funnel)
     assert "is not empty" in funnel("warehouse", "restore", backup, "-c", company.config).complaint
     assert contents(warehouse_at(backup / "funnel.toml")) == ROWS, "a backup can be read where it is"
 
+    inside, blocked = company.folder / "models" / "b", company.config / "b"
+    assert "lies inside" in funnel("warehouse", "backup", inside, "-c", company.config).complaint
+    assert str(company.config) in funnel("warehouse", "backup", blocked, "-c", company.config).complaint
+
     kept = backup.rename(backup.with_name("on another disk"))
     for name in ("warehouse", "models"):
         shutil.rmtree(company.folder / name)
