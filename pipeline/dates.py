@@ -7,6 +7,9 @@ from zoneinfo import ZoneInfo
 
 from pipeline.errors import FunnelError
 
+FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2199, 12, 31)
+"""No night lies outside, nor a time that a command takes; in between, no look-back or window leaves the calendar."""
+
 
 @dataclass(frozen=True)
 class DateRange:
@@ -38,10 +41,10 @@ def parse_date(text: str, *, name: str) -> date:
     """Parse an ISO date; `name` is what the error calls it.
 
     Raises:
-        FunnelError: not an ISO date.
+        FunnelError: not an ISO date, or not in the years 1900 to 2199.
     """
     try:
-        return date.fromisoformat(text)
+        return _require_in_calendar(date.fromisoformat(text), name)
     except ValueError:
         raise FunnelError(f"{name}: got {text!r}, takes a date such as 2026-01-31") from None
 
@@ -97,7 +100,7 @@ def parse_time(text: str, zone: ZoneInfo, *, name: str) -> datetime:
         name: what the error calls it.
 
     Raises:
-        FunnelError: not an ISO time, or on a day in the future.
+        FunnelError: not an ISO time, not in the years 1900 to 2199, or on a day in the future.
 
     >>> parse_time("2026-01-31 06:00", ZoneInfo("Asia/Shanghai"), name="--at").isoformat()
     '2026-01-31T06:00:00+08:00'
@@ -105,10 +108,11 @@ def parse_time(text: str, zone: ZoneInfo, *, name: str) -> datetime:
     '2026-01-31T23:59:59.999999+08:00'
     """
     try:
-        at = end_of_day(date.fromisoformat(text), zone) - timedelta(microseconds=1)
+        at = end_of_day(_require_in_calendar(date.fromisoformat(text), name), zone) - timedelta(microseconds=1)
     except ValueError:
         try:
             at = datetime.fromisoformat(text)
+            _require_in_calendar(at.date(), name)
         except ValueError:
             raise FunnelError(f"{name}: got {text!r}, takes a date or a time such as '2026-01-31 06:00'") from None
     if at.tzinfo is None:
@@ -116,3 +120,9 @@ def parse_time(text: str, zone: ZoneInfo, *, name: str) -> datetime:
     if at.astimezone(zone).date() > datetime.now(zone).date():
         raise FunnelError(f"{name} {text} is in the future in {zone.key}")
     return at
+
+
+def _require_in_calendar(day: date, name: str) -> date:
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise FunnelError(f"{name}: got {day}, takes a date from {FIRST_DAY} to {LAST_DAY}")
+    return day

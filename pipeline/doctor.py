@@ -7,12 +7,17 @@ from collections.abc import Callable
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.audits.shared_users import SharedUsers
 from pipeline.config.settings import load
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
 from pipeline.warehouse.tables import all_tables
+
+if TYPE_CHECKING:
+    import duckdb
 
 MIN_JAVA = 17
 DAMAGES_SHOWN = 3
@@ -23,7 +28,7 @@ WAYS = (
 
 
 def doctor(config: Path, *, deep: bool = False) -> None:
-    """Check the configuration, Java, the warehouse, the source's newest day and the champion; print one line each.
+    """Check the configuration, Java, the warehouse, the source and the champion; print one line each.
 
     Args:
         deep: also open every metadata file, manifest and data file of every table, with a line for each table.
@@ -38,6 +43,7 @@ def doctor(config: Path, *, deep: bool = False) -> None:
         ("java", _check_java),
         ("warehouse", _check_warehouse),
         ("source", _check_source),
+        *([("user_ids", _check_user_ids)] if settings.source.users else []),
         ("champion", _check_champion),
     ]
     if deep:
@@ -96,6 +102,42 @@ def _check_source(context: Context) -> str:
     if not days:
         raise FunnelError(f"source.events.path: no past day has files at {resolved}")
     return f"{resolved}: {len(days)} days, {days[0]} to {days[-1]}"
+
+
+def _check_user_ids(context: Context) -> str:
+    """Look whether the events that landed last and the profiles know each other's users."""
+    # Imported late, since most commands run without DuckDB.
+    import duckdb
+
+    from pipeline.analyst.connection import connect_pinned
+
+    try:
+        found = _count_shared_users(connect_pinned(context.settings, "events, users", None)[0])
+    except duckdb.Error as error:
+        raise FunnelError(
+            f"events and users cannot be read: {describe_error(error)}; see funnel doctor --deep"
+        ) from None
+    if not found.with_events or not found.with_profiles:
+        return "nothing to compare: events and profiles have not landed yet"
+    min_share = context.settings.audit.min_shared_users
+    if min_share and found.is_impossible:
+        raise FunnelError(str(found))
+    if found.is_low(min_share):
+        return f"few: {found}"
+    return f"{found.shared:,} of {found.with_events:,} users with events in the last 7 landing days have a profile"
+
+
+def _count_shared_users(connection: "duckdb.DuckDBPyConnection") -> SharedUsers:
+    with connection:
+        ((with_events, *rest),) = connection.execute(
+            "WITH profiles AS (SELECT DISTINCT user_id FROM users), "
+            "with_events AS (SELECT DISTINCT user_id FROM events "
+            "WHERE landed_on > (SELECT max(landed_on) FROM events) - INTERVAL 7 DAY) "
+            "SELECT (SELECT count(*) FROM with_events), "
+            "(SELECT count(*) FROM with_events WHERE user_id IN (FROM profiles)), (SELECT count(*) FROM profiles), "
+            "(SELECT min(user_id) FROM with_events), (SELECT min(user_id) FROM profiles)"
+        ).fetchall()
+    return SharedUsers(with_events, *rest)
 
 
 def _check_champion(context: Context) -> str:

@@ -69,7 +69,12 @@ def _explain(error: duckdb.Error, settings: Settings) -> str:
 
 def _print_rows(result: duckdb.DuckDBPyRelation) -> None:
     table = Table(*result.columns, box=SIMPLE_HEAD)
-    rows = result.limit(MAX_ROWS_SHOWN + 1).fetchall()
+    shown = result.limit(MAX_ROWS_SHOWN + 1)
+    try:
+        rows = shown.fetchall()
+    except (OverflowError, ValueError):
+        # DuckDB knows times that Python does not, such as one of the year 1 in a zone west of Greenwich.
+        rows = shown.project("COLUMNS(*)::VARCHAR").fetchall()
     for row in rows[:MAX_ROWS_SHOWN]:
         table.add_row(*("" if value is None else str(value) for value in row))
     print_table(table)

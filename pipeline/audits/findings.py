@@ -19,6 +19,7 @@ class Finding:
         severity: how bad its failure is: "critical", "warning" or "info".
         status: "ok", "warning" (it does not hold; the run goes on) or "failed" (the run stops).
         observed: what was found instead, with offending rows; None if it holds.
+        is_sentence: whether `observed` says all that a reader needs, without the expectation.
     """
 
     audited: str
@@ -28,6 +29,7 @@ class Finding:
     severity: str
     status: Literal["ok", "warning", "failed"]
     observed: str | None = None
+    is_sentence: bool = False
 
     @property
     def topic(self) -> str:
@@ -36,8 +38,13 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The expectation and what was observed."""
-        return f"{self.expectation}: {self.observed}"
+        """What was observed, after the expectation unless it needs none."""
+        return self.observed or "" if self.is_sentence else f"{self.expectation}: {self.observed}"
+
+    @property
+    def warning(self) -> str:
+        """The line of its warning."""
+        return f"audit of {self.audited}: {self.line}"
 
 
 def require_no_failures(findings: Sequence[Finding]) -> list[str]:
@@ -50,4 +57,4 @@ def require_no_failures(findings: Sequence[Finding]) -> list[str]:
     if failed:
         more = f" (and {len(failed) - 1} more critical failures)" if len(failed) > 1 else ""
         raise AuditError(f"audit of {failed[0].audited} failed: {failed[0].line}{more}; nothing was published")
-    return [f"audit of {finding.audited}: {finding.line}" for finding in findings if finding.status == "warning"]
+    return [finding.warning for finding in findings if finding.status == "warning"]

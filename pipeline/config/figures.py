@@ -28,14 +28,15 @@ class Figure:
     """A figure's title and explanation for readers, its unit, what it is measured per, and its bound.
 
     Args:
-        per: measured once per night, per stage, per feature, or ("model") per stage and model version.
+        per: measured once per night, per stage, per feature, per mapped column of the source, or ("model") per stage
+            and model version.
         bound: None for a figure that cannot have a threshold.
     """
 
     title: str
     explanation: str
     kind: Literal["count", "share", "hours", "probability", "index", "ratio"]
-    per: Literal["night", "stage", "feature", "model"] = "night"
+    per: Literal["night", "stage", "feature", "column", "model"] = "night"
     bound: Bound | None = None
 
 
@@ -49,6 +50,13 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "quarantined_share": Figure(
         "Quarantined", "share of the rows read that were rejected", "share", bound=Bound("quarantined share", "above")
+    ),
+    "unreadable_share": Figure(
+        "Unreadable values",
+        "share of a source column's values that were there and could not be read",
+        "share",
+        "column",
+        Bound("share of the values of {subject} that could not be read", "above"),
     ),
     "hours_to_scores": Figure(
         "Scores ready after",

@@ -1,11 +1,13 @@
 """The sections that describe the funnel and its data: `[funnel]`, `[source.events]`, `[source.users]`, `[features]`."""
 
+from datetime import date
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from pipeline.config.base import ConfigSection, Identifier, check_names
+from pipeline.dates import FIRST_DAY, LAST_DAY
 
 EXPOSURE = "exposure"
 BUILT_IN_CONTEXT = ("campaign", "hour")
@@ -121,6 +123,11 @@ class EventSource(Reader):
     future_tolerance_hours: Annotated[int, Field(ge=0)] = 0
     """How many hours past the end of its landing day an event's time may lie; raise it if the source cuts its days in
     another time zone."""
+    earliest: Annotated[date, Field(ge=FIRST_DAY, le=LAST_DAY)] = date(2000, 1, 1)
+    """The first day that an event can be of, and a row can have landed on; an earlier time is a mistake, and the event
+    is quarantined."""
+    time_zone: Annotated[str, AfterValidator(_check_time_zone)] | None = None
+    """What a time without a zone means: an IANA time zone, such as `UTC`; by default the funnel's own."""
 
     @field_validator("columns")
     @classmethod
@@ -135,6 +142,12 @@ class UserSource(Reader):
     profile was changed) and the attributes that `[features]` names. An attribute that it leaves out is read from the
     source's column of the same name.
     """
+
+    consent_words: dict[str, bool] = Field(default={})
+    """Words of consent besides true, yes, t, y and 1, and false, no, f, n and 0, in any case: such as
+    `{ opted_in = true, opted_out = false }`. Any other word counts as withdrawn, with a warning."""
+    decimal_comma: bool = False
+    """Whether numbers in text are written with a decimal comma, such as `1.234,50` or `1 234,50`."""
 
 
 class Source(ConfigSection):

@@ -125,6 +125,12 @@ class Audit(ConfigSection):
     """Lowest and highest rows of a night, relative to the median of its last 7 nights; outside is a warning."""
     max_quarantine_share: Share = 0.1
     """The share of rejected rows above which the night stops."""
+    max_unreadable_share: Share = 0.9
+    """The share of a mapped column's values above which the night stops if they cannot be read; any such value is a
+    warning. Rejected rows do not count here."""
+    min_shared_users: Share = 0.25
+    """The share of the users with events who must have a profile; fewer is a warning, and none at all stops the night,
+    since then one user is spelt in two ways. 0 leaves the check out."""
     stage_rate_ratio: Ratios = (0.2, 5.0)
     """Lowest and highest rate of a stage's events to exposures, relative to the last 7 nights; outside is a warning."""
 

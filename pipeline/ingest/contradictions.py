@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from pipeline.engines.templates import quote
-from pipeline.ingest.source import map_column
+from pipeline.ingest.values import Mapped, Reading, Steps
 from pipeline.runs.record import StageWarning
 
 EXAMPLE_ROWS = 100
@@ -23,24 +23,27 @@ MICROSECONDS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))
 """Of a number below the first: since 1970 in seconds, milliseconds, microseconds; from the last on, nanoseconds."""
 
 
-def map_updated_at(rows: DataFrame, expression: str, key: str, landed_on: Column) -> Column:
-    """When a profile was changed; null where that cannot be read.
+def read_updated_at(steps: Steps, mapped: Mapped, landed_on: Column) -> Reading:
+    """Read when a profile was changed.
 
     A number counts as seconds, milliseconds, microseconds or nanoseconds since 1970, by its size; a version that grows
     with each change will do as well. A time of day without a date is one of the landing day.
     """
-    text = F.trim(map_column(rows, expression, "string", key))
-    number = text.try_cast(DECIMAL)
+    mapped.require_no_bytes()
+    text = steps.keep(F.nullif(steps.keep_text(mapped.column.try_cast("string")), F.lit("")))
+    number = steps.keep(text.try_cast(DECIMAL))
     micros = number / 1_000
     for below, factor in reversed(MICROSECONDS):
         micros = F.when(F.abs(number) < below, number * factor).otherwise(micros)
     of_that_day = F.concat_ws(" ", landed_on.cast("string"), text).try_cast("timestamp")
-    changed = (
+    changed = steps.keep(
         F.when(number.isNotNull(), F.timestamp_micros(micros.try_cast("bigint")))
         .when(text.rlike(BARE_TIME), of_that_day)
-        .otherwise(map_column(rows, expression, "timestamp", key))
+        .otherwise(mapped.column.try_cast("timestamp"))
     )
-    return F.when(F.year(changed) <= 9999, changed)
+    value = F.when(F.year(changed) <= 9999, changed)
+    lost = F.when(value.isNull(), F.make_valid_utf8(text))
+    return Reading(mapped.name, value, lost, "no time", "they do not say which profile is the newest")
 
 
 def settle(users: DataFrame, names: Sequence[str]) -> DataFrame:

@@ -4,6 +4,7 @@ For every landing day, rows in = rows kept + duplicates + quarantined, which is 
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 import pandas as pd
@@ -11,9 +12,14 @@ from pyspark.sql import DataFrame
 
 from pipeline.audits.audit import audit
 from pipeline.audits.expectations import BASELINE_NIGHTS, event_expectations, history_expectations, night_expectations
+from pipeline.audits.findings import Finding
+from pipeline.audits.shared_users import audit_shared_users
+from pipeline.audits.unreadable import ColumnRead, audit_columns
+from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, read_as_written, stage
 from pipeline.ingest.landing import Landing, land_events, land_users
+from pipeline.ingest.shared_users import count_shared_users
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
 from pipeline.runs.record import Counts, StageRun, recorded
@@ -40,13 +46,14 @@ def ingest(context: Context, dates: DateRange) -> None:
             run.warnings += landing.warnings
             for note in landing.notes:
                 context.notify(f"ingest {dates}: {note}")
+        run.read_by_day = _join_columns(landings)
         staged: dict[str, Pinned] = {}
         try:
             if users:
                 staged["users"] = stage(users.kept, context.warehouse, "users")
             staged["quarantine"] = _stage_quarantine(context, landings)
             staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
-            _audit(run, staged["events"], events)
+            _audit(run, staged, landings)
         except Exception:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
@@ -64,18 +71,22 @@ def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
     return stage(rejected, context.warehouse, "quarantine", sort=("reason", "raw"))
 
 
-def _audit(run: StageRun, staged: Pinned, landing: Landing) -> None:
+def _audit(run: StageRun, staged: Mapping[str, Pinned], landings: Sequence[Landing]) -> None:
     context = run.context
     settings, dates = context.settings, run.dates
-    with cached(read_as_written(context.spark, staged)) as written:
-        days = _measure_days(run, written, landing)
+    unreadable = [finding for landing in landings for finding in _audit_columns(landing, settings)]
+    with cached(read_as_written(context.spark, staged["events"])) as written:
+        days = _measure_days(run, written, landings[0])
         limits = (
             night_expectations(settings.funnel.stage_names, settings.audit)
             if len(dates) == 1
             else history_expectations(settings.audit)
         )
         keys = ("landed_on", "duplicates", "reasons")
-        run.record_findings(audit(days, limits, what="the landing days of events", keys=keys))
+        run.record_findings([*audit(days, limits, what="the landing days of events", keys=keys), *unreadable])
+        if settings.source.users and settings.audit.min_shared_users:
+            shared = count_shared_users(run, written, staged.get("users"), settings.audit.min_shared_users)
+            run.record_findings([audit_shared_users(shared, min_share=settings.audit.min_shared_users)])
         run.record_findings(
             audit(
                 written,
@@ -84,6 +95,24 @@ def _audit(run: StageRun, staged: Pinned, landing: Landing) -> None:
                 keys=("event_id", "user_id", "event", "event_time"),
             )
         )
+
+
+def _audit_columns(landing: Landing, settings: Settings) -> list[Finding]:
+    return audit_columns(
+        landing.read,
+        audited=landing.table,
+        faults={reading.name: (reading.fault, reading.effect) for reading in landing.readings},
+        max_share=settings.audit.max_unreadable_share,
+    )
+
+
+def _join_columns(landings: Sequence[Landing]) -> dict[date, dict[str, ColumnRead]]:
+    """What became of the values of events and users, by landing day and, for example, `users.age`."""
+    joined: dict[date, dict[str, ColumnRead]] = defaultdict(dict)
+    for landing in landings:
+        for day, columns in landing.read.items():
+            joined[day] |= {f"{landing.table}.{name}": column for name, column in columns.items()}
+    return joined
 
 
 def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.DataFrame:

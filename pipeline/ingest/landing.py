@@ -4,26 +4,26 @@ A row is kept, a duplicate of a kept row, or quarantined with a reason and its r
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from pipeline.config.funnel import Reader
-from pipeline.config.settings import Settings
+from pipeline.audits.unreadable import ColumnRead
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql
 from pipeline.engines.templates import quote
-from pipeline.ingest.contradictions import describe_contradictions, map_updated_at, settle
-from pipeline.ingest.source import LANDED, map_column, map_columns, read_source
+from pipeline.errors import FunnelError
+from pipeline.ingest.contradictions import describe_contradictions, settle
+from pipeline.ingest.mapping import UNREAD, MappedRows, map_events, map_users
+from pipeline.ingest.source import read_source
+from pipeline.ingest.values import BLANKS, Reading
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun, StageWarning
-from pipeline.warehouse.tables import profile_columns
 
 
 @dataclass
@@ -31,14 +31,20 @@ class Landing:
     """Rows with their `fate` (and `reason`, `raw`), cached, and their counts by landing day.
 
     Args:
+        table: where kept rows go.
+        readings: of the mapped columns.
+        read: what became of the values of each mapped column, by landing day.
         content: what of a kept row its table takes. The customer's names are inside a struct, where none can be taken
             for `fate` or `raw`.
     """
 
+    table: str
     rows: DataFrame
+    readings: Sequence[Reading]
     content: tuple[str, ...] = ("*",)
     counts: dict[date, Counts] = field(default_factory=lambda: defaultdict(Counts))
     reasons: dict[date, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    read: dict[date, dict[str, ColumnRead]] = field(default_factory=lambda: defaultdict(dict))
     warnings: list[StageWarning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -58,7 +64,7 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     The rows are cached until the block ends.
 
     Raises:
-        FunnelError: the source is not there or does not fit its mapping.
+        FunnelError: the source is not there, does not fit its mapping, or has ids whose digits are lost.
     """
     context, dates = run.context, run.dates
     settings, spark = context.settings, context.spark
@@ -66,19 +72,19 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     rows = read_source(spark, settings, "events", dates)
     before = dates.first - timedelta(days=1)
     known = run.read("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
+    mapped = _no_events(context) if rows is None else map_events(rows, settings, dates)
     classified = run_sql(
         spark,
         "classify",
-        {
-            "source": _no_events(context) if rows is None else map_events(rows, settings, dates),
-            "known": known.select("event_id", "landed_on"),
-        },
-        event_names=settings.funnel.event_names,
+        {"source": mapped.rows, "known": known.select("event_id", "landed_on")},
+        event_names={theirs.strip(BLANKS): ours for theirs, ours in settings.funnel.event_names.items()},
         tolerance_hours=source.future_tolerance_hours,
         lookback_days=source.lookback_days,
     )
     with cached(classified) as fates:
-        yield _count_fates(fates)
+        values = {name: F.col(name) for name in ("event_id", "user_id", "event", "event_time", "campaign_id")}
+        values |= {f"context.{name}": F.col("context")[name] for name in source.context}
+        yield _count_fates("events", fates, mapped.readings, values)
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     The rows are cached until the block ends.
 
     Raises:
-        FunnelError: the source is not there or does not fit its mapping.
+        FunnelError: the source is not there, does not fit its mapping, or has ids whose digits are lost.
     """
     settings = context.settings
     source = settings.source.users
@@ -96,109 +102,50 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     if source is None or rows is None:
         yield None
         return
-    profile = profile_columns(settings)
-    strings = [name for name, kind in profile.items() if pa.types.is_string(kind)]
-    numbers = [name for name in profile if name not in strings]
-    # An unmapped attribute is the source's column of the same name, never a word of SQL such as `null`.
-    mapping = {name: quote(name) for name in profile} | source.columns
-    key = "source.users.columns"
-    columns = map_columns(rows, mapping, ("user_id", *strings), "string", key=key)
-    columns |= map_columns(rows, mapping, numbers, "double", key=key)
-    columns["consent"] = _map_consent(rows, mapping, key)
-    if settings.source.has_time_zones:
-        (zone,) = map_columns(rows, mapping, ("time_zone",), "string", key=key).values()
-        columns["time_zone"] = F.nullif(F.trim(zone), F.lit(""))
-    # Users without dates are what is known when they are read.
-    landed_on = _map_landed_on(rows, source, F.lit(dates.first), key)
-    # A row whose landing day cannot be read is counted on the last day, never dropped.
-    day = F.coalesce(landed_on, F.lit(dates.last))
-    # An attribute of this name is one, as before there was the column.
-    is_timed = "updated_at" in source.columns and "updated_at" not in profile
-    unknown = F.lit(None).cast("timestamp")
-    own = {
-        "profile": F.struct(*(column.alias(name) for name, column in columns.items())),
-        "is_dated": landed_on.isNotNull(),
-        "landed_on": day,
-        "updated_at": map_updated_at(rows, source.columns["updated_at"], f"{key}.updated_at", day)
-        if is_timed
-        else unknown,
-    }
-    users = _add_raw(rows, own).where(F.col("landed_on").between(dates.first, dates.last))
-    without_user = F.coalesce(F.trim("profile.user_id"), F.lit("")) == ""
-    reason = F.when(without_user, "users: null user").when(~F.col("is_dated"), "users: unparsable landing day")
+    mapped = map_users(rows, settings, dates)
     # Only quarantined rows keep their raw content, as events do.
-    users = users.withColumn("reason", reason).withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
-    names = [name for name in columns if name != "user_id"]
+    users = mapped.rows.withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
+    names = [name for name in users.select("profile.*").columns if name != "user_id"]
     users = settle(users, names)
     # After settling, the profiles of a user and day are all alike: any of them is kept.
     one_a_day = Window.partitionBy("profile.user_id", "landed_on", "reason").orderBy(F.lit(0))
     repeats = F.row_number().over(one_a_day) > 1
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
-        landing = _count_fates(fates, "profile.*", "landed_on")
-        landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=is_timed)
+        values = {name: F.col(f"given.{quote(name)}") for name in ("user_id", *names)}
+        landing = _count_fates("users", fates, mapped.readings, values)
+        landing.content = ("profile.*", "landed_on")
+        landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
         yield landing
 
 
-def _map_consent(rows: DataFrame, mapping: dict[str, str], key: str) -> Column:
-    """True, false, or null where the source is silent.
-
-    Any other word counts as a withdrawal: nobody is texted on a consent that cannot be read.
-    """
-    (given,) = map_columns(rows, mapping, ("consent",), "boolean", key=key).values()
-    (word,) = map_columns(rows, mapping, ("consent",), "string", key=key).values()
-    return F.coalesce(given, F.when(F.trim(word) != "", F.lit(False)))
-
-
-def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> DataFrame:
-    source = settings.source.events
-    key = "source.events.columns"
-    columns = map_columns(rows, source.columns, ("event_id", "user_id", "campaign_id"), "string", key=key)
-    columns["source_event"] = map_columns(rows, source.columns, ("event",), "string", key=key)["event"]
-    columns |= map_columns(rows, source.columns, ("event_time",), "timestamp", key=key)
-    columns["landed_on"] = _map_landed_on(rows, source, F.to_date(columns["event_time"]), key)
-    columns["context"] = _map_context(rows, source.context)
-    # A row whose landing day cannot be read is counted on the last day, never dropped. Without its time, it is
-    # quarantined.
-    columns["event_time"] = F.when(columns["landed_on"].isNotNull(), columns["event_time"])
-    columns["landed_on"] = F.coalesce(columns["landed_on"], F.lit(dates.last))
-    return _add_raw(rows, columns).where(F.col("landed_on").between(dates.first, dates.last))
-
-
-def _map_context(rows: DataFrame, declared: dict[str, str]) -> Column:
-    if not declared:
-        return F.lit(None).cast("map<string,string>")
-    pairs: list[Column] = []
-    for name, expression in declared.items():
-        pairs += [F.lit(name), map_column(rows, expression, "string", f"source.events.context.{name}")]
-    return F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull())
-
-
-def _map_landed_on(rows: DataFrame, source: Reader, otherwise: Column, key: str) -> Column:
-    if LANDED in rows.columns:
-        return F.col(LANDED)
-    if "landed_on" not in source.columns:
-        return otherwise
-    return map_column(rows, source.columns["landed_on"], "date", f"{key}.landed_on")
-
-
-def _add_raw(rows: DataFrame, columns: dict[str, Column]) -> DataFrame:
-    own = F.struct(*(F.col(quote(name)) for name in rows.columns if name != LANDED))
-    raw = F.to_json(own, {"ignoreNullFields": "false"}).alias("raw")
-    return rows.select(*(column.alias(name) for name, column in columns.items()), raw)
-
-
-def _no_events(context: Context) -> DataFrame:
-    return context.spark.createDataFrame(
+def _no_events(context: Context) -> MappedRows:
+    rows = context.spark.createDataFrame(
         [],
         "event_id string, user_id string, campaign_id string, source_event string, event_time timestamp, "
-        "landed_on date, context map<string,string>, raw string",
+        "landed_on date, context map<string,string>, raw string, "
+        f"_problem string, _undecodable string, {UNREAD} array<string>",
     )
+    return MappedRows(rows, [])
 
 
-def _count_fates(fates: DataFrame, *content: str) -> Landing:
-    landing = Landing(fates, content or ("*",))
-    for landed_on, fate, reason, number in landing.rows.groupBy("landed_on", "fate", "reason").count().collect():
+def _count_fates(table: str, fates: DataFrame, readings: Sequence[Reading], values: Mapping[str, Column]) -> Landing:
+    """Count the rows of each fate, and what was read of each column, in one pass.
+
+    Args:
+        values: what the rows hold of each reading; a reading that is left out has a value in every row.
+
+    Raises:
+        FunnelError: a column has values that must not be read, see `Reading.refusal`.
+    """
+    landing = Landing(table, fates, readings)
+    figures = [
+        figure
+        for position, reading in enumerate(readings)
+        for figure in _measure(values.get(reading.name, F.lit(True)), F.get(UNREAD, F.lit(position)))
+    ]
+    counted = fates.groupBy("landed_on", "fate", "reason").agg(F.count("*"), *figures)
+    for landed_on, fate, reason, number, *measured in counted.collect():
         day = landing.counts[landed_on]
         day.rows_in += number
         if fate == "kept":
@@ -208,4 +155,17 @@ def _count_fates(fates: DataFrame, *content: str) -> Landing:
         else:
             day.quarantined += number
             landing.reasons[landed_on][reason] = number
+        for reading, there, unreadable, example in zip(
+            readings, measured[::3], measured[1::3], measured[2::3], strict=True
+        ):
+            if reading.refusal and unreadable:
+                raise FunnelError(f"{reading.refusal}, such as {example}")
+            landed = fate != "quarantined"
+            column = ColumnRead(there, unreadable, landed * there, landed * unreadable, example)
+            landing.read[landed_on][reading.name] = landing.read[landed_on].get(reading.name, ColumnRead()) + column
     return landing
+
+
+def _measure(value: Column, lost: Column) -> tuple[Column, Column, Column]:
+    """Rows with a value, those among them whose value was lost, and one of these values."""
+    return F.count(F.when(value.isNotNull() | lost.isNotNull(), 1)), F.count(lost), F.min(lost)

@@ -1,7 +1,7 @@
 """Reads the company's own data with any Spark reader: each row with the day it landed, mapped to our columns."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 from py4j.protocol import Py4JJavaError
@@ -14,6 +14,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.values import Mapped
 
 LANDED = "__funnelcast_landed_on"
 """Our one column among the source's own; a source that has this name itself is refused."""
@@ -42,10 +43,8 @@ def read_source(spark: SparkSession, settings: Settings, name: str, dates: DateR
     return analyze(lambda: rows.where(reader.where or ""), f"{where}.where", reader.where, rows)
 
 
-def map_columns(
-    rows: DataFrame, mapping: Mapping[str, str], columns: Iterable[str], kind: str, *, key: str
-) -> dict[str, Column]:
-    """Express our columns over the source's, cast to `kind`; an unmapped column is null.
+def map_columns(rows: DataFrame, mapping: Mapping[str, str], key: str) -> dict[str, Mapped]:
+    """Find what is mapped in the source, by our column.
 
     Args:
         mapping: the source's column or a Spark SQL expression, by our column.
@@ -54,23 +53,18 @@ def map_columns(
     Raises:
         FunnelError: an expression does not fit the source.
     """
-    return {
-        column: map_column(rows, mapping[column], kind, f"{key}.{column}")
-        if column in mapping
-        else F.lit(None).cast(kind)
-        for column in columns
-    }
+    return {name: map_column(rows, expression, f"{key}.{name}", name) for name, expression in mapping.items()}
 
 
-def map_column(rows: DataFrame, expression: str, kind: str, key: str) -> Column:
-    """Express a column name or a Spark SQL expression over `rows`, checked now rather than inside a job.
+def map_column(rows: DataFrame, expression: str, key: str, name: str) -> Mapped:
+    """Find a column or a Spark SQL expression over `rows`, checked now rather than inside a job.
 
     A name may have dots, blanks and backticks. As everywhere in Spark, its case need not match.
     """
     named = find_column(rows.columns, expression)
-    column = (F.col(quote(named)) if named is not None else F.expr(expression)).try_cast(kind)
-    analyze(lambda: rows.select(column), key, expression, rows)
-    return column
+    column = F.col(quote(named)) if named is not None else F.expr(expression)
+    checked = analyze(lambda: rows.select(column), key, expression, rows)
+    return Mapped(name, key, expression, column, checked.schema[0].dataType)
 
 
 def find_column(columns: Sequence[str], name: str) -> str | None:

@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.analyst.connection import connect_pinned
+from pipeline.audits.unreadable import ColumnRead
 from pipeline.config.figures import FIGURES
 from pipeline.dates import DateRange, end_of_day
 from pipeline.errors import FunnelError
 from pipeline.measures.drift import DECILES, ERRORS, drift, index_by_chance, psi
 from pipeline.monitoring.backtest import MaturedExposures, measure_quality, read_matured
 from pipeline.monitoring.baseline import Baseline, read_baseline, steady_features
+from pipeline.monitoring.readability import sum_columns_read
 from pipeline.monitoring.thresholds import Measurement, find_breach, resolve_thresholds
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun, StageWarning, recorded
@@ -93,6 +95,7 @@ def _measure_night(
         baseline = read_baseline(connection, model) if model else None
         measured = [
             *_measure_volumes(connection, ds, nights),
+            *measure_columns(sum_columns_read(context.warehouse.arrow("runs", first=ds, last=ds))),
             *_measure_freshness(connection, ds, end_of_day(ds, settings.zone)),
             *_measure_scores(connection, ds, before, settings.funnel.stage_names, model, baseline),
         ]
@@ -122,6 +125,15 @@ def _measure_volumes(
         yield Measurement("quarantined_share", quarantined / rows_in if rows_in else 0.0)
     yield Measurement("users_scored", nights[ds])
     yield from _compare_with_usual("users_scored_ratio", nights, ds)
+
+
+def measure_columns(read: Mapping[str, ColumnRead]) -> Iterator[Measurement]:
+    """The share of each source column's values that could not be read; yields nothing for a column without values."""
+    for name, column in read.items():
+        if column.values:
+            basis = f"{column.unreadable:,} of {column.values:,}"
+            basis += f", such as {column.example!r}" if column.example is not None else ""
+            yield Measurement("unreadable_share", column.unreadable / column.values, feature=name, basis=basis)
 
 
 def _compare_with_usual(name: str, counts: Mapping[date, int], ds: date) -> Iterator[Measurement]:

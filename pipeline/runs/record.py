@@ -2,13 +2,14 @@
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.audits.findings import Finding, require_no_failures
+from pipeline.audits.unreadable import ColumnRead, shorten
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
@@ -42,12 +43,16 @@ class StageWarning:
 
 @dataclass
 class StageRun:
-    """What a stage reads and reports. At its end it becomes one row a date in `runs`, and one a finding in `audits`."""
+    """What a stage reads and reports. At its end it becomes one row a date in `runs`, and one a finding in `audits`.
+
+    `read_by_day` has what became of the source's columns, by table and column: "users.age".
+    """
 
     context: Context
     stage: str
     dates: DateRange
     by_day: dict[date, Counts] = field(default_factory=dict)
+    read_by_day: dict[date, dict[str, ColumnRead]] = field(default_factory=dict)
     inputs: dict[str, int] = field(default_factory=dict)
     output_snapshot: int | None = None
     model_version: str | None = None
@@ -78,8 +83,8 @@ class StageRun:
             AuditError: a critical expectation failed.
         """
         self.findings += findings
-        topics = [finding.topic for finding in findings if finding.status == "warning"]
-        self.warnings += map(StageWarning, topics, require_no_failures(findings))
+        self.warnings += [StageWarning(each.topic, each.warning) for each in findings if each.status == "warning"]
+        require_no_failures(findings)
 
     @property
     def total(self) -> Counts:
@@ -168,8 +173,17 @@ def _write(run: StageRun, started: datetime, seconds: float, *, status: str, mes
     rows = []
     for day in run.dates:
         counts = run.by_day.get(day, Counts())
-        rows.append(shared | vars(counts) | {"ds": day})
+        rows.append(shared | vars(counts) | _describe_columns(run.read_by_day.get(day, {})) | {"ds": day})
     run.context.warehouse.append("runs", rows)
+
+
+def _describe_columns(read: Mapping[str, ColumnRead]) -> dict[str, list[tuple[str, Any]]]:
+    broken = {name: column for name, column in read.items() if column.unreadable}
+    return {
+        "values_in": [(name, column.values) for name, column in read.items()],
+        "unreadable": [(name, column.unreadable) for name, column in broken.items()],
+        "unreadable_examples": [(name, shorten(column.example or "")) for name, column in broken.items()],
+    }
 
 
 def _write_audits(run: StageRun) -> None:

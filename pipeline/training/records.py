@@ -2,19 +2,26 @@
 
 import tempfile
 from collections.abc import Mapping
+from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+
 from model import Bundle, ExpertUse
+from pipeline.audits.unreadable import ColumnRead
 from pipeline.config.settings import Settings
 from pipeline.features.features import planned_context
 from pipeline.models.promotion import Verdict
 from pipeline.models.registry import Registry
 from pipeline.models.tracking import Tracking, TrainingRun
 from pipeline.monitoring.baseline import write_baseline
+from pipeline.monitoring.readability import RECENT_DAYS, sum_columns_read
 from pipeline.runs.context import Context
+from pipeline.runs.record import StageWarning
 from pipeline.scoring.predict import with_constants
 from pipeline.training.evaluation import LabelledExposures, cross_fitted, user_folds
 from pipeline.training.plots import plot_reliability
+from pipeline.warehouse.tables import profile_columns
 
 VERDICT = "verdict.json"
 TAG_LENGTH = 1000
@@ -83,13 +90,37 @@ def record_metrics(context: Context, candidate: TrainingRun, bundle: Bundle, use
     context.warehouse.replace("metrics", rows, where=own)
 
 
-def record_baseline(context: Context, candidate: TrainingRun, bundle: Bundle) -> None:
-    """Write to `baselines` the distributions of features and scores of the users known as of the model's date."""
+def record_baseline(context: Context, candidate: TrainingRun, bundle: Bundle) -> list[StageWarning]:
+    """Write to `baselines` the distributions of features and scores of the users known as of the model's date.
+
+    Returns: a warning for each attribute whose values were lost or missing: drift from such a baseline shows nothing.
+    """
     sample = context.warehouse.arrow("feature_samples", first=candidate.as_of, last=candidate.as_of)
     if not sample.num_rows:
-        return
+        return []
     scores = bundle.predict(with_constants(sample, planned_context(context.settings))).calibrated
     write_baseline(context, candidate.version, candidate.as_of, sample, scores)
+    return find_blind_spots(context, candidate.as_of, sample)
+
+
+def find_blind_spots(context: Context, as_of: date, sample: pa.Table) -> list[StageWarning]:
+    """Warn of attributes of which values were lost up to the date, or of which no sampled user has any."""
+    runs = context.warehouse.arrow("runs", first=as_of - timedelta(days=RECENT_DAYS - 1), last=as_of)
+    read = sum_columns_read(runs)
+    warnings = []
+    for name in profile_columns(context.settings):
+        column = read.get(f"users.{name}", ColumnRead())
+        line = None
+        if column.unreadable:
+            line = (
+                f"{name}: {column.unreadable:,} of {column.values:,} values of the last {RECENT_DAYS} landing days "
+                f"could not be read, such as {column.example!r}; the model and its baseline take them for missing"
+            )
+        elif sample.column(name).null_count == sample.num_rows:
+            line = f"{name}: none of the {sample.num_rows:,} users has a value; no drift of it will be seen"
+        if line:
+            warnings.append(StageWarning(f"baseline {name}", line))
+    return warnings
 
 
 def record_verdict(tracking: Tracking, candidate: TrainingRun, verdict: Verdict) -> None:

@@ -81,7 +81,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         use = measure_expert_use(bundle, exposures.held_out_part.table)
         log_training(tracking, candidate, bundle, exposures, use)
         record_metrics(context, candidate, bundle, use)
-        record_baseline(context, candidate, bundle)
+        run.warnings += record_baseline(context, candidate, bundle)
         tracking.finish(candidate)
     for stage, metrics in bundle.metrics.items():
         context.notify(

@@ -17,6 +17,9 @@ RUNS = Table(
         Column("rows_out", LONG, "Rows kept or written."),
         Column("duplicates", LONG, "Rows dropped because their key had landed already."),
         Column("quarantined", LONG, "Rows rejected into quarantine."),
+        Column("values_in", pa.map_(STRING, LONG), "Mapped column, such as users.age, to the rows that had a value."),
+        Column("unreadable", pa.map_(STRING, LONG), "Mapped column to the values of values_in that could not be read."),
+        Column("unreadable_examples", pa.map_(STRING, STRING), "Mapped column to one of its unreadable values."),
         Column("seconds", DOUBLE, "Duration in seconds; a range of dates shares it equally among its dates."),
         Column("started_at", TIMESTAMP, "When the stage began."),
         Column("inputs", pa.map_(STRING, LONG), "Table name to the Iceberg snapshot that the stage read of it."),
@@ -36,7 +39,11 @@ METRICS = Table(
     (
         Column("name", STRING, "The figure: held_out_auc, score_psi, matured_auc, rows_landed, …"),
         Column("stage", STRING, "The stage that the figure is about; null: none."),
-        Column("feature", STRING, "The feature, or for expert_use the expert, that the figure is about; null: none."),
+        Column(
+            "feature",
+            STRING,
+            "What it is about: a feature, an expert, a mapped column such as users.age; null: none.",
+        ),
         Column("model_version", STRING, "The model that the figure is about; null: none."),
         Column("value", DOUBLE, "The figure, in its own unit: a count, a share from 0 to 1, an index, hours."),
         Column("past", STRING, "The threshold that the figure is past when measured, warn or stop; null: none."),

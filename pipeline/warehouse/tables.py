@@ -32,7 +32,11 @@ QUARANTINE = Table(
     "quarantine",
     "One row of the source that was rejected.",
     (
-        Column("reason", STRING, "Why: null user, unknown event, unparsable time, future time, …"),
+        Column(
+            "reason",
+            STRING,
+            "Why: null user, unknown event, unparsable time, future time, time in milliseconds, …",
+        ),
         Column("raw", STRING, "The source's row as JSON."),
         Column("landed_on", DATE, "The day the source delivered it."),
     ),

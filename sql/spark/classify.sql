@@ -1,6 +1,7 @@
 -- Decides each source row's fate: kept, duplicate, or quarantined with a reason.
 --
--- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw)
+-- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw, _problem,
+--        _undecodable, _unread): why its time cannot be used and what of it is no UTF-8, as reasons, and what was lost
 --      known(event_id, landed_on): the events that landed in the look-back before the first day read
 -- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined
 --
@@ -15,9 +16,11 @@ WITH checked AS (
       {% endfor %}
     END AS event,
     CASE
+      WHEN _undecodable IS NOT NULL THEN _undecodable
       WHEN user_id IS NULL OR trim(user_id) = '' THEN 'null user'
       WHEN source_event IS NULL THEN 'null event'
       WHEN source_event NOT IN ({{ event_names | map('literal') | join(', ') }}) THEN 'unknown event'
+      WHEN _problem IS NOT NULL THEN _problem
       WHEN event_time IS NULL THEN 'unparsable time'
       WHEN event_time >= CAST(date_add(landed_on, 1) AS TIMESTAMP) + make_interval(0, 0, 0, 0, {{ tolerance_hours }})
         THEN 'future time'
@@ -26,7 +29,7 @@ WITH checked AS (
 ),
 keyed AS (
   SELECT
-    landed_on, user_id, event, event_time, campaign_id, context, reason,
+    landed_on, user_id, event, event_time, campaign_id, context, reason, _unread,
     -- Only a rejected row keeps its raw content, so that the others' is neither built nor sorted.
     CASE WHEN reason IS NOT NULL THEN raw END AS raw,
     coalesce(
@@ -36,7 +39,7 @@ keyed AS (
     true AS is_new
   FROM checked
   UNION ALL
-  SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false
+  SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false
   FROM known
 ),
 -- Quarantined rows never share a partition with others. One window serves both columns, so Spark sorts once.
@@ -52,7 +55,7 @@ ordered AS (
   )
 )
 SELECT
-  landed_on, event_id, user_id, event, event_time, campaign_id, context, raw, reason,
+  landed_on, event_id, user_id, event, event_time, campaign_id, context, raw, reason, _unread,
   CASE
     WHEN reason IS NOT NULL THEN 'quarantined'
     WHEN is_first_of_day AND (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dates import DateRange, check_ended, end_of_day, epoch_micros, parse_date
+from pipeline.dates import DateRange, check_ended, end_of_day, epoch_micros, parse_date, parse_time
 from pipeline.errors import FunnelError
 
 ZONES = [ZoneInfo(name) for name in ("Asia/Shanghai", "America/New_York", "Europe/Amsterdam", "Pacific/Apia", "UTC")]
@@ -35,6 +35,18 @@ def test_a_wrong_date_is_refused_with_an_example(text: str) -> None:
         parse_date(text, name="--ds")
     line = str(raised.value)
     assert line.startswith("--ds: ") and repr(text) in line and "2026-01-31" in line
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1899-12-31", "2200-01-01", "9999-12-31"])
+@pytest.mark.parametrize("zone", ZONES)
+def test_a_date_beyond_the_calendar_is_refused_where_it_is_given(day: str, zone: ZoneInfo) -> None:
+    for text, parse in (
+        (day, lambda text: parse_date(text, name="--ds")),
+        (day, lambda text: parse_time(text, zone, name="--ds")),
+        (f"{day} 06:00", lambda text: parse_time(text, zone, name="--ds")),
+    ):
+        with pytest.raises(FunnelError, match=f"--ds: got {day}, takes a date from 1900-01-01 to 2199-12-31"):
+            parse(text)
 
 
 def test_a_night_can_run_once_its_day_is_over_in_the_funnel_s_zone() -> None:

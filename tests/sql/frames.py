@@ -49,6 +49,9 @@ SOURCE = pa.schema(
         "campaign_id": pa.string(),
         "context": CONTEXT,
         "raw": pa.string(),
+        "_problem": pa.string(),
+        "_undecodable": pa.string(),
+        "_unread": pa.list_(pa.string()),
     }
 )
 SPINE = pa.schema({"user_id": pa.string(), "as_of": pa.date32()})

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -54,6 +55,20 @@ def test_times_are_shown_in_the_funnel_s_zone(sql: Callable[..., Ended]) -> None
         '"at"',
         *['"12:00"'] * 3,
     ]
+
+
+def test_a_time_that_python_cannot_hold_is_shown_as_duckdb_writes_it(
+    make_company: Callable[..., Company], funnel: Callable[..., Ended]
+) -> None:
+    """West of Greenwich, the first instant of the year 1 is in the year before, of which Python has none."""
+    company = make_company(timezone="America/New_York")
+    first = pa.scalar(-62135596800_000_000, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    publish_rows(company, "events", D1, [{"event_id": "1", "user_id": "ann", "event_time": first}])
+    for options in ((), ("--format", "csv")):
+        ended = funnel("sql", "SELECT user_id, event_time FROM events", "-c", company.config, *options)
+        assert (ended.code, ended.err) == (0, "")
+        assert "ann" in ended.out
+        assert "BC" in ended.out
 
 
 def test_csv_to_the_terminal_and_to_a_file(sql: Callable[..., Ended], company: Company) -> None:

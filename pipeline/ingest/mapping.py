@@ -1,0 +1,164 @@
+"""Maps the source's rows to our columns, and says of each row what could not be read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipeline.config.settings import Settings
+from pipeline.dates import DateRange
+from pipeline.engines.templates import quote
+from pipeline.ingest.contradictions import read_updated_at
+from pipeline.ingest.source import LANDED, map_column, map_columns
+from pipeline.ingest.values import (
+    Mapped,
+    Reading,
+    Steps,
+    pack_lost,
+    read_consent,
+    read_date,
+    read_number,
+    read_text,
+    read_time,
+    read_zone,
+)
+from pipeline.warehouse.tables import profile_columns
+
+UNREAD = "_unread"
+"""The column of what the readings of a row lost: an array in their order; null where they lost nothing."""
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """The source's rows as our columns, `raw` and `UNREAD`, and the readings behind them.
+
+    `is_timed` says whether profiles have an `updated_at`.
+    """
+
+    rows: DataFrame
+    readings: list[Reading]
+    is_timed: bool = False
+
+
+def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:
+    """Map profiles: landed_on, updated_at, reason, raw, `UNREAD`, and `profile`, a struct of what the table holds.
+
+    Raises:
+        FunnelError: the source does not fit its mapping.
+    """
+    source, profile = settings.source.users, profile_columns(settings)
+    assert source is not None
+    steps = Steps(rows)
+    # An unmapped attribute is the source's column of the same name, never a word of SQL such as `null`.
+    mapped = map_columns(rows, {name: quote(name) for name in profile} | source.columns, "source.users.columns")
+    readings = {"user_id": read_text(steps, mapped["user_id"])}
+    for name, kind in profile.items():
+        if pa.types.is_string(kind):
+            readings[name] = read_text(steps, mapped[name])
+        else:
+            readings[name] = read_number(steps, mapped[name], has_decimal_comma=source.decimal_comma)
+    if "consent" in mapped:
+        readings["consent"] = read_consent(steps, mapped["consent"], source.consent_words)
+    if "time_zone" in mapped:
+        readings["time_zone"] = read_zone(steps, mapped["time_zone"])
+    values = {name: reading.value for name, reading in readings.items()}
+    values.setdefault("consent", F.lit(None).cast("boolean"))
+    # Users without dates are what is known when they are read.
+    landed_on = _find_landing_day(steps, mapped, F.lit(dates.first), settings, readings)
+    updated_at = F.lit(None).cast("timestamp")
+    # An attribute of this name is one, as before there was the column.
+    is_timed = "updated_at" in source.columns and "updated_at" not in profile
+    if is_timed:
+        readings["updated_at"] = read_updated_at(steps, mapped["updated_at"], F.coalesce(landed_on, F.lit(dates.last)))
+        updated_at = readings["updated_at"].value
+    user_id = readings["user_id"]
+    reason = (
+        F.when(user_id.lost.isNotNull(), F.lit("users: user is no UTF-8"))
+        .when(F.coalesce(user_id.value, F.lit("")) == "", F.lit("users: null user"))
+        .when(landed_on.isNull(), F.lit("users: unparsable landing day"))
+    )
+    columns = {
+        "profile": F.struct(*(column.alias(name) for name, column in values.items())),
+        "updated_at": updated_at,
+        "reason": reason,
+    }
+    return replace(_finish(steps, rows, columns, landed_on, readings, dates), is_timed=is_timed)
+
+
+def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:
+    """Map events: the columns that `sql/spark/classify.sql` reads.
+
+    Raises:
+        FunnelError: the source does not fit its mapping.
+    """
+    source = settings.source.events
+    steps = Steps(rows)
+    mapped = map_columns(rows, source.columns, "source.events.columns")
+    texts = ("user_id", "event", "event_id", "campaign_id")
+    readings = {name: read_text(steps, mapped[name]) for name in texts if name in mapped}
+    time = read_time(steps, mapped["event_time"], earliest=source.earliest, zone=source.time_zone)
+    readings["event_time"] = time
+    context = {
+        name: read_text(steps, map_column(rows, expression, f"source.events.context.{name}", f"context.{name}"))
+        for name, expression in source.context.items()
+    }
+    columns = {
+        name: readings[name].value if name in readings else F.lit(None).cast("string")
+        for name in ("event_id", "user_id", "campaign_id")
+    }
+    columns["source_event"] = readings["event"].value
+    columns["context"] = _map_context(context)
+    columns["_undecodable"] = F.coalesce(
+        *(
+            F.when(readings[name].lost.isNotNull(), F.lit(f"{words} is no UTF-8"))
+            for name, words in (("user_id", "user"), ("event", "event"), ("event_id", "event id"))
+            if name in readings
+        )
+    )
+    columns["_problem"] = F.lit(None).cast("string") if time.problem is None else time.problem
+    landed_on = _find_landing_day(steps, mapped, F.to_date(time.value), settings, readings)
+    # Without its landing day, a row has no time either, and is quarantined.
+    columns["event_time"] = F.when(landed_on.isNotNull(), time.value)
+    readings |= {reading.name: reading for reading in context.values()}
+    return _finish(steps, rows, columns, landed_on, readings, dates)
+
+
+def _map_context(readings: Mapping[str, Reading]) -> Column:
+    if not readings:
+        return F.lit(None).cast("map<string,string>")
+    pairs = [each for name, reading in readings.items() for each in (F.lit(name), reading.value)]
+    return F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull())
+
+
+def _find_landing_day(
+    steps: Steps, mapped: Mapping[str, Mapped], otherwise: Column, settings: Settings, readings: dict[str, Reading]
+) -> Column:
+    """The day a row landed: its folder's, the mapped column's, which joins the readings, or `otherwise`."""
+    if LANDED in steps.rows.columns:
+        return F.col(LANDED)
+    if "landed_on" not in mapped:
+        return otherwise
+    readings["landed_on"] = read_date(steps, mapped["landed_on"], earliest=settings.source.events.earliest)
+    return readings["landed_on"].value
+
+
+def _finish(
+    steps: Steps,
+    rows: DataFrame,
+    columns: Mapping[str, Column],
+    landed_on: Column,
+    readings: Mapping[str, Reading],
+    dates: DateRange,
+) -> MappedRows:
+    own = F.struct(*(F.col(quote(name)) for name in rows.columns if name != LANDED))
+    complete = {
+        **columns,
+        # A row whose landing day cannot be read is counted on the last day, never dropped.
+        "landed_on": F.coalesce(landed_on, F.lit(dates.last)),
+        "raw": F.to_json(own, {"ignoreNullFields": "false"}),
+        UNREAD: pack_lost(list(readings.values())),
+    }
+    selected = steps.rows.select(*(column.alias(name) for name, column in complete.items()))
+    return MappedRows(selected.where(F.col("landed_on").between(dates.first, dates.last)), list(readings.values()))
