@@ -13,6 +13,9 @@ from pyiceberg.table.metadata import TableMetadata
 from pipeline.warehouse.damage import version_of
 from pipeline.warehouse.places import is_same_place
 
+LONGEST_RACE_MS = 3_600_000
+"""Between two commits to the same state of a table: one that takes longer to lose its race was no race."""
+
 
 def metadata_of_others(table: Table, orphans: Iterable[str]) -> Iterator[tuple[str, TableMetadata]]:
     """The metadata files among a table's orphans that another catalog may have committed, with their content.
@@ -40,9 +43,15 @@ def _is_of_another(table: Table, location: str, metadata: TableMetadata) -> bool
         return True
     if version_of(location) > version_of(table.metadata_location):
         return True
-    # A commit that lost its race is a dead end: nothing was committed upon it. A commit of long ago is our own.
-    known = {entry.metadata_file for entry in table.metadata.metadata_log} | {table.metadata_location}
-    remembered_ms = min((entry.timestamp_ms for entry in table.metadata.metadata_log), default=0)
-    return metadata.last_updated_ms >= remembered_ms and any(
-        entry.metadata_file not in known and entry.timestamp_ms >= remembered_ms for entry in metadata.metadata_log
-    )
+    # What every version of this table is, and when it was committed (ms).
+    ours = {entry.metadata_file: entry.timestamp_ms for entry in table.metadata.metadata_log}
+    ours[table.metadata_location] = table.metadata.last_updated_ms
+    since_ms = min(ours.values())
+    if metadata.last_updated_ms < since_ms:
+        # Of long ago, and our own: only the last hundred are remembered.
+        return False
+    if any(each.metadata_file not in ours and each.timestamp_ms >= since_ms for each in metadata.metadata_log):
+        return True
+    # A commit that lost its race: nothing was committed upon it, and another one won about then.
+    rivals = (time for name, time in ours.items() if version_of(name) == version_of(location))
+    return all(abs(metadata.last_updated_ms - time) > LONGEST_RACE_MS for time in rivals)

@@ -1,5 +1,6 @@
 """A catalog that names another warehouse's tables, and files that another catalog names, are left alone."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -118,6 +119,29 @@ def test_files_that_a_newer_state_of_the_catalog_names_are_kept(company: Company
     assert reasons_in(newest) == ["a", "b2"]
     restore_catalog(company, new)
     assert contents(warehouse_at(company.config)) == {D1: ["a"], D2: ["b2"]}
+
+
+def test_one_commit_of_another_catalog_is_kept_and_one_that_lost_its_race_is_not(
+    company: Company, tmp_path: Path
+) -> None:
+    warehouse, old = warehouse_at(company.config), tmp_path / "old.db"
+    publish(warehouse, D1, D1, {D1: ["a"]})
+    shutil.copy(company.folder / "warehouse" / "catalog.db", old)
+    publish(warehouse, D2, D2, {D2: ["b"]})
+    theirs = warehouse.pin("quarantine", first=D2).files
+    metadata = max((company.folder / "warehouse").rglob("*.metadata.json"), key=lambda path: path.name)
+    restore_catalog(company, old)
+    publish(warehouse_at(company.config), D3, D3, {D3: ["c"]})
+    at_once = metadata.read_text(encoding="utf-8")
+    content = json.loads(at_once)
+    content["last-updated-ms"] += 2 * 3_600_000
+    metadata.write_text(json.dumps(content), encoding="utf-8")
+    assert "files kept" in run_maintenance(company.config)[0]
+    assert reasons_in(theirs) == ["b"]
+    metadata.write_text(at_once, encoding="utf-8")
+    assert "orphans removed" in run_maintenance(company.config)[0]
+    assert not Path(theirs[0].removeprefix("file://")).exists()
+    assert contents(warehouse_at(company.config)) == {D1: ["a"], D3: ["c"]}
 
 
 def test_a_table_made_anew_over_files_does_not_take_them_for_orphans(company: Company) -> None:
