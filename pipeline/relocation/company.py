@@ -29,10 +29,11 @@ def relocate(settings: Settings) -> None:
         FunnelError: a file is missing or damaged; the tables are as they were.
     """
     folders = _folders(settings)
-    moved = relocate_in_place(folders["warehouse"])
-    models, database = folders.get("models"), folders.get("models", Path()) / REGISTRY
+    models = folders.get("models")
+    # First, so that a damaged registry is told before anything is switched.
     root = registry_root(models, settings.models.name) if models else None
-    changed = rewrite_registry(database, root, models) if root and models and root != models else 0
+    moved = relocate_in_place(folders["warehouse"])
+    changed = rewrite_registry(models / REGISTRY, root, models) if root and models and root != models else 0
     if not moved.tables and not changed:
         print(f"nothing to do: all tables and models lie in {folders['warehouse'].parent} already")
         return
@@ -53,8 +54,8 @@ def move(settings: Settings, config: Path, to: Path) -> None:
     for name, folder in _folders(settings).items():
         if not folder.is_relative_to(settings.base):
             raise FunnelError(
-                f"[{name}] path is {folder}, outside the company's folder {settings.base}: make a backup, set another "
-                "path, and restore it there"
+                f"{folder} is outside the company's folder {settings.base}: make a backup, set another path for {name}, "
+                "and restore it there"
             )
         folders[name] = to / folder.relative_to(settings.base)
     moved, _ = _copy(_folders(settings), folders, settings.models.name, config, to, retire=True)

@@ -80,11 +80,10 @@ class OwnCatalog:
         return table
 
     def _require_own(self, name: str, location: str) -> None:
-        if self._root is None:
-            return
-        is_inside = location.startswith(f"{self._root.rstrip('/')}/")
-        if self._database or not is_inside:
-            require_own(location, f"{self._root.rstrip('/')}/{self._namespace}/{name}")
+        if self._database:
+            require_own(location, f"{self._root}/{self._namespace}/{name}")
+        elif self._root:
+            require_inside(name, location, self._root)
 
     def _require_unmade(self, name: str) -> None:
         """Check that a table which is not in the catalog has no rows in files: it would be made anew over them."""
@@ -192,6 +191,21 @@ def require_own(location: str, expected: str) -> None:
         f"the warehouse at {here} was copied or moved: its table {name!r} lies in {there}. `funnel warehouse relocate` "
         f"makes its tables those of {here}; until then nothing is read or written"
     )
+
+
+def require_inside(name: str, location: str, root: str) -> None:
+    """Check that a table of a catalog that the configuration names lies in the warehouse that it names.
+
+    Raises:
+        FunnelError: it lies elsewhere.
+    """
+    # One folder can be written as file:///data/x and as /data/x.
+    path, folder = (str(as_path(each) or each).rstrip("/") for each in (location, root))
+    if not path.startswith(f"{folder}/"):
+        raise FunnelError(
+            f"[warehouse] catalog.warehouse is {root}, but table {name!r} lies in {location}: name the warehouse in "
+            "which the catalog's tables lie"
+        )
 
 
 def read_own_entries(database: Path) -> list[Entry]:

@@ -90,7 +90,7 @@ def test_a_configured_catalog_whose_tables_lie_elsewhere(make_company: Callable[
     first = make_company(catalog.format(tmp_path, "one"))
     publish(warehouse_at(first.config), D1, D1, {D1: ["a"]})
     second = make_company(catalog.format(tmp_path, "two"))
-    with pytest.raises(FunnelError, match=f"lies in {tmp_path}/one"):
+    with pytest.raises(FunnelError, match=f"lies in file://{tmp_path}/one/funnel"):
         publish(warehouse_at(second.config), D2, D2, {D2: ["b"]})
     assert contents(warehouse_at(first.config)) == {D1: ["a"]}
 
