@@ -54,7 +54,7 @@ def move(settings: Settings, config: Path, to: Path) -> None:
     for name, folder in _folders(settings).items():
         if not folder.is_relative_to(settings.base):
             raise FunnelError(
-                f"{folder} is outside the company's folder {settings.base}: make a backup, set another path for {name}, "
+                f"{folder} lies outside {settings.base}: make a backup, set another path of {name}, "
                 "and restore it there"
             )
         folders[name] = to / folder.relative_to(settings.base)
