@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from model.metrics import auc, expected_calibration_error, log_loss
 from pipeline.campaigns.exports import export
@@ -24,7 +22,7 @@ from pipeline.report.report import report
 from pipeline.runs.context import Context
 from pipeline.simulate.simulate import simulate
 from pipeline.simulate.simulation import Simulation, Summary
-from pipeline.terminal import print_table, show_progress, show_training_progress
+from pipeline.terminal import TextTable, show_progress, show_training_progress
 from pipeline.training.steps import train
 
 START = date(2026, 1, 1)
@@ -156,25 +154,25 @@ def _show_scores(scores: pd.DataFrame, last_night: date, settings: Settings) -> 
     newest = scores[pd.to_datetime(scores["ds"]) == pd.Timestamp(last_night)]
     head = newest.sort_values([f"p_{stages[-1]}", "user_id"], ascending=[False, True]).head(HEAD_ROWS)
     print(f"\nuser_scores of {last_night}, model {head['model_version'].iloc[0]}: {HEAD_ROWS} of {len(newest):,} users")
-    table = Table(box=SIMPLE_HEAD)
+    table = TextTable()
     table.add_column("user_id")
     for column in (*(f"p_{stage}" for stage in stages), *(f"band_{stage}" for stage in stages)):
-        table.add_column(column, justify="right")
+        table.add_column(column, is_number=True)
     for row in head.to_dict("records"):
         probabilities = (f"{row[f'p_{stage}']:.4f}" for stage in stages)
         table.add_row(row["user_id"], *probabilities, *(str(row[f"band_{stage}"]) for stage in stages))
-    print_table(table)
+    table.print()
 
 
 def _show_quality(scores: pd.DataFrame, quality: list[StageQuality]) -> None:
     print(f"Scores of {scores['ds'].nunique()} nights compared with the outcomes of the texts sent the day after")
-    table = Table("stage", box=SIMPLE_HEAD)
+    table = TextTable("stage")
     for column in ("texts", "positives", "AUC", "ceiling", "log loss", "calibration error"):
-        table.add_column(column, justify="right")
+        table.add_column(column, is_number=True)
     for each in quality:
         figures = (each.auc, each.ceiling, each.log_loss, each.calibration_error)
         table.add_row(each.stage, f"{each.texts:,}", f"{each.positives:,}", *map(_format_number, figures))
-    print_table(table)
+    table.print()
     print("ceiling: AUC of the true probabilities, which only the simulator knows")
 
 

@@ -1,15 +1,19 @@
 """Errors a person can fix. The command line prints them in one line, without a traceback."""
 
+from pipeline.text import show
+
 
 class FunnelError(Exception):
     """Bad input, configuration or environment. The message is one line: what, where, what to do.
+
+    Control characters in it, which may come from the data, are escaped.
 
     Args:
         stage: the stage that failed, if the message begins with it and its dates.
     """
 
     def __init__(self, message: str, *, stage: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(show(message, keep="\n"))
         self.stage = stage
 
 
@@ -29,8 +33,8 @@ def describe_error(error: BaseException) -> str:
     """Describe an error in one line; one raised in Java by its own message and that of its root cause."""
     java = getattr(error, "java_exception", None)
     if java is None:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return show((str(error).strip().splitlines() or [type(error).__name__])[0])
     messages = [java.toString().splitlines()[0]]
     while (java := java.getCause()) is not None:
         messages.append(java.toString().splitlines()[0])
-    return messages[0] if len(messages) == 1 else f"{messages[0]} ({messages[-1]})"
+    return show(messages[0] if len(messages) == 1 else f"{messages[0]} ({messages[-1]})")

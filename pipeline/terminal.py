@@ -4,9 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from pipeline.text import show
 
 if TYPE_CHECKING:
     from model import Progress as TrainingProgress
@@ -29,12 +33,26 @@ def show_progress() -> Iterator[Progress]:
         yield progress
 
 
-def print_table(table: Table) -> None:
-    """Print a table, wrapped to the terminal's width; unwrapped into a file or a pipe."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    console.print(table)
+class TextTable:
+    """A table of text, shown as it is: square brackets are no markup, and control characters are escaped."""
+
+    def __init__(self, *headers: str) -> None:
+        self._table = Table(box=SIMPLE_HEAD)
+        for header in headers:
+            self.add_column(header)
+
+    def add_column(self, header: str, *, is_number: bool = False) -> None:
+        self._table.add_column(Text(show(header)), justify="right" if is_number else "left")
+
+    def add_row(self, *cells: str) -> None:
+        self._table.add_row(*(Text(show(cell)) for cell in cells))
+
+    def print(self) -> None:
+        """Print the table, wrapped to the terminal's width; unwrapped into a file or a pipe."""
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=PIPE_WIDTH)
+        console.print(self._table)
 
 
 @contextmanager

@@ -1,20 +1,17 @@
 """What can be queried: the tables, the views, and the columns of either, printed."""
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from pipeline.analyst.connection import describe_unknown_name, table_and_view_names
 from pipeline.analyst.query import run_query
 from pipeline.config.settings import Settings
 from pipeline.engines.views import all_views
 from pipeline.errors import FunnelError
-from pipeline.terminal import print_table
+from pipeline.terminal import TextTable
 from pipeline.warehouse.warehouse import Warehouse
 
 
 def print_tables(settings: Settings) -> None:
     """Print every table that holds rows."""
-    table = Table("table", "rows", "files", "partitions", "newest", "snapshot", "committed", box=SIMPLE_HEAD)
+    table = TextTable("table", "rows", "files", "partitions", "newest", "snapshot", "committed")
     for state in Warehouse.of(settings, read_only=True).states():
         table.add_row(
             state.name,
@@ -25,15 +22,15 @@ def print_tables(settings: Settings) -> None:
             str(state.snapshot_id),
             f"{state.committed_at:%Y-%m-%d %H:%M:%S}",
         )
-    print_table(table)
+    table.print()
 
 
 def print_views(settings: Settings) -> None:
     """Print every view and what one row of it is."""
-    table = Table("view", "one row is", box=SIMPLE_HEAD)
+    table = TextTable("view", "one row is")
     for view in all_views(settings).values():
         table.add_row(view.name, view.about)
-    print_table(table)
+    table.print()
 
 
 def print_columns(settings: Settings, name: str) -> None:

@@ -1,25 +1,20 @@
 """`funnel sql "SELECT …"`: run one read-only query and print its result, or write it to a file."""
 
 import re
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import duckdb
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from pipeline.analyst.connection import connect_pinned, describe_unknown_name, local_paths
 from pipeline.analyst.read_only import lock, parse_select
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
-from pipeline.terminal import print_table
+from pipeline.terminal import TextTable
 
 Format = Literal["table", "csv", "parquet"]
 MAX_ROWS_SHOWN = 1000
-_PLAIN = {"boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "float", "double", "decimal", "varchar"}
-"""DuckDB types that CSV shows as they are."""
 
 
 def run_query(
@@ -51,7 +46,10 @@ def run_query(
             elif format == "parquet":
                 result.write_parquet(str(out))
             else:
-                _write_csv(result, out)
+                # Imported late: a table needs none of what it imports.
+                from pipeline.analyst.csv_output import write_csv
+
+                write_csv(result, out)
     except duckdb.Error as error:
         raise FunnelError(f"funnel sql: {_explain(error, settings)}") from None
 
@@ -68,7 +66,7 @@ def _explain(error: duckdb.Error, settings: Settings) -> str:
 
 
 def _print_rows(result: duckdb.DuckDBPyRelation) -> None:
-    table = Table(*result.columns, box=SIMPLE_HEAD)
+    table = TextTable(*result.columns)
     shown = result.limit(MAX_ROWS_SHOWN + 1)
     try:
         rows = shown.fetchall()
@@ -76,24 +74,7 @@ def _print_rows(result: duckdb.DuckDBPyRelation) -> None:
         # DuckDB knows times that Python does not, such as one of the year 1 in a zone west of Greenwich.
         rows = shown.project("COLUMNS(*)::VARCHAR").fetchall()
     for row in rows[:MAX_ROWS_SHOWN]:
-        table.add_row(*("" if value is None else str(value) for value in row))
-    print_table(table)
+        table.add_row(*("(null)" if value is None else str(value) for value in row))
+    table.print()
     if len(rows) > MAX_ROWS_SHOWN:
         print(f"the first {MAX_ROWS_SHOWN:,} rows; --format csv prints them all")
-
-
-def _write_csv(result: duckdb.DuckDBPyRelation, out: Path | None) -> None:
-    import pyarrow.csv
-
-    if out is not None:
-        result.write_csv(str(out), header=True)
-        return
-    # Arrow's writer knows neither maps nor lists, and would print times in UTC.
-    columns = (
-        f'#{position}{"" if kind.id in _PLAIN else "::VARCHAR"} AS "{name.replace(chr(34), chr(34) * 2)}"'
-        for position, (name, kind) in enumerate(zip(result.columns, result.types, strict=True), start=1)
-    )
-    rows = result.project(", ".join(columns)).to_arrow_reader()
-    with pyarrow.csv.CSVWriter(sys.stdout.buffer, rows.schema) as writer:
-        for batch in rows:
-            writer.write_batch(batch)

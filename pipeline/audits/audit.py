@@ -16,6 +16,7 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 from pyspark.sql import DataFrame
 
 from pipeline.audits.findings import Finding
+from pipeline.text import show
 
 OFFENDING_ROWS = 5
 _KEY = "funnelcast"
@@ -83,7 +84,7 @@ def _check_again(batch: Batch, expectation: Expectation, keys: Sequence[str]) ->
         },
     )
     about = (*keys, *_columns_of(expectation.configuration.kwargs))
-    return _describe(result.result, result.exception_info, about)
+    return show(_describe(result.result, result.exception_info, about))
 
 
 def _columns_of(arguments: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ from pipeline.campaigns.rules import find_campaign
 from pipeline.errors import FunnelError, describe_error
 from pipeline.files import write_atomically
 from pipeline.runs.context import Context
+from pipeline.text import find_unsafe
 
 Format = Literal["csv", "parquet"]
 
@@ -66,7 +67,8 @@ def export(
         out: a path or a URI; by default `<[targeting] path>/<campaign>-<ds>-v<version>.<format>`.
 
     Raises:
-        FunnelError: no such list, a file with other content is in the way, or the file cannot be written.
+        FunnelError: no such list, a file with other content is in the way, an id that is not safe in CSV, or the file
+            cannot be written.
     """
     with connect(context.settings, "targets, exports, users, activity, events") as connection:
         version = _find_version(context, connection, ds, campaign, version)
@@ -172,11 +174,21 @@ def _find_version(
 
 
 def _encode_csv(ids: pa.Table) -> bytes:
+    """CSV of the ids, each as it is: quoted if it needs to be, never altered to suit a spreadsheet.
+
+    Raises:
+        FunnelError: an id would be a formula in a spreadsheet, or holds control characters.
+    """
+    user_ids = ids["user_id"].to_pylist()
+    if unsafe := find_unsafe(user_ids):
+        raise FunnelError(
+            f"{len(unsafe):,} of {len(user_ids):,} user ids, such as {unsafe[0]!r}, are formulas to a spreadsheet or "
+            "hold control characters, which CSV cannot carry safely: export the list with --format parquet"
+        )
     text = io.StringIO()
-    # Quoted only if an id needs it, such as one with a comma; no id is altered to suit a spreadsheet.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(ids.column_names)
-    writer.writerows((user_id,) for user_id in ids["user_id"].to_pylist())
+    writer.writerows((user_id,) for user_id in user_ids)
     return text.getvalue().encode()
 
 

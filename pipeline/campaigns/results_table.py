@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from pipeline.campaigns.results import ARMS, BandResults, CampaignResults, StageResults, measure_campaign
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.measures.uplift import Estimate, Qini, Response
-from pipeline.terminal import print_table
+from pipeline.terminal import TextTable
 
 
 def print_results(
@@ -54,24 +52,24 @@ def _print_tables(results: CampaignResults) -> None:
     print(f"users: {', '.join(texted)}; SMS cost {results.cost:,.2f}")
     for stage in results.stages:
         print(f"\n{stage.stage}{' (goal)' if stage.stage == results.goal else ''}")
-        print_table(_tabulate_responses(stage, arms))
+        _tabulate_responses(stage, arms).print()
         for line in _summarise(stage):
             print(line)
     if results.profit:
         print(f"\nreturn of all stages, net of the SMS cost: {_format_money(results.profit)}")
     if results.qini:
         print(f"\nQini curve of {results.goal}: outcomes caused by messages to the best ranks")
-        print_table(_tabulate_qini(results.qini))
+        _tabulate_qini(results.qini).print()
         print(_summarise_qini(results.qini))
 
 
-def _tabulate_responses(stage: StageResults, arms: list[str]) -> Table:
-    table = Table("band", box=SIMPLE_HEAD)
+def _tabulate_responses(stage: StageResults, arms: list[str]) -> TextTable:
+    table = TextTable("band")
     for arm in arms:
-        table.add_column(arm, justify="right")
-        table.add_column("rate (95%)", justify="right")
-    table.add_column("uplift, points (95%)", justify="right")
-    table.add_column("p-value", justify="right")
+        table.add_column(arm, is_number=True)
+        table.add_column("rate (95%)", is_number=True)
+    table.add_column("uplift, points (95%)", is_number=True)
+    table.add_column("p-value", is_number=True)
     for row in (*stage.bands, stage.overall):
         cells: list[str] = []
         for arm in arms:
@@ -100,10 +98,10 @@ def _summarise(stage: StageResults) -> Iterator[str]:
         )
 
 
-def _tabulate_qini(curve: Qini) -> Table:
-    table = Table(box=SIMPLE_HEAD)
+def _tabulate_qini(curve: Qini) -> TextTable:
+    table = TextTable()
     for name in ("best ranks", "caused", "in random order", "by chance (95%)"):
-        table.add_column(name, justify="right")
+        table.add_column(name, is_number=True)
     for share in np.linspace(0.1, 1, 10):
         caused, at_random, low, high = (
             float(np.interp(share, curve.shares, line))

@@ -2,23 +2,20 @@
 
 from datetime import timedelta
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from pipeline.campaigns.targets import TargetList
 from pipeline.measures.control_group import POWER
-from pipeline.terminal import print_table
+from pipeline.terminal import TextTable
 
 
 def print_list(targets: TargetList) -> None:
     """Print a list in numbers: users by arm and reason, what to expect of the targets, what can be measured."""
     version = f"version {targets.version}" if targets.is_new else f"same as version {targets.version}"
     print(f"\n{targets.campaign}, to be sent on {targets.ds + timedelta(days=1)}: {version}")
-    table = Table("arm", "reason", box=SIMPLE_HEAD)
-    table.add_column("users", justify="right")
+    table = TextTable("arm", "reason")
+    table.add_column("users", is_number=True)
     for (arm, reason), users in targets.users.items():
         table.add_row(arm, reason, f"{users:,}")
-    print_table(table)
+    table.print()
     print(
         f"{targets.targets:,} messages: {targets.expected_outcomes:,.1f} {targets.goal} expected, "
         f"cost {targets.cost:,.2f}, expected value net of cost {targets.expected_value:,.2f}"

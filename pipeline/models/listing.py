@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from datetime import date
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.models.registry import Registered, Registry
 from pipeline.models.tracking import TrainingRun
-from pipeline.terminal import print_table
+from pipeline.terminal import TextTable
 
 
 def print_models(settings: Settings) -> None:
@@ -26,13 +23,13 @@ def print_models(settings: Settings) -> None:
     runs = {run.version: run for run in registry.tracking.finished()}
     stages = settings.funnel.stage_names
     champion = registry.champion(date.max)
-    table = Table("version", "as of", "status", "architecture", box=SIMPLE_HEAD)
+    table = TextTable("version", "as of", "status", "architecture")
     for stage in stages:
-        table.add_column(f"AUC {stage}", justify="right")
+        table.add_column(f"AUC {stage}", is_number=True)
     table.add_column("verdict")
     for each in versions:
         table.add_row(*_row(each, runs.get(each.version), stages, champion))
-    print_table(table)
+    table.print()
 
 
 def status_of(model: Registered, run: TrainingRun | None, champion: str | None) -> str:

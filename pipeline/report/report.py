@@ -33,6 +33,7 @@ from pipeline.report.sections import (
     stages,
 )
 from pipeline.runs.context import Context
+from pipeline.text import show
 
 TABLES = "runs, metrics, audits, user_scores, activity, events, feature_samples, targets"
 SECTIONS: tuple[Callable[[Night], Section | None], ...] = (
@@ -74,9 +75,16 @@ def report(context: Context, ds: date) -> str:
     return path
 
 
+def _show(value: object) -> object:
+    """Text with its control characters visible, marks that turn its direction among them; other values as they are."""
+    return show(value, keep="\n") if type(value) is str else value
+
+
 def _render(night: Night, sections: list[Section]) -> str:
     # Everything is escaped except the charts and the style, which are our own.
-    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_show
+    )
     environment.filters["format_expected"] = format_expected
     template, style = (
         files("pipeline.report").joinpath(f"templates/report.{kind}.j2").read_text("utf-8") for kind in ("html", "css")

@@ -8,6 +8,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.text import show
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -38,6 +40,11 @@ class Context:
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     notify: Callable[[str], None] = print
     is_bulk: bool = False
+
+    def __post_init__(self) -> None:
+        # Whatever the line quotes of the data, it stays one line and does nothing to the terminal.
+        given = self.notify
+        self.notify = lambda line: given(show(line))
 
     @cached_property
     def warehouse(self) -> "Warehouse":

@@ -13,6 +13,7 @@ from pipeline.audits.unreadable import ColumnRead, shorten
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
+from pipeline.text import show
 from pipeline.warehouse.damage import describe
 from pipeline.warehouse.warehouse import Pinned
 
@@ -166,8 +167,8 @@ def _write(run: StageRun, started: datetime, seconds: float, *, status: str, mes
         "output_snapshot": run.output_snapshot,
         "model_version": run.model_version,
         "code_version": code_version(),
-        "warnings": "\n".join(warning.line for warning in run.warnings),
-        "warning_topics": "\n".join(warning.topic for warning in run.warnings),
+        "warnings": "\n".join(show(warning.line) for warning in run.warnings),
+        "warning_topics": "\n".join(show(warning.topic) for warning in run.warnings),
         "message": message,
     }
     rows = []

@@ -47,7 +47,7 @@ def test_the_first_mistake_in_a_pipe_ends_it(piped: Callable[..., Ended]) -> Non
 def test_a_pipe_with_one_statement_can_go_to_a_file(piped: Callable[..., Ended], company: Company) -> None:
     out = company.folder / "users.csv"
     assert piped("SELECT user_id FROM user_scores ORDER BY 1;", "--format", "csv", "--out", out).code == 0
-    assert out.read_text(encoding="utf-8").split() == ["user_id", "ann", "bob"]
+    assert out.read_text(encoding="utf-8").split() == ['"user_id"', '"ann"', '"bob"']
     assert "takes one SELECT" in piped("SELECT 1; SELECT 2", "--format", "csv", "--out", out).complaint
 
 
