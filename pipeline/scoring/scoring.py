@@ -63,15 +63,28 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
         path = context.registry.bundle_path(run.model_version)
         _require_same_stages(path, settings)
         state = publish_known_users_if_due(run, ds)
-        eligible = select_eligible(context, read_known_users(run, state, ds), ds)
+        known = read_known_users(run, state, ds)
+        eligible = select_eligible(context, known, ds)
         with cached(eligible.withColumn("as_of", F.lit(ds))) as spine:
             count = spine.count()
             if not count:
-                raise FunnelError(f"no user is eligible on {ds}: no known user may still be texted by then")
+                raise FunnelError(explain_nobody(known, ds))
             inputs = compute_features(run, spine, first=ds, last=ds)
             staged = stage_predictions(run, inputs, path, users=count)
             run.by_day = {ds: Counts(rows_in=count, rows_out=count)}
     return staged.files
+
+
+def explain_nobody(known: DataFrame, ds: date) -> str:
+    """Why none of the known users as of a date may be scored."""
+    users, withdrawn, completed = known.agg(
+        F.count("*"), F.count(F.when(~F.col("consent"), 1)), F.count(F.when(F.col("completed_on") <= F.lit(ds), 1))
+    ).collect()[0]
+    return (
+        f"no user is eligible on {ds}: of {users:,} known users, {withdrawn:,} have withdrawn consent and "
+        f"{completed:,} have completed; a consent that cannot be read counts as withdrawn, see `unreadable` in "
+        "the runs of ingest"
+    )
 
 
 def publish_scores(context: Context, ds: date, files: Sequence[str]) -> None:

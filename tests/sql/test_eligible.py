@@ -9,6 +9,7 @@ from datetime import date, timedelta
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from pipeline.scoring.scoring import explain_nobody
 from tests.sql import frames, reference
 from tests.sql.logs import Dice, World, random_events, random_profiles, spring
 from tests.sql.reference import Event, Profile
@@ -69,3 +70,11 @@ def test_eligible_users_have_the_attributes_that_features_would_look_up(spark_in
     with_attributes = known_spine.join(bare, ["user_id", "as_of"])
     assert features(with_attributes) == features(bare)
     assert len({(user["city_tier"], user["age"]) for user in users}) > 6
+
+
+def test_a_night_without_anybody_says_what_keeps_them_out(spark_in: Callable) -> None:
+    ds = date(2026, 3, 2)
+    rows = [(None, None), (False, None), (False, ds), (True, ds), (True, ds + timedelta(days=1))]
+    known = spark_in(WORLD.zone).createDataFrame(rows, "consent boolean, completed_on date")
+    line = explain_nobody(known, ds)
+    assert "of 5 known users, 2 have withdrawn consent and 2 have completed; a consent that cannot be read" in line
