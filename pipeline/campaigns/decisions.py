@@ -16,6 +16,7 @@ from pipeline.engines.duckdb import run_locally
 from pipeline.engines.templates import render
 from pipeline.errors import FunnelError
 from pipeline.features.known_users import known_users_parameters
+from pipeline.features.precision import knows_only_dates_locally
 from pipeline.measures.control_group import POWER, controls_needed, power, smallest_share, smallest_uplift
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageWarning
@@ -102,7 +103,10 @@ def create_known_users_and_zones(
     counts: dict[str | None, int] = {None: 0}
     if settings.source.has_time_zones:
         counts |= dict(connection.execute("SELECT time_zone, count(*) FROM known_users GROUP BY time_zone").fetchall())
-    zones = resolve_zones(counts, settings.targeting, ds + timedelta(days=1), settings.zone)
+    # Only a cap reads the events, and only there does it matter in which zone a date is one.
+    has_cap = settings.targeting.frequency_cap is not None and settings.source.has_time_zones
+    by_day = has_cap and knows_only_dates_locally(connection, settings, ds)
+    zones = resolve_zones(counts, settings.targeting, ds + timedelta(days=1), settings.zone, by_day=by_day)
     connection.execute(
         "CREATE TABLE zones (time_zone VARCHAR, is_quiet BOOLEAN, capped_from TIMESTAMPTZ, capped_until TIMESTAMPTZ)"
     )

@@ -54,22 +54,28 @@ def find_campaign(settings: Settings, name: str) -> Campaign:
 
 
 def resolve_zones(
-    names: Iterable[str | None], targeting: Targeting, send_on: date, funnel_zone: ZoneInfo
+    names: Iterable[str | None], targeting: Targeting, send_on: date, funnel_zone: ZoneInfo, *, by_day: bool = False
 ) -> list[Zone]:
-    """What a message sent on `send_on` means in each named zone."""
+    """What a message sent on `send_on` means in each named zone.
+
+    Args:
+        by_day: the log knows only the dates of messages, which are those of the funnel's zone.
+    """
     sent_at = datetime.combine(send_on, time.fromisoformat(targeting.send_at), funnel_zone)
     days = targeting.frequency_cap.days if targeting.frequency_cap else 1
     zones = []
     for name in names:
         own = find_time_zone(name) if name is not None else None
         local = sent_at.astimezone(own or funnel_zone)
+        calendar = funnel_zone if by_day else own or funnel_zone
+        today = sent_at.astimezone(calendar).date()
         zones.append(
             Zone(
                 time_zone=name,
                 is_known=name is None or own is not None,
                 is_quiet=targeting.quiet_hours is not None and is_quiet(local.time(), targeting.quiet_hours),
-                capped_from=end_of_day(local.date() - timedelta(days=days), own or funnel_zone),
-                capped_until=end_of_day(local.date(), own or funnel_zone),
+                capped_from=end_of_day(today - timedelta(days=days), calendar),
+                capped_until=end_of_day(today, calendar),
             )
         )
     return zones

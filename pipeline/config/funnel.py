@@ -48,7 +48,8 @@ class Stage(ConfigSection):
     event: str
     """The source's name of the event that reaches the stage."""
     window_days: PositiveInt
-    """How long after an exposure the event still counts, in days of 24 hours."""
+    """How long after an exposure the event still counts, in days of 24 hours; in calendar days, if the log knows only
+    dates (`source.events.time_precision`)."""
 
 
 class Funnel(ConfigSection):
@@ -128,6 +129,15 @@ class EventSource(Reader):
     is quarantined."""
     time_zone: Annotated[str, AfterValidator(_check_time_zone)] | None = None
     """What a time without a zone means: an IANA time zone, such as `UTC`; by default the funnel's own."""
+    max_events_per_user_day: PositiveInt = 1000
+    """More rows of one user on a landing day than a person can have; the night names such ids, which often stand for
+    many people, such as `0` or `anonymous`."""
+    busy_users: Literal["keep", "leave_out"] = "keep"
+    """What happens to the rows of a user on a day with more than `max_events_per_user_day`: `leave_out` moves them to
+    `quarantine`, outside `audit.max_quarantine_share`."""
+    time_precision: Literal["auto", "instant", "day"] = "auto"
+    """What event times know. With `day`, only their dates count: an outcome follows an exposure of its own day, and
+    windows are calendar days. `auto` takes a log for one of dates if every event lies at midnight, and warns."""
 
     @field_validator("columns")
     @classmethod

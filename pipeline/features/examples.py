@@ -1,6 +1,6 @@
 """Training examples: every exposure known as of a date, with its features, labels and label masks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from pipeline.engines.spark import cached, run_sql
 from pipeline.features.eligible import select_eligible
 from pipeline.features.features import activity_reach, compute_features
 from pipeline.features.known_users import publish_known_users_if_due, read_known_users
+from pipeline.features.precision import Midnights, describe_precision, knows_only_dates
 from pipeline.features.samples import sample_features
 from pipeline.runs.context import Context
 from pipeline.runs.publish import stage_audit_publish
@@ -60,6 +61,8 @@ def cached_exposures(run: StageRun, as_of: date) -> Iterator[DataFrame]:
     events = run.read("events", first=first, last=as_of)
     end_of_as_of = epoch_micros(end_of_day(as_of, settings.zone))
     seen = {"as_of": as_of, "end_of_as_of": end_of_as_of}
+    midnights = _count_midnights(context, events, seen)
+    run.warnings += describe_precision(settings, midnights)
     with cached(run_sql(context.spark, "landed_again", {"events": events}, **seen)) as landed_again:
         # Once cached and counted, Spark knows its size, and broadcasts it while it is small: nothing need be sorted.
         landed_again.count()
@@ -70,12 +73,21 @@ def cached_exposures(run: StageRun, as_of: date) -> Iterator[DataFrame]:
             **seen,
             history_days=settings.training.history_days,
             attribution=settings.funnel.attribution,
+            by_day=knows_only_dates(settings, midnights),
             stages=settings.funnel.stages,
             context=context_names(declared_features(settings)),
             declared_context=settings.source.events.context,
         )
         with cached(exposures) as rows:
             yield rows
+
+
+def _count_midnights(context: Context, events: DataFrame, seen: Mapping[str, object]) -> list[Midnights]:
+    """How much of the log lies at midnight; nothing, where the configuration says what its times know."""
+    if context.settings.source.events.time_precision != "auto":
+        return []
+    rows = run_sql(context.spark, "time_precision", {"events": events}, **seen).collect()
+    return [Midnights(**row.asDict()) for row in rows]
 
 
 def _audit(context: Context, written: DataFrame) -> list[Finding]:

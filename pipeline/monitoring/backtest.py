@@ -16,6 +16,7 @@ from pipeline.config.funnel import Stage
 from pipeline.config.settings import Settings
 from pipeline.dates import end_of_day, epoch_micros
 from pipeline.engines.duckdb import run_locally
+from pipeline.features.precision import knows_only_dates_locally
 from pipeline.measures.drift import ERRORS
 
 BEST_BAND = 10
@@ -108,6 +109,7 @@ def _create_exposures(cursor: duckdb.DuckDBPyConnection, settings: Settings, *, 
         f"WHERE landed_on BETWEEN DATE '{first - timedelta(days=tolerance_days)}' AND DATE '{ds}'"
     )
     seen: Mapping[str, Any] = {"as_of": ds, "end_of_as_of": epoch_micros(end_of_day(ds, settings.zone))}
+    by_day = knows_only_dates_locally(cursor, settings, ds)
     again = run_locally(cursor, "landed_again", **seen)
     again.query("again", "CREATE TEMP TABLE landed_again AS FROM again")
     labelled = run_locally(
@@ -116,6 +118,7 @@ def _create_exposures(cursor: duckdb.DuckDBPyConnection, settings: Settings, *, 
         **seen,
         history_days=(ds - first).days + 1,
         attribution=settings.funnel.attribution,
+        by_day=by_day,
         stages=settings.funnel.stages,
         context={},
         declared_context={},

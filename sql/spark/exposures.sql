@@ -7,12 +7,25 @@
 --      mature_<stage>    whether the whole window has passed by the end of as_of
 --      label_<stage>     1 if observed or implied by a later mature stage (null while immature)
 --
--- Delays are counted in microseconds of absolute time: a day stays 24 h when clocks change.
+-- Delays are counted in microseconds of absolute time: a day stays 24 h when clocks change. With by_day, the log knows
+-- only dates: delays are counted in calendar days, and what shares an exposure's date follows it.
+{% if by_day %}
+{% set day = 1 %}
+{% set at = "datediff(to_date(e.event_time), DATE'1970-01-01')" %}
+{% set end = "datediff(DATE'" ~ as_of ~ "', DATE'1970-01-01')" %}
+{% set latest_first = "at DESC, event = 'exposure', event_time DESC, event_id DESC" %}
+{% set precedes = "<" %}
+{% else %}
 {% set day = 86400000000 %}
+{% set at = "unix_micros(e.event_time)" %}
+{% set end = end_of_as_of %}
+{% set latest_first = "at DESC, event = 'exposure' DESC, event_id DESC" %}
+{% set precedes = "<=" %}
+{% endif %}
 {# Whether the next event of a stage follows within its window and, if it has a single owner, before the next exposure. #}
 {% macro is_reached(next, next_exposure, window_days) -%}
   {{ next }} - at <= {{ window_days * day }}
-  {%- if attribution == "last_touch" %} AND {{ next }} <= coalesce({{ next_exposure }}, {{ next }}){% endif %}
+  {%- if attribution == "last_touch" %} AND ({{ next_exposure }} IS NULL OR {{ next }} {{ precedes }} {{ next_exposure }}){% endif %}
 {%- endmacro %}
 WITH known_events AS (
   SELECT
@@ -22,7 +35,7 @@ WITH known_events AS (
     e.event_time,
     e.campaign_id,
     CASE WHEN e.event = 'exposure' THEN e.context END AS context,
-    unix_micros(e.event_time) AS at
+    {{ at }} AS at
   FROM events AS e
   -- An event that landed again after the look-back counts once.
   LEFT ANTI JOIN landed_again AS again ON again.event_id = e.event_id AND again.first_landed_on < e.landed_on
@@ -49,18 +62,19 @@ followed AS (
     , min(CASE WHEN event = 'exposure' THEN at END) OVER later_of_campaign AS own_next_exposure
     {% endif %}
   FROM known_events
-  -- Of exposures at one instant, the one with the greater id is later. A stage's event at that instant follows neither.
+  -- Of exposures at one instant, the one with the greater id is later. A stage's event at that instant follows neither;
+  -- of the same date, it follows both.
   WINDOW
     {% if attribution == "last_touch" %}
     later_of_campaign AS (
       PARTITION BY user_id, campaign_id
-      ORDER BY at DESC, event = 'exposure' DESC, event_id DESC
+      ORDER BY {{ latest_first }}
       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ),
     {% endif %}
     later AS (
       PARTITION BY user_id
-      ORDER BY at DESC, event = 'exposure' DESC, event_id DESC
+      ORDER BY {{ latest_first }}
       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     )
 ),
@@ -68,9 +82,9 @@ observed AS (
   SELECT
     *
     {% for stage in stages %}
-    , at + {{ stage.window_days * day }} <= {{ end_of_as_of }} AS mature_{{ stage.name }}
+    , at + {{ stage.window_days * day }} <= {{ end }} AS mature_{{ stage.name }}
     , CASE
-        WHEN at + {{ stage.window_days * day }} > {{ end_of_as_of }} THEN NULL
+        WHEN at + {{ stage.window_days * day }} > {{ end }} THEN NULL
         WHEN {{ is_reached("next_" ~ stage.name, "next_exposure", stage.window_days) }} THEN 1
         {% if attribution == "last_touch" %}
         -- An event that names a campaign belongs to the latest exposure of its own.
@@ -92,7 +106,7 @@ SELECT
   {% if name == "campaign" and name not in declared_context %}
   campaign_id AS {{ column }},
   {% elif name == "hour" and name not in declared_context %}
-  date_format(event_time, 'HH') AS {{ column }},
+  {{ "CAST(NULL AS STRING)" if by_day else "date_format(event_time, 'HH')" }} AS {{ column }},
   {% else %}
   context[{{ name | literal }}] AS {{ column }},
   {% endif %}

@@ -183,6 +183,7 @@ class Bench:
                     "event_names": self.settings.funnel.event_names,
                     "tolerance_hours": source.future_tolerance_hours,
                     "lookback_days": source.lookback_days,
+                    "most_of_user": 0,
                 }
             },
             {
@@ -230,6 +231,7 @@ class Bench:
         parameters = {
             "history_days": settings.training.history_days,
             "attribution": settings.funnel.attribution,
+            "by_day": False,
             "stages": settings.funnel.stages,
             "context": context_names(declared_features(settings)),
             "declared_context": settings.source.events.context,

@@ -140,7 +140,14 @@ def eligible(spark: SparkSession, known: DataFrame, ds: date, *, has_users: bool
 
 
 def exposures(
-    spark: SparkSession, events: Iterable[Event], as_of: date, world: World, *, attribution: str, history_days: int
+    spark: SparkSession,
+    events: Iterable[Event],
+    as_of: date,
+    world: World,
+    *,
+    attribution: str,
+    history_days: int,
+    by_day: bool = False,
 ) -> DataFrame:
     views = {"events": frame(spark, events, EVENTS)}
     seen = _seen(as_of, world)
@@ -149,13 +156,15 @@ def exposures(
         "exposures",
         views | {"landed_again": run_sql(spark, "landed_again", views, **seen)},
         **seen,
-        **_labelling(world, attribution, history_days),
+        **_labelling(world, attribution, history_days, by_day),
         context=context_names(exposure_features(("campaign", "offer", "hour"))),
         declared_context={"offer": "offer"},
     )
 
 
-def exposures_locally(events: pa.Table, as_of: date, world: World, *, attribution: str, history_days: int) -> pa.Table:
+def exposures_locally(
+    events: pa.Table, as_of: date, world: World, *, attribution: str, history_days: int, by_day: bool = False
+) -> pa.Table:
     """The same without context, by DuckDB, in memory that a user's square would not fit into."""
     with duckdb.connect(config={"memory_limit": "300MB", "temp_directory": "", "threads": 1}) as connection:
         connection.execute(f"SET TimeZone = '{world.zone.key}'")
@@ -163,7 +172,7 @@ def exposures_locally(events: pa.Table, as_of: date, world: World, *, attributio
         seen = _seen(as_of, world)
         again = run_locally(connection, "landed_again", **seen)
         again.query("again", "CREATE TEMP TABLE landed_again AS FROM again")
-        labelling = _labelling(world, attribution, history_days)
+        labelling = _labelling(world, attribution, history_days, by_day)
         return run_locally(
             connection, "exposures", **seen, **labelling, context={}, declared_context={}
         ).fetch_arrow_table()
@@ -173,9 +182,9 @@ def _seen(as_of: date, world: World) -> dict[str, Any]:
     return {"as_of": as_of, "end_of_as_of": epoch_micros(end_of_day(as_of, world.zone))}
 
 
-def _labelling(world: World, attribution: str, history_days: int) -> dict[str, Any]:
+def _labelling(world: World, attribution: str, history_days: int, by_day: bool) -> dict[str, Any]:
     stages = [Stage(name=name, event=name, window_days=days) for name, days in world.windows.items()]
-    return {"history_days": history_days, "attribution": attribution, "stages": stages}
+    return {"history_days": history_days, "attribution": attribution, "stages": stages, "by_day": by_day}
 
 
 def _plain(row: Row) -> Row:

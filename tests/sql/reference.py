@@ -104,6 +104,7 @@ def exposures(
     attribution: str,
     history_days: int,
     zone: ZoneInfo,
+    by_day: bool = False,
 ) -> dict[str, Row]:
     """The exposures of the last `history_days` by id, with labels; `windows` holds each stage's days, in order."""
     seen: dict[str, Event] = {}
@@ -114,6 +115,10 @@ def exposures(
     outcomes = [each for each in seen.values() if each.event != "exposure"]
     sent = [each for each in seen.values() if each.event == "exposure"]
     exposed = [each for each in sent if local_date(each.event_time, zone) >= first]
+    if by_day:
+        reached = _reached_by_day(exposed, outcomes, windows, attribution, zone)
+        by_id = {each.event_id: _example(each, reached, windows, as_of, zone) for each in exposed}
+        return {name: row | {"context_hour": None} for name, row in by_id.items()}
     reached = _reached(exposed, outcomes, windows, attribution)
     end = midnight(as_of + timedelta(days=1), zone)
     return {each.event_id: _example(each, reached, windows, end, zone) for each in exposed}
@@ -138,9 +143,28 @@ def _reached(
     return reached
 
 
+def _reached_by_day(
+    exposed: list[Event], outcomes: list[Event], windows: Mapping[str, int], attribution: str, zone: ZoneInfo
+) -> set[tuple[str, str]]:
+    """The same by calendar days: an outcome follows every exposure of its own date."""
+    reached = set()
+    for outcome in outcomes:
+        day = local_date(outcome.event_time, zone)
+        of_user = [each for each in exposed if each.user_id == outcome.user_id]
+        before = [each for each in of_user if local_date(each.event_time, zone) <= day]
+        if attribution == "last_touch":
+            before = [each for each in before if outcome.campaign_id in (None, each.campaign_id)]
+            before = sorted(before, key=lambda each: (each.event_time, each.event_id))[-1:]
+        for each in before:
+            if (day - local_date(each.event_time, zone)).days <= windows[outcome.event]:
+                reached.add((each.event_id, outcome.event))
+    return reached
+
+
 def _example(
-    exposure: Event, reached: set[tuple[str, str]], windows: Mapping[str, int], end: datetime, zone: ZoneInfo
+    exposure: Event, reached: set[tuple[str, str]], windows: Mapping[str, int], end: datetime | date, zone: ZoneInfo
 ) -> Row:
+    """An exposure's row. `end` is the end of `as_of`, or `as_of` itself where windows are calendar days."""
     local = exposure.event_time.astimezone(zone)
     row: Row = {
         "exposure_id": exposure.event_id,
@@ -154,7 +178,8 @@ def _example(
     }
     implied = 0
     for stage, days in reversed(windows.items()):
-        mature = exposure.event_time + timedelta(days=days) <= end
+        start = exposure.event_time if isinstance(end, datetime) else local.date()
+        mature = start + timedelta(days=days) <= end
         observed = int((exposure.event_id, stage) in reached) if mature else None
         implied = max(implied, observed or 0)
         row[f"mature_{stage}"] = mature

@@ -70,24 +70,30 @@ def test_random_logs(spark_in: Callable, seed: int, attribution: str, campaigns:
 
 
 @pytest.mark.parametrize("attribution", ["last_touch", "any_in_window"])
-@pytest.mark.parametrize("seed", range(3))
-def test_dense_logs(seed: int, attribution: str) -> None:
-    """Many events at few instants: ties of everything with everything, of one, another or no campaign."""
+@pytest.mark.parametrize(
+    ("seed", "by_day", "dated"), [(0, False, False), (1, False, False), (2, True, False), (3, True, True)]
+)
+def test_dense_logs(seed: int, attribution: str, by_day: bool, dated: bool) -> None:
+    """Many events at few instants: ties of everything with everything, of one, another or no campaign.
+
+    By day, also across the night on which clocks change; `dated` logs know nothing else.
+    """
     dice, world = Dice(seed), spring("Europe/Amsterdam", {"click": 1, "register": 2, "complete": 4})
     noon = reference.midnight(date(2026, 3, 27), world.zone) + timedelta(hours=12)
     events = []
     for number in range(4_000):
         at = noon + timedelta(hours=12 * dice.below(9)) + dice.pick((-1, 0, 0, 0, 1)) * MOMENT
+        at = reference.midnight(reference.local_date(at, world.zone), world.zone) if dated else at
         kind = dice.pick(("exposure", *world.kinds))
         name = f"{dice.below(10**6):06d}-{number}"
         landed_on = reference.local_date(at, world.zone)
         events.append(Event(name, f"u{dice.below(500)}", kind, at, landed_on, dice.pick(("a", "b", None))))
     as_of = date(2026, 4, 2)
     expected = reference.exposures(
-        events, as_of, windows=world.windows, attribution=attribution, history_days=7, zone=world.zone
+        events, as_of, windows=world.windows, attribution=attribution, history_days=7, zone=world.zone, by_day=by_day
     )
     log = frames.arrow(events, frames.EVENTS)
-    labelled = frames.exposures_locally(log, as_of, world, attribution=attribution, history_days=7)
+    labelled = frames.exposures_locally(log, as_of, world, attribution=attribution, history_days=7, by_day=by_day)
     found = by_id(labelled.to_pylist())
     assert found.keys() == expected.keys()
     columns = [f"{kind}_{stage}" for kind in ("observed", "mature", "label") for stage in world.windows]
@@ -134,11 +140,23 @@ class AnnsLog:
         return self
 
     def labels(
-        self, spark: SparkSession, as_of: int, *, kind: str = "observed", attribution: str = "last_touch"
+        self,
+        spark: SparkSession,
+        as_of: int,
+        *,
+        kind: str = "observed",
+        attribution: str = "last_touch",
+        by_day: bool = False,
     ) -> dict[str, list[int | None]]:
         world = spring("UTC")
         rows = frames.exposures(
-            spark, self.events, date(2026, 3, as_of), world, attribution=attribution, history_days=30
+            spark,
+            self.events,
+            date(2026, 3, as_of),
+            world,
+            attribution=attribution,
+            history_days=30,
+            by_day=by_day,
         )
         return {
             row["exposure_id"]: [row[f"{kind}_{stage}"] for stage in world.windows] for row in frames.collected(rows)
@@ -185,6 +203,24 @@ def test_an_event_counts_from_the_night_it_landed(spark: SparkSession) -> None:
     log = AnnsLog().add("x", "exposure", 1).add("c", "click", 2, landed_on=date(2026, 3, 6))
     assert log.labels(spark, 5) == {"x": [0, None, None]}
     assert log.labels(spark, 6) == {"x": [1, None, None]}
+
+
+def test_where_only_dates_are_known_an_outcome_follows_the_exposures_of_its_own_day(spark: SparkSession) -> None:
+    log = (
+        AnnsLog()
+        .add("x1", "exposure", 1, hour=0)
+        .add("x2", "exposure", 1, hour=0)
+        .add("c1", "click", 1, hour=0)
+        .add("x3", "exposure", 5, hour=0)
+        .add("r", "register", 4, hour=0)
+        .add("c2", "click", 8, hour=0)
+    )
+    assert log.labels(spark, 25) == {"x1": [0, 0, 0], "x2": [0, 1, 0], "x3": [1, 0, 0]}
+    assert log.labels(spark, 25, by_day=True) == {"x1": [0, 0, 0], "x2": [1, 1, 0], "x3": [1, 0, 0]}
+    assert log.labels(spark, 25, by_day=True, attribution="any_in_window")["x1"] == [1, 1, 0]
+    # The third day after the exposure's still counts, so the window ends with it.
+    assert log.labels(spark, 7, by_day=True)["x3"] == [None, None, None]
+    assert log.labels(spark, 8, by_day=True)["x3"] == [1, None, None]
 
 
 def test_windows_are_24_hours_a_day_when_clocks_change(spark_in: Callable) -> None:

@@ -47,6 +47,14 @@ def test_a_day_of_the_cap_is_as_long_as_the_zone_makes_it() -> None:
     assert found.capped_until == datetime(2026, 3, 29, 22, tzinfo=UTC)
 
 
+def test_a_cap_counts_dates_in_the_funnel_s_zone_where_the_log_knows_nothing_else() -> None:
+    targeting = Targeting(send_at="15:00", frequency_cap=FrequencyCap(messages=1, days=2))
+    # In Honolulu, the message arrives the evening before.
+    (found,) = resolve_zones(["Pacific/Honolulu"], targeting, date(2026, 3, 29), ZoneInfo("Asia/Shanghai"), by_day=True)
+    assert found.capped_from == datetime(2026, 3, 27, 16, tzinfo=UTC)
+    assert found.capped_until == datetime(2026, 3, 29, 16, tzinfo=UTC)
+
+
 def test_an_unknown_zone_is_treated_as_the_funnel_s_with_a_warning(make_company: Callable[..., Company]) -> None:
     users = [
         {"user_id": "ann", "time_zone": "Shanghai"},

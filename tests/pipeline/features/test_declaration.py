@@ -175,6 +175,7 @@ def test_a_context_has_the_column_that_the_sql_gives_it(settings: Settings) -> N
         end_of_as_of=0,
         history_days=7,
         attribution="last_touch",
+        by_day=False,
         stages=settings.funnel.stages,
         context=context_names(declared_features(settings)),
         declared_context=settings.source.events.context,

@@ -98,6 +98,16 @@ def test_an_event_that_landed_twice_counts_once(nights: Company) -> None:
     assert outcomes(backtest(nights, SENT + timedelta(days=7))["register"]) == [(0.2, 0), (0.1, 1)]
 
 
+def test_a_log_of_dates_counts_the_exposure_s_own_day(nights: Company) -> None:
+    dated = [event("1", "ann", SENT, hour=0), event("2", "bob", SENT, hour=0), event("4", "bob", SENT, "click", hour=0)]
+    land(nights, *dated)
+    assert outcomes(backtest(nights, SENT + timedelta(days=3))["click"]) == [(0.4, 0), (0.2, 0)], (
+        "one event has a time of day"
+    )
+    publish(nights, "events", SENT + timedelta(days=2), [])
+    assert outcomes(backtest(nights, SENT + timedelta(days=3))["click"]) == [(0.4, 0), (0.2, 1)]
+
+
 def test_only_the_latest_nights_count(make_company: Callable[..., Company]) -> None:
     company = make_company("[monitoring]\nbacktest_nights = 2\n")
     days = [NIGHT + timedelta(days=n) for n in range(5)]
