@@ -14,6 +14,7 @@ from pipeline.config.settings import load
 from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
+from pipeline.text import show
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def doctor(config: Path, *, deep: bool = False) -> None:
     context, failed = Context(settings), 0
     for name, check in checks:
         try:
-            print(f"ok      {name:<13}  {check(context)}")
+            print(f"ok      {name:<13}  {show(check(context))}")
         except FunnelError as error:
             failed += 1
             print(f"failed  {name:<13}  {error}")

@@ -14,10 +14,10 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
-from pipeline.ingest.values import Mapped
+from pipeline.ingest.values import OWN, Mapped
 
-LANDED = "__funnelcast_landed_on"
-"""Our one column among the source's own; a source that has this name itself is refused."""
+LANDED = f"{OWN}landed_on"
+"""Our one column among the source's own as they are read."""
 
 
 def read_source(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> DataFrame | None:
@@ -129,8 +129,12 @@ def _load(spark: SparkSession, settings: Settings, reader: Reader, where: str, d
     if not frame.columns:
         # Empty files, which a day without events may leave.
         return None
-    if find_column(frame.columns, LANDED):
-        raise FunnelError(f"{where}: the source has a column {LANDED!r}, a name kept for Funnelcast; rename it there")
+    for column in frame.columns:
+        if column.lower().startswith(OWN):
+            raise FunnelError(
+                f"{where}: the source has a column {column!r}; names that begin with {OWN} are kept for Funnelcast: "
+                "rename it there"
+            )
     if reader.path is not None and "{ds}" in reader.path:
         return frame.withColumn(LANDED, _landing_from_path(frame, settings.resolve(reader.path)))
     if _dated_options(reader):

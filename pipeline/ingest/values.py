@@ -30,7 +30,7 @@ from pyspark.sql.types import (
 from pipeline.errors import FunnelError
 
 OWN = "__funnelcast_"
-"""What our own columns among the source's begin with."""
+"""What our own columns among the source's begin with; a source with such a name itself is refused."""
 BLANKS = "".join(map(chr, (*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200C)))) + (
     "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
 )

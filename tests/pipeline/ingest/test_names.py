@@ -41,7 +41,7 @@ def test_the_source_s_columns_may_have_any_name(make_company: Callable[..., Comp
 
 
 @pytest.mark.parametrize(
-    ("column", "named"), [("UID", "spark.sql.caseSensitive"), ("__FUNNELCAST_landed_on", "__funnelcast_landed_on")]
+    ("column", "named"), [("UID", "spark.sql.caseSensitive"), ("__FUNNELCAST_1", "column '__FUNNELCAST_1'")]
 )
 def test_names_that_cannot_be_told_apart_are_refused(company: Company, column: str, named: str) -> None:
     land(company, [{"uid": "ann", column: "x"}])
