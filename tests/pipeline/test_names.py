@@ -29,8 +29,12 @@ from pipeline.runs.record import recorded
 from pipeline.scoring.scoring import publish_scores, stage_predictions
 from pipeline.training.inputs import model_features
 from pipeline.warehouse.tables import all_tables
+from tests.support.campaigns import campaign
+from tests.support.commands import Ended
 from tests.support.company import Company
 from tests.support.funnels import sms
+from tests.support.nights import publish
+from tests.support.nights import publish_scores as put_scores
 
 DAY = date(2026, 3, 2)
 BEFORE = DAY - timedelta(days=1)
@@ -196,3 +200,18 @@ def test_no_attribute_may_be_called_like_a_column_beside_it(make_company: Callab
         with pytest.raises(ConfigError, match=f"'{column}'"):
             load(plain.config)
         plain.config.write_text(plain.config.read_text("utf-8").replace(f'["{column}"]', '["city_tier"]'), "utf-8")
+
+
+def test_every_word_of_sql_is_an_attribute_to_a_list(
+    make_company: Callable[..., Company], funnel: Callable[..., Ended]
+) -> None:
+    words = [word for word in KEYWORDS if word.isidentifier() and word not in RESERVED_COLUMNS]
+    company = make_company(campaign(), replace={'["city_tier"]': json.dumps(words)})
+    users = [{"user_id": user, **{word: f"{word} of {user}" for word in words}} for user in ("ann", "bob")]
+    publish(company, "users", DAY, users)
+    put_scores(company, DAY, {"ann": 0.5, "bob": 0.4})
+    make_list(company.context(), DAY, "spring", despite_monitor=True)
+    assert [row["arm"] for row in company.rows("targets")] == ["target", "target"]
+    query = f'SELECT "{words[0]}" AS first, "{words[-1]}" AS last FROM users WHERE "select" = \'select of bob\''
+    ended = funnel("sql", query, "--format", "csv", "-c", company.config)
+    assert ended.out.splitlines()[1:] == [f'"{words[0]} of bob","{words[-1]} of bob"']
