@@ -18,6 +18,8 @@ from pipeline.audits.unreadable import ColumnRead, audit_columns
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, read_as_written, stage
+from pipeline.errors import AuditError
+from pipeline.ingest.evidence import UNKNOWN, describe_unknown_events, drop_evidence, keep_evidence
 from pipeline.ingest.landing import Landing, land_events, land_users
 from pipeline.ingest.shared_users import count_shared_users
 from pipeline.runs.context import Context
@@ -47,28 +49,33 @@ def ingest(context: Context, dates: DateRange) -> None:
             for note in landing.notes:
                 context.notify(f"ingest {dates}: {note}")
         run.read_by_day = _join_columns(landings)
+        run.by_day = _sum_by_day(landings)
         staged: dict[str, Pinned] = {}
         try:
             if users:
                 staged["users"] = stage(users.kept, context.warehouse, "users")
-            staged["quarantine"] = _stage_quarantine(context, landings)
+            staged["quarantine"] = stage(
+                _join_rejected(landings), context.warehouse, "quarantine", sort=("reason", "raw")
+            )
             staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
             _audit(run, staged, landings)
-        except Exception:
+        except Exception as error:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
+            if isinstance(error, AuditError):
+                keep_evidence(run, _join_rejected(landings))
             raise
         # Events come last: readers who see them find their quarantine and users too.
         for name in staged:
             run.output_snapshot = publish(run, staged[name], dates)
-        run.by_day = _sum_by_day(landings)
+        drop_evidence(run)
 
 
-def _stage_quarantine(context: Context, landings: list[Landing]) -> Pinned:
+def _join_rejected(landings: list[Landing]) -> DataFrame:
     rejected = landings[0].quarantined
     for landing in landings[1:]:
         rejected = rejected.unionByName(landing.quarantined)
-    return stage(rejected, context.warehouse, "quarantine", sort=("reason", "raw"))
+    return rejected
 
 
 def _audit(run: StageRun, staged: Mapping[str, Pinned], landings: Sequence[Landing]) -> None:
@@ -120,7 +127,7 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
     dates = run.dates
     yesterday = dates.first - timedelta(days=1)
     earlier = run.read("events", first=dates.first - timedelta(days=BASELINE_NIGHTS), last=yesterday)
-    kinds = run.context.settings.funnel.event_kinds
+    kinds, names = run.context.settings.funnel.event_kinds, run.context.settings.funnel.event_names
     counted = pd.DataFrame(
         written.select("landed_on", "event")
         .unionByName(earlier.select("landed_on", "event"))
@@ -145,7 +152,10 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
     table = table.loc[dates.first : dates.last].reset_index()
     table["duplicates"] = [landing.counts.get(day, Counts()).duplicates for day in table["landed_on"]]
     table["quarantine_share"] = [_quarantine_share(landing.counts.get(day)) for day in table["landed_on"]]
-    table["reasons"] = [_reasons(landing.reasons.get(day)) for day in table["landed_on"]]
+    table["reasons"] = [
+        _reasons(landing.reasons.get(day, {}), landing.unknown_events.get(day, {}), list(names))
+        for day in table["landed_on"]
+    ]
     return table
 
 
@@ -153,8 +163,9 @@ def _quarantine_share(counts: Counts | None) -> float:
     return counts.quarantined / counts.rows_in if counts and counts.rows_in else 0.0
 
 
-def _reasons(reasons: dict[str, int] | None) -> str:
-    return ", ".join(f"{reason}: {number}" for reason, number in sorted((reasons or {}).items()))
+def _reasons(reasons: dict[str, int], unknown_events: dict[str, int], known: list[str]) -> str:
+    details = {UNKNOWN: f" ({describe_unknown_events(unknown_events, known)})"} if unknown_events else {}
+    return ", ".join(f"{reason}: {number}{details.get(reason, '')}" for reason, number in sorted(reasons.items()))
 
 
 def _sum_by_day(landings: list[Landing]) -> dict[date, Counts]:

@@ -19,6 +19,7 @@ from pipeline.engines.spark import cached, run_sql
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError
 from pipeline.ingest.contradictions import describe_contradictions, settle
+from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_misspelt_events
 from pipeline.ingest.mapping import UNREAD, MappedRows, map_events, map_users
 from pipeline.ingest.source import read_source
 from pipeline.ingest.values import BLANKS, Reading
@@ -45,6 +46,7 @@ class Landing:
     counts: dict[date, Counts] = field(default_factory=lambda: defaultdict(Counts))
     reasons: dict[date, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     read: dict[date, dict[str, ColumnRead]] = field(default_factory=lambda: defaultdict(dict))
+    unknown_events: dict[date, dict[str, int]] = field(default_factory=dict)
     warnings: list[StageWarning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -84,7 +86,11 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     with cached(classified) as fates:
         values = {name: F.col(name) for name in ("event_id", "user_id", "event", "event_time", "campaign_id")}
         values |= {f"context.{name}": F.col("context")[name] for name in source.context}
-        yield _count_fates("events", fates, mapped.readings, values)
+        landing = _count_fates("events", fates, mapped.readings, values)
+        if any(UNKNOWN in reasons for reasons in landing.reasons.values()):
+            landing.unknown_events = count_unknown_events(fates)
+            landing.warnings += warn_of_misspelt_events(landing.unknown_events, list(settings.funnel.event_names))
+        yield landing
 
 
 @contextmanager

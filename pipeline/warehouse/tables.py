@@ -42,6 +42,17 @@ QUARANTINE = Table(
     ),
 )
 
+STOPPED_QUARANTINE = Table(
+    "stopped_quarantine",
+    "One row of the source that was rejected on a day whose ingest was stopped, so that nothing of it was published.",
+    (
+        Column("reason", STRING, "Why, as in quarantine."),
+        Column("raw", STRING, "The source's row as JSON."),
+        RUN_ID,
+        Column("landed_on", DATE, "The day the source delivered it. Once the day is published, its rows go."),
+    ),
+)
+
 ACTIVITY = Table(
     "activity",
     "One user's events of one kind on one local date, as they landed on one day.",
@@ -77,6 +88,7 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
         BASELINES,
         TARGETS,
         EXPORTS,
+        STOPPED_QUARANTINE,
     ]
     return {table.name: table for table in tables}
 

@@ -3,7 +3,8 @@
 -- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw, _problem,
 --        _undecodable, _unread): why its time cannot be used and what of it is no UTF-8, as reasons, and what was lost
 --      known(event_id, landed_on): the events that landed in the look-back before the first day read
--- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined
+-- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined,
+--      unknown_event, the source's name of the event, unless no event of ours has it
 --
 -- An event that lands on several days is kept on the first of them, and again only when more than the look-back has
 -- passed since it was last kept. A night-by-night ingest, which sees only the look-back, gives the same result.
@@ -36,10 +37,11 @@ keyed AS (
       nullif(trim(event_id), ''),
       sha2(to_json(struct(user_id, event, unix_micros(event_time) AS at, campaign_id, context)), 256)
     ) AS event_id,
-    true AS is_new
+    true AS is_new,
+    CASE WHEN reason = 'unknown event' THEN source_event END AS unknown_event
   FROM checked
   UNION ALL
-  SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false
+  SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false, NULL
   FROM known
 ),
 -- Quarantined rows never share a partition with others. One window serves both columns, so Spark sorts once.
@@ -55,7 +57,7 @@ ordered AS (
   )
 )
 SELECT
-  landed_on, event_id, user_id, event, event_time, campaign_id, context, raw, reason, _unread,
+  landed_on, event_id, user_id, event, event_time, campaign_id, context, raw, reason, _unread, unknown_event,
   CASE
     WHEN reason IS NOT NULL THEN 'quarantined'
     WHEN is_first_of_day AND (

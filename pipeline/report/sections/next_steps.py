@@ -6,10 +6,12 @@ from pipeline.report.parts import Command, Section
 
 def build(night: Night) -> Section:
     last = night.stages[-1]
+    is_stopped = any(run["stage"] == "ingest" for run in night.failures)
+    rejected = "stopped_quarantine" if is_stopped else "quarantine"
     commands = [
         Command(
             "What was rejected, and why:",
-            f'funnel sql "SELECT reason, count(*), any_value(raw) FROM quarantine\n'
+            f'funnel sql "SELECT reason, count(*), any_value(raw) FROM {rejected}\n'
             f"            WHERE landed_on = '{night.ds}' GROUP BY reason\"",
         ),
         Command(
