@@ -84,7 +84,7 @@ def _check_files(context: Context, *, name: str) -> str:
         shown = "; ".join(map(str, damages[:DAMAGES_SHOWN]))
         more = f"; and {len(damages) - DAMAGES_SHOWN} more" if len(damages) > DAMAGES_SHOWN else ""
         raise FunnelError(f"{shown}{more}. {WAYS}")
-    return f"every file of {snapshots} snapshots is whole" if snapshots else "no snapshots"
+    return f"every file of its snapshots is whole, {snapshots} of them" if snapshots else "no snapshots"
 
 
 def _check_source(context: Context) -> str:
