@@ -14,9 +14,10 @@ partition of `user_scores`, monitors it, announces it, and writes its report. Th
   The parameter `model` overrides it; each row of `user_scores` names the version that scored it.
 - **Rerun.** Clear a task or a run: it replaces its own partition as a whole and touches no other. If a day's events
   changed, clear the nights after it too, since their features look back on it.
-- **Failure.** The failed task's log ends with one line: what is wrong and where. Bad data and bad configuration fail
-  at once; transient errors are tried three times. Either way no table shows half a night. `report` runs regardless:
-  see the *Report* tab of the run.
+- **Failure.** The failed task's log ends with one line: what is wrong and where. Where an audit stopped the day, the
+  lines before it show rejected rows, and the table `stopped_quarantine` has them all. Bad data and bad configuration
+  fail at once; transient errors are tried three times. Either way no table shows half a night. `report` runs
+  regardless: see the *Report* tab of the run.
 - **Monitoring.** A figure past its threshold is a warning in the report. Past a stop, `monitor` fails after the scores
   are published: nothing is announced, and `funnel targets` refuses to make a list from them.
 - **Campaigns.** A DAG with `schedule=[Asset("user_scores")]` starts when `announce` has succeeded; the event's `extra`
