@@ -51,8 +51,12 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
     source, profile = settings.source.users, profile_columns(settings)
     assert source is not None
     steps = Steps(rows)
-    # An unmapped attribute is the source's column of the same name, never a word of SQL such as `null`.
-    mapped = map_columns(rows, {name: quote(name) for name in profile} | source.columns, "source.users.columns")
+    key = "source.users.columns"
+    mapped = map_columns(rows, source.columns, key)
+    # An unmapped attribute is the source's column of the same name.
+    mapped |= {
+        name: map_column(rows, name, f"{key}.{name}", name, is_name=True) for name in profile if name not in mapped
+    }
     readings = {"user_id": read_text(steps, mapped["user_id"])}
     for name, kind in profile.items():
         if pa.types.is_string(kind):

@@ -56,12 +56,17 @@ def map_columns(rows: DataFrame, mapping: Mapping[str, str], key: str) -> dict[s
     return {name: map_column(rows, expression, f"{key}.{name}", name) for name, expression in mapping.items()}
 
 
-def map_column(rows: DataFrame, expression: str, key: str, name: str) -> Mapped:
+def map_column(rows: DataFrame, expression: str, key: str, name: str, *, is_name: bool = False) -> Mapped:
     """Find a column or a Spark SQL expression over `rows`, checked now rather than inside a job.
 
     A name may have dots, blanks and backticks. As everywhere in Spark, its case need not match.
+
+    Args:
+        is_name: the expression is a column's name, never a word of SQL such as `null`.
     """
     named = find_column(rows.columns, expression)
+    if named is None and is_name:
+        named = expression
     column = F.col(quote(named)) if named is not None else F.expr(expression)
     checked = analyze(lambda: rows.select(column), key, expression, rows)
     return Mapped(name, key, expression, column, checked.schema[0].dataType)
