@@ -40,7 +40,8 @@ def open_session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
     for key, value in properties(settings, is_bulk=is_bulk).items():
         builder = builder.config(key, value)
     # PySpark logs the Java trace of every analysis error that it raises; our one line is enough.
-    PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(name).disabled = True
     return builder.getOrCreate()
 
 

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from pipeline.engines.templates import quote
-from pipeline.ingest.values import Mapped, Reading, Steps
+from pipeline.ingest.values import Mapped, Reading, Steps, reads_a_column
 from pipeline.runs.record import StageWarning
 
 EXAMPLE_ROWS = 100
@@ -23,13 +23,13 @@ MICROSECONDS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))
 """Of a number below the first: since 1970 in seconds, milliseconds, microseconds; from the last on, nanoseconds."""
 
 
+@reads_a_column
 def read_updated_at(steps: Steps, mapped: Mapped, landed_on: Column) -> Reading:
     """Read when a profile was changed.
 
     A number counts as seconds, milliseconds, microseconds or nanoseconds since 1970, by its size; a version that grows
     with each change will do as well. A time of day without a date is one of the landing day.
     """
-    mapped.require_no_bytes()
     text = steps.keep(F.nullif(steps.keep_text(mapped.column.try_cast("string")), F.lit("")))
     number = steps.keep(text.try_cast(DECIMAL))
     micros = number / 1_000

@@ -4,11 +4,14 @@ A value that was there is either read or lost, never both: `Reading.lost` has it
 no-break and other Unicode ones too, are not part of a value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import wraps
+from typing import Concatenate, ParamSpec
 from zoneinfo import available_timezones
 
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -27,8 +30,9 @@ from pyspark.sql.types import (
     TimestampNTZType,
 )
 
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, describe_error
 
+P = ParamSpec("P")
 OWN = "__funnelcast_"
 """What our own columns among the source's begin with; a source with such a name itself is refused."""
 BLANKS = "".join(map(chr, (*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200C)))) + (
@@ -130,15 +134,36 @@ class Steps:
         return self.keep(F.btrim(column, F.lit(BLANKS)))
 
 
+def reads_a_column(
+    read: Callable[Concatenate[Steps, Mapped, P], Reading],
+) -> Callable[Concatenate[Steps, Mapped, P], Reading]:
+    """Have a reading refuse a column whose type it cannot read, with its key, rather than fail inside a job."""
+
+    @wraps(read)
+    def checked(steps: Steps, mapped: Mapped, *arguments: P.args, **options: P.kwargs) -> Reading:
+        mapped.require_no_bytes()
+        try:
+            reading = read(steps, mapped, *arguments, **options)
+            steps.rows.select(reading.value, reading.lost)
+        except PySparkException as error:
+            raise FunnelError(
+                f"{mapped.key} = {mapped.expression!r} does not fit: its type is {mapped.kind.simpleString()} "
+                f"({describe_error(error)}); an expression can make it another"
+            ) from None
+        return reading
+
+    return checked
+
+
+@reads_a_column
 def read_text(steps: Steps, mapped: Mapped) -> Reading:
     """Read text; a whole number becomes its digits, whatever the type: 17, 17.0 and 17.000 are one key.
 
     Text that is no UTF-8 is lost, and so is a float too large to tell whole numbers apart.
 
     Raises:
-        FunnelError: the column is binary.
+        FunnelError: the column is binary, or of another type that cannot be read so.
     """
-    mapped.require_no_bytes()
     column, kind = mapped.column, mapped.kind
     effect = _REJECTED if mapped.name in IDENTIFYING else _MISSING
     if isinstance(kind, StringType):
@@ -169,13 +194,13 @@ def read_text(steps: Steps, mapped: Mapped) -> Reading:
     return Reading(mapped.name, text, _nothing(), "no text", effect)
 
 
+@reads_a_column
 def read_number(steps: Steps, mapped: Mapped, *, has_decimal_comma: bool) -> Reading:
     """Read a number, as float64; true and yes are 1, false and no are 0. NaN is no value; infinity is no number.
 
     Raises:
-        FunnelError: the column is binary.
+        FunnelError: the column is binary, or of another type that cannot be read so.
     """
-    mapped.require_no_bytes()
     fault, effect = "no number", f"{_MISSING} (decimal commas: source.users.decimal_comma)"
     if not isinstance(mapped.kind, StringType):
         number = steps.keep(F.nanvl(mapped.column.try_cast("double"), F.lit(None).cast("double")))
@@ -195,6 +220,7 @@ def read_number(steps: Steps, mapped: Mapped, *, has_decimal_comma: bool) -> Rea
     return Reading(mapped.name, value, lost, fault, effect)
 
 
+@reads_a_column
 def read_consent(steps: Steps, mapped: Mapped, words: Mapping[str, bool]) -> Reading:
     """Read consent: true, false, or null where the source is silent. What cannot be read counts as withdrawn.
 
@@ -202,7 +228,7 @@ def read_consent(steps: Steps, mapped: Mapped, words: Mapping[str, bool]) -> Rea
         words: further words, whatever their case.
 
     Raises:
-        FunnelError: the column is binary.
+        FunnelError: the column is binary, or of another type that cannot be read so.
     """
     fault, effect = "neither true nor false", "they count as withdrawn (source.users.consent_words can name them)"
     if isinstance(mapped.kind, BooleanType):
@@ -221,6 +247,7 @@ def read_consent(steps: Steps, mapped: Mapped, words: Mapping[str, bool]) -> Rea
     return Reading(mapped.name, F.coalesce(given, F.when(lost.isNotNull(), F.lit(False))), lost, fault, effect)
 
 
+@reads_a_column
 def read_zone(steps: Steps, mapped: Mapped) -> Reading:
     """Read the name of a time zone, null where it is blank. One that is unknown is kept, and counted as lost."""
     text = read_text(steps, mapped)
@@ -231,6 +258,7 @@ def read_zone(steps: Steps, mapped: Mapped) -> Reading:
     )
 
 
+@reads_a_column
 def read_time(steps: Steps, mapped: Mapped, *, earliest: date, zone: str | None) -> Reading:
     """Read an instant. A number is seconds since 1970, in a column of numbers as in one of text.
 
@@ -241,9 +269,8 @@ def read_time(steps: Steps, mapped: Mapped, *, earliest: date, zone: str | None)
     Returns: the reading, whose `problem` says why a time that was there cannot be used.
 
     Raises:
-        FunnelError: the column is binary.
+        FunnelError: the column is binary, or of another type that cannot be read so.
     """
-    mapped.require_no_bytes()
     column, kind = mapped.column, mapped.kind
     problem = _nothing()
     if isinstance(kind, NUMBERS):
@@ -279,13 +306,13 @@ def read_time(steps: Steps, mapped: Mapped, *, earliest: date, zone: str | None)
     return Reading(mapped.name, F.when(problem.isNull(), value), lost, "no usable time", _REJECTED, problem)
 
 
+@reads_a_column
 def read_date(steps: Steps, mapped: Mapped, *, earliest: date) -> Reading:
     """Read a date, such as a landing day; one before `earliest` is none that anybody meant.
 
     Raises:
-        FunnelError: the column is binary.
+        FunnelError: the column is binary, or of another type that cannot be read so.
     """
-    mapped.require_no_bytes()
     text = mapped.column.try_cast("string")
     value = mapped.column.try_cast("date")
     if isinstance(mapped.kind, StringType):

@@ -250,3 +250,10 @@ def test_a_landing_day_is_a_whole_date(session: SparkSession) -> None:
         (None, None),
         (None, None),
     ]
+
+
+def test_a_type_that_cannot_be_read_names_the_key(session: SparkSession) -> None:
+    with pytest.raises(FunnelError, match=r"source\.users\.columns\.age = 'theirs' does not fit: its type is date"):
+        read(session, [date(2026, 3, 1)], "date", read_number, "age", has_decimal_comma=False)
+    with pytest.raises(FunnelError, match=r"event_time = 'theirs' does not fit: its type is array<int>"):
+        read(session, [[1]], "array<int>", read_time, "event_time", earliest=EARLIEST, zone=None)
