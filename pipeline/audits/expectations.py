@@ -24,7 +24,7 @@ def event_expectations(table: Table, settings: Settings) -> list[Expectation]:
         *_schema(table),
         *_not_null("event_id", "user_id", "event", "event_time", "landed_on"),
         gxe.ExpectColumnValuesToBeInSet(column="event", value_set=list(settings.funnel.event_kinds)),
-        gxe.ExpectCompoundColumnsToBeUnique(column_list=["event_id", "landed_on"]),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["event_id", "user_id", "event", "event_time", "landed_on"]),
     ]
 
 
@@ -64,7 +64,7 @@ def example_expectations(table: Table, settings: Settings) -> list[Expectation]:
     return [
         *_schema(table),
         *_not_null("exposure_id", "user_id", "exposure_time", "feature_as_of", "as_of"),
-        gxe.ExpectColumnValuesToBeUnique(column="exposure_id"),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["exposure_id", "user_id", "exposure_time"]),
         *(gxe.ExpectColumnValuesToBeInSet(column=f"label_{stage}", value_set=[0, 1]) for stage in stages),
         *(
             gxe.UnexpectedRowsExpectation(

@@ -97,6 +97,13 @@ class Reader(ConfigSection):
     """Any format that Spark reads: `parquet`, `csv`, `json`, `jdbc`, …"""
     path: str | None = None
     """Where the files are; `{ds}` stands for the landing day. A source without files, such as `jdbc`, has no path."""
+    missing_day: Literal["stop", "empty"] = "stop"
+    """What a landing day is for which nothing lies at `path`: `stop` stops the night; `empty` takes it as a day without
+    rows, and nights do not wait for it, unless `ready` names what they wait for."""
+    declared: str | None = Field(default=None, alias="schema")
+    """Types of the source's columns in Spark's DDL, such as `offer STRING, amount DOUBLE`. Of these columns, one that a
+    day lacks is null, without a warning; a CSV file without a header has them in this order; JSON that is declared
+    `STRING` is read as it is written. Others are as they are found."""
     options: dict[str, str] = Field(default={})
     """Options of the Spark reader; `{ds}` works here too, in a query for example."""
     ready: str | None = None
@@ -119,6 +126,9 @@ class EventSource(Reader):
 
     context: dict[str, str] = Field(default={})
     """Attributes of an exposure: our name = the source's column or a Spark SQL expression."""
+    same_id: Literal["warn", "keep", "drop"] = "warn"
+    """What rows are that share an `event_id` but differ in user, event or time: `keep` takes them as events of their
+    own; `warn` does so, too, and warns; `drop` keeps the first of each id, and warns of the others."""
     lookback_days: Annotated[int, Field(ge=0)] = 7
     """How many earlier landing days are searched for an event that is delivered again."""
     future_tolerance_hours: Annotated[int, Field(ge=0)] = 0

@@ -66,6 +66,9 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
         "spark.sql.session.timeZone": settings.funnel.timezone,
         # An unparsable value becomes null, and its row is quarantined; in ANSI mode it would stop the night.
         "spark.sql.ansi.enabled": "false",
+        # Types that other writers use. Nanoseconds become times, see `ingest/schemas.py`.
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
+        "spark.sql.timeType.enabled": "true",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(settings.scoring.score_batch_rows),

@@ -17,8 +17,8 @@ IN_PROGRESS = "_temporary"
 def find_missing(settings: Settings, ds: date) -> str | None:
     """The first key of the configuration whose partition of `ds` has not arrived, with its path; None once all have.
 
-    A reader waits for its `ready` if it has one, else for its `path`. A path without `{ds}` is not waited for, nor is
-    a source without files.
+    A reader waits for its `ready` if it has one, else for its `path`, unless a missing day is an empty one. A path
+    without `{ds}` is not waited for, nor is a source without files.
 
     Raises:
         FunnelError: a path's file system cannot be looked at.
@@ -55,7 +55,7 @@ def _list_awaited(settings: Settings) -> list[tuple[str, str]]:
             continue
         if reader.ready is not None:
             awaited.append((f"source.{name}.ready", reader.ready))
-        elif reader.path is not None and reader.is_partitioned:
+        elif reader.path is not None and reader.is_partitioned and reader.missing_day == "stop":
             awaited.append((f"source.{name}.path", reader.path))
     return awaited
 

@@ -41,7 +41,7 @@ def ingest(context: Context, dates: DateRange) -> None:
     with (
         recorded(context, "ingest", dates) as run,
         land_events(run) as events,
-        land_users(context, dates) as users,
+        land_users(run) as users,
     ):
         landings = [events, users] if users else [events]
         for landing in landings:

@@ -14,14 +14,14 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from pipeline.audits.unreadable import ColumnRead
-from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, run_sql
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError
 from pipeline.ingest.contradictions import describe_contradictions, settle
 from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_misspelt_events
-from pipeline.ingest.mapping import UNREAD, MappedRows, map_events, map_users
-from pipeline.ingest.source import read_source
+from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_user_columns
+from pipeline.ingest.reading import read_source
+from pipeline.ingest.repeats import describe_repeats
 from pipeline.ingest.values import BLANKS, Reading
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun, StageWarning
@@ -71,22 +71,29 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     context, dates = run.context, run.dates
     settings, spark = context.settings, context.spark
     source = settings.source.events
-    rows = read_source(spark, settings, "events", dates)
+    key = "source.events"
+    mapping = {f"{key}.columns.{name}": expression for name, expression in source.columns.items()}
+    mapping |= {f"{key}.context.{name}": expression for name, expression in source.context.items()}
+    rows = read_source(spark, settings, "events", dates, mapping)
+    run.warnings += rows.describe_absent("events")
     before = dates.first - timedelta(days=1)
     known = run.read("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
-    mapped = _no_events(context) if rows is None else map_events(rows, settings, dates)
+    parts = [map_events(frame, settings, dates) for frame in rows.frames]
+    mapped = join_mapped(parts) if parts else _no_events(context)
     classified = run_sql(
         spark,
         "classify",
-        {"source": mapped.rows, "known": known.select("event_id", "landed_on")},
+        {"source": mapped.rows, "known": known},
         event_names={theirs.strip(BLANKS): ours for theirs, ours in settings.funnel.event_names.items()},
         tolerance_hours=source.future_tolerance_hours,
         lookback_days=source.lookback_days,
+        keeps_same_id=source.same_id != "drop",
     )
     with cached(classified) as fates:
         values = {name: F.col(name) for name in ("event_id", "user_id", "event", "event_time", "campaign_id")}
         values |= {f"context.{name}": F.col("context")[name] for name in source.context}
         landing = _count_fates("events", fates, mapped.readings, values)
+        landing.warnings += describe_repeats(fates, source.same_id)
         if any(UNKNOWN in reasons for reasons in landing.reasons.values()):
             landing.unknown_events = count_unknown_events(fates)
             landing.warnings += warn_of_misspelt_events(landing.unknown_events, list(settings.funnel.event_names))
@@ -94,7 +101,7 @@ def land_events(run: StageRun) -> Iterator[Landing]:
 
 
 @contextmanager
-def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
+def land_users(run: StageRun) -> Iterator[Landing | None]:
     """Map a range's profiles, one kept a user and landing day; None without `[source.users]` or without files.
 
     The rows are cached until the block ends.
@@ -102,13 +109,19 @@ def land_users(context: Context, dates: DateRange) -> Iterator[Landing | None]:
     Raises:
         FunnelError: the source is not there, does not fit its mapping, or has ids whose digits are lost.
     """
+    context, dates = run.context, run.dates
     settings = context.settings
     source = settings.source.users
-    rows = read_source(context.spark, settings, "users", dates) if source else None
-    if source is None or rows is None:
+    if source is None:
         yield None
         return
-    mapped = map_users(rows, settings, dates)
+    mapping = {f"source.users.columns.{name}": expression for name, expression in name_user_columns(settings).items()}
+    rows = read_source(context.spark, settings, "users", dates, mapping)
+    run.warnings += rows.describe_absent("users")
+    if not rows.frames:
+        yield None
+        return
+    mapped = join_mapped([map_users(frame, settings, dates) for frame in rows.frames])
     # Only quarantined rows keep their raw content, as events do.
     users = mapped.rows.withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
     names = [name for name in users.select("profile.*").columns if name != "user_id"]

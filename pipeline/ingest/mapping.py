@@ -1,6 +1,6 @@
 """Maps the source's rows to our columns, and says of each row what could not be read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -40,6 +40,12 @@ class MappedRows:
     rows: DataFrame
     readings: list[Reading]
     is_timed: bool = False
+
+
+def name_user_columns(settings: Settings) -> dict[str, str]:
+    """What our columns of users are in the source, as Spark SQL."""
+    assert settings.source.users is not None
+    return {name: quote(name) for name in profile_columns(settings)} | settings.source.users.columns
 
 
 def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:
@@ -166,3 +172,20 @@ def _finish(
     }
     selected = steps.rows.select(*(column.alias(name) for name, column in complete.items()))
     return MappedRows(selected.where(F.col("landed_on").between(dates.first, dates.last)), list(readings.values()))
+
+
+def join_mapped(parts: Sequence[MappedRows]) -> MappedRows:
+    """Join rows that were mapped each by themselves, of the same columns and readings."""
+    readings = [
+        replace(first, refusal=next((each.refusal for each in (first, *others) if each.refusal), None))
+        for first, *others in zip(*(part.readings for part in parts), strict=True)
+    ]
+    return MappedRows(_unite([part.rows for part in parts]), readings, parts[0].is_timed)
+
+
+def _unite(frames: Sequence[DataFrame]) -> DataFrame:
+    # Pairs of pairs keep the plan shallow, however many there are.
+    while len(frames) > 1:
+        pairs = [frames[first : first + 2] for first in range(0, len(frames), 2)]
+        frames = [pair[0].unionByName(pair[1]) if len(pair) == 2 else pair[0] for pair in pairs]
+    return frames[0]

@@ -139,7 +139,7 @@ def _read_stage(cursor: duckdb.DuckDBPyConnection, stage: str, first: date, last
         FROM exposures AS x
         JOIN user_scores AS s ON s.user_id = x.user_id AND s.ds = CAST(x.feature_as_of AS DATE)
         WHERE x.mature_{stage} AND s.ds BETWEEN ? AND ?
-        ORDER BY s.ds, s.user_id, x.exposure_id
+        ORDER BY s.ds, s.user_id, x.exposure_time, x.exposure_id
         """,
         [first, last],
     ).fetchnumpy()

@@ -60,7 +60,7 @@ def read_examples(run: StageRun, as_of: date) -> LabelledExposures:
     context = run.context
     pinned = run.pin("examples", first=as_of, last=as_of)
     table = context.warehouse.read_pinned(pinned)
-    table = table.sort_by([("exposure_time", "ascending"), ("exposure_id", "ascending")])
+    table = table.sort_by([(column, "ascending") for column in ("exposure_time", "exposure_id", "user_id")])
     columns = [table.column(f"label_{stage}") for stage in context.settings.funnel.stage_names]
     labels = np.column_stack([column.cast(pa.float32()).to_numpy(zero_copy_only=False) for column in columns])
     files = hashlib.sha256("\n".join(pinned.files).encode()).hexdigest()[:16]

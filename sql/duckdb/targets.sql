@@ -22,7 +22,7 @@ WITH known AS (
 messages AS (
   SELECT user_id, sum(messages) AS messages
   FROM (
-    SELECT user_id, count(DISTINCT event_id) AS messages
+    SELECT user_id, count(DISTINCT (event_id, event_time)) AS messages
     FROM events JOIN known USING (user_id)
     WHERE landed_on BETWEEN $landed_from AND $ds AND event = 'exposure'
       AND event_time >= capped_from AND event_time < capped_until

@@ -2,9 +2,13 @@
 --
 -- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw, _problem,
 --        _undecodable, _unread): why its time cannot be used and what of it is no UTF-8, as reasons, and what was lost
---      known(event_id, landed_on): the events that landed in the look-back before the first day read
--- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined,
---      unknown_event, the source's name of the event, unless no event of ours has it
+--      known(landed_on, event_id, user_id, event, event_time, campaign_id, context): the events that landed in the
+--        look-back before the first day read
+-- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined;
+--      unknown_event: the source's name of the event, unless no event of ours has it; shares_id: another event has the
+--      row's event_id; has_other_details: the row differs from the first of its event in campaign or context
+--
+-- A repeat is the same event: the same event_id, user, event and time{% if not keeps_same_id %}; here, the same event_id{% endif %}.
 --
 -- An event that lands on several days is kept on the first of them, and again only when more than the look-back has
 -- passed since it was last kept. A night-by-night ingest, which sees only the look-back, gives the same result.
@@ -37,27 +41,40 @@ keyed AS (
       nullif(trim(event_id), ''),
       sha2(to_json(struct(user_id, event, unix_micros(event_time) AS at, campaign_id, context)), 256)
     ) AS event_id,
+    xxhash64(campaign_id, map_entries(context)) AS details,
     true AS is_new,
     CASE WHEN reason = 'unknown event' THEN source_event END AS unknown_event
   FROM checked
   UNION ALL
-  SELECT landed_on, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, event_id, false, NULL
+  SELECT
+    landed_on, user_id, event, event_time, NULL, NULL, NULL, NULL, NULL, event_id,
+    xxhash64(campaign_id, map_entries(context)), false, NULL
   FROM known
 ),
--- Quarantined rows never share a partition with others. One window serves both columns, so Spark sorts once.
+-- Quarantined rows never share a partition with others. The windows need one shuffle and one sort.
 ordered AS (
   SELECT
     *,
-    lag(landed_on) OVER same_key IS DISTINCT FROM landed_on AS is_first_of_day,
-    collect_set(landed_on) OVER same_key AS days_so_far
+    first_value(struct(user_id, event, event_time)) OVER same_id
+      IS DISTINCT FROM struct(user_id, event, event_time) AS shares_id,
+    first_value(details) OVER same_event IS DISTINCT FROM details AS has_other_details,
+    lag(landed_on) OVER same_event IS DISTINCT FROM landed_on AS is_first_of_day,
+    collect_set(landed_on) OVER same_event AS days_so_far
   FROM keyed
-  WINDOW same_key AS (
-    PARTITION BY event_id, reason
-    ORDER BY landed_on, event_time, user_id, event, campaign_id, map_entries(context)
-  )
+  {% set content = "event_time, user_id, event" %}
+  {% set rest = "campaign_id, map_entries(context)" %}
+  WINDOW
+    {% if keeps_same_id %}
+    same_id AS (PARTITION BY event_id, reason ORDER BY {{ content }}, landed_on, {{ rest }}),
+    same_event AS (PARTITION BY event_id, reason, {{ content }} ORDER BY landed_on, {{ rest }})
+    {% else %}
+    same_id AS (PARTITION BY event_id, reason ORDER BY landed_on, {{ content }}, {{ rest }}),
+    same_event AS (PARTITION BY event_id, reason ORDER BY landed_on, {{ content }}, {{ rest }})
+    {% endif %}
 )
 SELECT
   landed_on, event_id, user_id, event, event_time, campaign_id, context, raw, reason, _unread, unknown_event,
+  shares_id, has_other_details,
   CASE
     WHEN reason IS NOT NULL THEN 'quarantined'
     WHEN is_first_of_day AND (

@@ -1,7 +1,7 @@
 -- Every exposure known as of as_of, with a label for each stage whose window has passed.
 --
 -- in   events(landed_on, event_id, user_id, event, event_time, campaign_id, context)
---      landed_again(event_id, first_landed_on), by sql/spark/landed_again.sql
+--      landed_again(event_id, user_id, event, event_time, first_landed_on), by sql/spark/landed_again.sql
 -- out  exposure_id, user_id, exposure_time, exposure_date, feature_as_of, context_*, and for each stage
 --      observed_<stage>  1 if the stage's own event follows within its window (null while immature)
 --      mature_<stage>    whether the whole window has passed by the end of as_of
@@ -38,7 +38,12 @@ WITH known_events AS (
     {{ at }} AS at
   FROM events AS e
   -- An event that landed again after the look-back counts once.
-  LEFT ANTI JOIN landed_again AS again ON again.event_id = e.event_id AND again.first_landed_on < e.landed_on
+  LEFT ANTI JOIN landed_again AS again
+    ON again.event_id = e.event_id
+    AND again.user_id = e.user_id
+    AND again.event = e.event
+    AND again.event_time = e.event_time
+    AND again.first_landed_on < e.landed_on
   WHERE e.landed_on <= DATE'{{ as_of }}'
     AND unix_micros(e.event_time) < {{ end_of_as_of }}
     AND (e.event <> 'exposure' OR to_date(e.event_time) > date_sub(DATE'{{ as_of }}', {{ history_days }}))

@@ -33,8 +33,8 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.templates import render
 from pipeline.features.features import activity_reach
-from pipeline.ingest.landing import map_events
-from pipeline.ingest.source import read_source
+from pipeline.ingest.mapping import join_mapped, map_events
+from pipeline.ingest.reading import read_source
 from pipeline.runs.context import Context
 from pipeline.warehouse.tables import profile_columns
 from tests.benchmarks.harness import Timing, time_in_turns, write_report
@@ -172,8 +172,8 @@ class Bench:
 
     def _classify(self, name: str, dates: DateRange) -> Query:
         source = self.settings.source.events
-        rows = read_source(self.spark, self.settings, "events", dates)
-        assert rows is not None
+        frames = read_source(self.spark, self.settings, "events", dates, {}).frames
+        mapped = join_mapped([map_events(frame, self.settings, dates) for frame in frames])
         before = dates.first - timedelta(days=1)
         known = self._files("events", dates.first - timedelta(days=source.lookback_days), before)
         return Query(
@@ -184,12 +184,15 @@ class Bench:
                     "tolerance_hours": source.future_tolerance_hours,
                     "lookback_days": source.lookback_days,
                     "most_of_user": 0,
+                    "keeps_same_id": source.same_id != "drop",
                 }
             },
             {
-                "source": self._written(name, map_events(rows, self.settings, dates)),
+                "source": self._written(name, mapped.rows),
                 "known": known
-                or self._written("none", self.spark.sql("SELECT '' AS event_id, current_date() AS landed_on LIMIT 0")),
+                or self._written(
+                    "none", self.spark.createDataFrame(self.context.warehouse.tables["events"].schema.empty_table())
+                ),
             },
         )
 

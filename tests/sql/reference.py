@@ -110,7 +110,7 @@ def exposures(
     seen: dict[str, Event] = {}
     for each in sorted(events, key=lambda each: each.landed_on):
         if is_visible(each, as_of, zone):
-            seen.setdefault(each.event_id, each)
+            seen.setdefault((each.event_id, each.user_id, each.event, each.event_time), each)
     first = as_of - timedelta(days=history_days - 1)
     outcomes = [each for each in seen.values() if each.event != "exposure"]
     sent = [each for each in seen.values() if each.event == "exposure"]
@@ -219,12 +219,15 @@ def rejection(row: SourceRow, *, event_names: Mapping[str, str], tolerance_hours
 
 
 def key_of(row: SourceRow) -> object:
-    """What identifies a row: the source's id, else the content."""
+    """What identifies a row: the source's id with user, event and time, else the content."""
     content = (row.user_id, row.source_event, row.event_time, row.campaign_id, sorted((row.context or {}).items()))
-    return (row.event_id or "").strip() or repr(content)
+    event_id = (row.event_id or "").strip()
+    return (event_id, *content[:3]) if event_id else repr(content)
 
 
-def kept_keys(rows: Iterable[SourceRow], known: Mapping[str, date], *, lookback_days: int) -> set[tuple[date, object]]:
+def kept_keys(
+    rows: Iterable[SourceRow], known: Mapping[object, date], *, lookback_days: int
+) -> set[tuple[date, object]]:
     """The landing days on which each key of valid rows is kept, night by night.
 
     Args:

@@ -13,12 +13,11 @@ from pyspark.sql import SparkSession
 
 from pipeline.engines.spark import run_sql
 from tests.sql import frames, reference
-from tests.sql.frames import SOURCE
+from tests.sql.frames import EVENTS, SOURCE
 from tests.sql.logs import MOMENT, Dice
 from tests.sql.reference import Row, SourceRow
 
 EVENT_NAMES = {"sms_sent": "exposure", "it's a \\click": "click", "register": "register"}
-KNOWN = pa.schema({"event_id": pa.string(), "landed_on": pa.date32()})
 FIRST = date(2026, 3, 24)
 DAYS = 12
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
@@ -32,17 +31,19 @@ def classify(
     *,
     lookback_days: int = 7,
     tolerance_hours: int = 0,
+    keeps_same_id: bool = True,
 ) -> list[Row]:
     found = run_sql(
         spark,
         "classify",
         {
             "source": frames.frame(spark, rows, SOURCE),
-            "known": spark.createDataFrame(pa.Table.from_pylist(list(known), schema=KNOWN)),
+            "known": spark.createDataFrame(pa.Table.from_pylist(list(known), schema=EVENTS)),
         },
         event_names=EVENT_NAMES,
         tolerance_hours=tolerance_hours,
         lookback_days=lookback_days,
+        keeps_same_id=keeps_same_id,
     )
     return with_raw(frames.collected(found), list(rows))
 
@@ -91,6 +92,15 @@ def random_rows(dice: Dice, *, events: int, tolerance_hours: int = 0) -> list[So
     return [replace(row, raw=str(n)) for n, row in enumerate(rows) if row.landed_on < FIRST + timedelta(days=DAYS)]
 
 
+def as_event(row: SourceRow) -> Row:
+    """The event that a row with an id becomes."""
+    event = EVENT_NAMES[row.source_event or ""]
+    return {name: getattr(row, name) for name in EVENTS.names if name not in ("event", "context")} | {
+        "event": event,
+        "context": list((row.context or {}).items()),
+    }
+
+
 def broken(dice: Dice, row: SourceRow, tolerance_hours: int) -> SourceRow:
     """The row with one or two faults; its time may be the last valid one."""
     end = reference.midnight(row.landed_on + timedelta(days=1), AMSTERDAM) + timedelta(hours=tolerance_hours)
@@ -112,12 +122,15 @@ def broken(dice: Dice, row: SourceRow, tolerance_hours: int) -> SourceRow:
 def test_fates_of_random_rows(spark_in: Callable, seed: int, lookback_days: int, tolerance_hours: int) -> None:
     dice = Dice(seed)
     rows = random_rows(dice, events=400, tolerance_hours=tolerance_hours)
-    ids = sorted({row.event_id for row in rows if (row.event_id or "").strip()})
-    known = {dice.pick(ids): FIRST - timedelta(days=1 + dice.below(lookback_days)) for _ in ids[:60] if lookback_days}
+    with_id = [row for row in rows if (row.event_id or "").strip() and row.source_event in EVENT_NAMES]
+    known: dict[object, SourceRow] = {}
+    for _ in range(60 if lookback_days else 0):
+        row = replace(dice.pick(with_id), landed_on=FIRST - timedelta(days=1 + dice.below(lookback_days)))
+        known[reference.key_of(row)] = row
     found = classify(
         spark_in(AMSTERDAM),
         rows,
-        [{"event_id": key, "landed_on": day} for key, day in known.items()],
+        [as_event(row) for row in known.values()],
         lookback_days=lookback_days,
         tolerance_hours=tolerance_hours,
     )
@@ -133,7 +146,8 @@ def test_fates_of_random_rows(spark_in: Callable, seed: int, lookback_days: int,
     sound = [row for row in rows if reasons[row.raw] is None]
     kept = Counter((row["landed_on"], reference.key_of(by_raw[row["raw"]])) for row in found if row["fate"] == "kept")
     # Exactly one of a day's rows of one key is kept, no matter which.
-    assert kept == Counter(reference.kept_keys(sound, known, lookback_days=lookback_days))
+    first_kept = {key: row.landed_on for key, row in known.items()}
+    assert kept == Counter(reference.kept_keys(sound, first_kept, lookback_days=lookback_days))
     for row in found:
         theirs = by_raw[row["raw"]]
         assert row["user_id"] == theirs.user_id
@@ -171,7 +185,7 @@ def test_a_range_keeps_what_its_nights_would_one_by_one(spark_in: Callable, seed
                 spark,
                 [row for row in rows if row.landed_on in days[start:stop]],
                 [
-                    {"event_id": row["event_id"], "landed_on": row["landed_on"]}
+                    {name: row[name] for name in EVENTS.names}
                     for row in kept
                     if first - timedelta(days=lookback_days) <= row["landed_on"] < first
                 ],
@@ -202,8 +216,43 @@ def test_which_duplicate_of_a_day_is_kept_does_not_depend_on_the_order_of_the_ro
     def kept(rows: list[SourceRow]) -> set[tuple[Any, ...]]:
         return {content(row) for row in classify(spark, rows) if row["fate"] == "kept"}
 
-    assert len(kept(rows)) == len(differences)
+    # Those of another user, event or time are events of their own.
+    assert len(kept(rows)) == len(differences) + 3
     assert kept(rows) == kept(rows[::-1])
+
+
+def test_rows_of_one_id_that_differ_are_kept_or_told(spark_in: Callable) -> None:
+    spark, at = spark_in(AMSTERDAM), reference.midnight(FIRST, AMSTERDAM)
+    row = SourceRow("", FIRST, "17", "ann", "sms_sent", at, "a")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"user_id": "bob"},
+        {"source_event": "register"},
+        {"event_time": at + MOMENT},
+        {"campaign_id": "b"},
+        {},
+    ]
+    rows = [replace(row, raw=str(number), **change) for number, change in enumerate(changes)]
+
+    def fates(known: list[Row], *, keeps_same_id: bool) -> Counter:
+        found = classify(spark, rows, known, keeps_same_id=keeps_same_id)
+        return Counter((each["fate"], each["shares_id"], each["has_other_details"]) for each in found)
+
+    kept, repeat = "kept", "duplicate"
+    assert fates([], keeps_same_id=True) == {
+        (kept, False, False): 1,
+        (kept, True, False): 3,
+        (repeat, False, True): 1,
+        (repeat, False, False): 1,
+    }
+    dropping = fates([], keeps_same_id=False)
+    assert (dropping[kept, False, False], sum(dropping.values())) == (1, 6)
+    assert sum(number for (fate, shares_id, _), number in dropping.items() if fate == repeat and shares_id) == 3
+    # An event of the nights before has the id, too.
+    known = as_event(replace(row, user_id="aaa", landed_on=FIRST - timedelta(days=1)))
+    with_known = fates([known], keeps_same_id=True)
+    assert (with_known[kept, True, False], with_known[kept, False, False]) == (4, 0)
+    assert all(fate == repeat for fate, *_ in fates([known], keeps_same_id=False))
 
 
 @pytest.mark.parametrize(("lookback_days", "kept_on"), [(0, [1, 3, 4, 6, 9]), (2, [1, 4, 9]), (3, [1, 6]), (7, [1, 9])])

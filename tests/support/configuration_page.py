@@ -40,7 +40,7 @@ def key_docs(section: type[ConfigSection]) -> dict[str, str]:
             (tree,) = ast.parse(inspect.getsource(base)).body
             assert isinstance(tree, ast.ClassDef)
             docs |= _docs_in(tree.body)
-    return {key: docs[key] for key in section.model_fields}
+    return {field.alias or key: docs[key] for key, field in section.model_fields.items()}
 
 
 def _docs_in(body: list[ast.stmt]) -> dict[str, str]:

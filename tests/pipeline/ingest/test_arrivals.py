@@ -54,6 +54,14 @@ def test_a_pattern_has_arrived_once_a_file_matches(make_company: Callable[..., C
     assert find_missing(company.settings, DAY) is None
 
 
+def test_a_missing_day_that_is_an_empty_one_is_not_waited_for(make_company: Callable[..., Company]) -> None:
+    path = 'path = "source/events/{ds}"'
+    company = make_company(replace={path: f'{path}\nmissing_day = "empty"', "users/{ds}": "users.parquet"})
+    assert find_missing(company.settings, DAY) is None
+    marked = make_company(replace={path: f'{path}\nready = "done/{{ds}}"\nmissing_day = "empty"'})
+    assert "source.events.ready: nothing at" in (find_missing(marked.settings, DAY) or "")
+
+
 def test_a_source_without_days_is_not_waited_for(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={"events/{ds}": "events.parquet", "users/{ds}": "users.parquet"})
     assert find_missing(company.settings, DAY) is None
