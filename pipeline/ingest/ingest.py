@@ -19,6 +19,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, read_as_written, stage
 from pipeline.errors import AuditError
+from pipeline.ingest.busy_users import TOO_MANY
 from pipeline.ingest.evidence import UNKNOWN, describe_unknown_events, drop_evidence, keep_evidence
 from pipeline.ingest.landing import Landing, land_events, land_users
 from pipeline.ingest.shared_users import count_shared_users
@@ -151,7 +152,7 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
         table[f"{name}_rate_to_last_7_nights"] = (rate / usual).where(enough)
     table = table.loc[dates.first : dates.last].reset_index()
     table["duplicates"] = [landing.counts.get(day, Counts()).duplicates for day in table["landed_on"]]
-    table["quarantine_share"] = [_quarantine_share(landing.counts.get(day)) for day in table["landed_on"]]
+    table["quarantine_share"] = [_quarantine_share(landing, day) for day in table["landed_on"]]
     table["reasons"] = [
         _reasons(landing.reasons.get(day, {}), landing.unknown_events.get(day, {}), list(names))
         for day in table["landed_on"]
@@ -159,8 +160,12 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
     return table
 
 
-def _quarantine_share(counts: Counts | None) -> float:
-    return counts.quarantined / counts.rows_in if counts and counts.rows_in else 0.0
+def _quarantine_share(landing: Landing, day: date) -> float:
+    """The share of a day's rows that cannot be used, of those that the configuration does not leave out."""
+    counts = landing.counts.get(day, Counts())
+    left_out = landing.reasons.get(day, {}).get(TOO_MANY, 0)
+    rows = counts.rows_in - left_out
+    return (counts.quarantined - left_out) / rows if rows else 0.0
 
 
 def _reasons(reasons: dict[str, int], unknown_events: dict[str, int], known: list[str]) -> str:

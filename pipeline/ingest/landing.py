@@ -17,6 +17,7 @@ from pipeline.audits.unreadable import ColumnRead
 from pipeline.engines.spark import cached, run_sql
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError
+from pipeline.ingest.busy_users import describe_busy_users
 from pipeline.ingest.contradictions import describe_contradictions, settle
 from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_misspelt_events
 from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_user_columns
@@ -88,6 +89,7 @@ def land_events(run: StageRun) -> Iterator[Landing]:
         tolerance_hours=source.future_tolerance_hours,
         lookback_days=source.lookback_days,
         keeps_same_id=source.same_id != "drop",
+        most_of_user=source.max_events_per_user_day if source.busy_users == "leave_out" else 0,
     )
     with cached(classified) as fates:
         values = {name: F.col(name) for name in ("event_id", "user_id", "event", "event_time", "campaign_id")}
@@ -97,6 +99,7 @@ def land_events(run: StageRun) -> Iterator[Landing]:
         if any(UNKNOWN in reasons for reasons in landing.reasons.values()):
             landing.unknown_events = count_unknown_events(fates)
             landing.warnings += warn_of_misspelt_events(landing.unknown_events, list(settings.funnel.event_names))
+        landing.warnings += describe_busy_users(fates, source)
         yield landing
 
 

@@ -4,6 +4,7 @@
 --        _undecodable, _unread): why its time cannot be used and what of it is no UTF-8, as reasons, and what was lost
 --      known(landed_on, event_id, user_id, event, event_time, campaign_id, context): the events that landed in the
 --        look-back before the first day read
+--      most_of_user: how many rows a user may have on a landing day; 0: any number
 -- out  the source's rows with our event name, an event_id, fate and reason; raw is null unless quarantined;
 --      unknown_event: the source's name of the event, unless no event of ours has it; shares_id: another event has the
 --      row's event_id; has_other_details: the row differs from the first of its event in campaign or context
@@ -29,6 +30,10 @@ WITH checked AS (
       WHEN event_time IS NULL THEN 'unparsable time'
       WHEN event_time >= CAST(date_add(landed_on, 1) AS TIMESTAMP) + make_interval(0, 0, 0, 0, {{ tolerance_hours }})
         THEN 'future time'
+      {% if most_of_user %}
+      -- Before repeats are looked for, so that a row left out today is no repeat's original tomorrow.
+      WHEN count(*) OVER (PARTITION BY landed_on, user_id) > {{ most_of_user }} THEN 'too many events of one user'
+      {% endif %}
     END AS reason
   FROM source
 ),

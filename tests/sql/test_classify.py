@@ -44,6 +44,7 @@ def classify(
         tolerance_hours=tolerance_hours,
         lookback_days=lookback_days,
         keeps_same_id=keeps_same_id,
+        most_of_user=0,
     )
     return with_raw(frames.collected(found), list(rows))
 
