@@ -118,7 +118,9 @@ def _create_table(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None
         return
     connection.execute(f'CREATE TABLE declared."{pinned.table}" ({declared})')
     columns = ", ".join(f'"{name}"' for name in pinned.schema.names)
-    files = ", ".join("'" + path.replace("'", "''") + "'" for path in local_paths(pinned))
+    # A folder called `[1]` is no pattern.
+    names = (re.sub(r"[][*?]", r"[\g<0>]", path) for path in local_paths(pinned))
+    files = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
     # The folders are called `_partition=…`; the column itself is in the files.
     scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
     rows = f'(FROM declared."{pinned.table}" UNION ALL BY NAME FROM {scan})'

@@ -6,6 +6,7 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -141,6 +142,14 @@ class Settings(BaseSettings):
         """Make a path of the configuration absolute. URIs stay as they are; `{ds}` becomes the date."""
         path = path if ds is None else path.replace("{ds}", ds.isoformat())
         return path if "://" in path else str((self.base / path).resolve())
+
+    def resolve_pattern(self, path: str, ds: date | None = None, *, escape: Callable[[str], str]) -> str:
+        """As `resolve`, for a path with wildcards: those in the name of the configuration's folder are escaped."""
+        resolved = self.resolve(path, ds)
+        if "://" in path or Path(path).is_absolute():
+            return resolved
+        own = next(str(each) for each in (self.base, *self.base.parents) if Path(resolved).is_relative_to(each))
+        return escape(own) + resolved.removeprefix(own)
 
 
 def load(path: Path) -> Settings:

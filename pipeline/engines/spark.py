@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.logger import PySparkLogger
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -84,8 +84,16 @@ def read_pinned(spark: SparkSession, pinned: Pinned) -> DataFrame:
     schema = from_arrow_schema(pinned.schema)
     if not pinned.files:
         return spark.createDataFrame([], schema)
-    # Staged files lie in `_partition=…` folders; a recursive look-up keeps Spark from turning these into a column.
-    return spark.read.schema(schema).option("recursiveFileLookup", "true").parquet(*pinned.files)
+    return _reader(spark).schema(schema).parquet(*pinned.files)
+
+
+def _reader(spark: SparkSession) -> DataFrameReader:
+    """A reader that takes paths for what they are.
+
+    Staged files lie in `_partition=…` folders; a recursive look-up keeps Spark from turning these into a column. With
+    wildcards in paths, a folder called `[1]` would be a pattern, which matches nothing.
+    """
+    return spark.read.options(recursiveFileLookup="true", __globPaths__="false")
 
 
 def run_sql(spark: SparkSession, name: str, views: Mapping[str, DataFrame], **parameters: Any) -> DataFrame:
@@ -136,13 +144,13 @@ def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:
     """Read staged files for the audit, with the columns and types that they really have."""
     if not staged.files:
         return read_pinned(spark, staged)
-    return spark.read.option("recursiveFileLookup", "true").parquet(*staged.files)
+    return _reader(spark).parquet(*staged.files)
 
 
 def _list_staged(spark: SparkSession, directory: str) -> tuple[str, ...]:
     # Listed by Spark, which surely knows the file system. An empty frame leaves no folder.
     try:
-        found = spark.read.schema("_ string").option("recursiveFileLookup", "true").parquet(directory).inputFiles()
+        found = _reader(spark).schema("_ string").parquet(directory).inputFiles()
     except AnalysisException:
         return ()
     # Spark lists escaped URIs; readers take plain paths.

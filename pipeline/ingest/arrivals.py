@@ -24,9 +24,8 @@ def find_missing(settings: Settings, ds: date) -> str | None:
         FunnelError: a path's file system cannot be looked at.
     """
     for key, path in _list_awaited(settings):
-        resolved = settings.resolve(path, ds)
-        if not _exists(resolved, key):
-            return f"{key}: nothing at {resolved}"
+        if not _exists(settings.resolve_pattern(path, ds, escape=glob.escape), key):
+            return f"{key}: nothing at {settings.resolve(path, ds)}"
     return None
 
 

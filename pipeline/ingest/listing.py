@@ -51,7 +51,7 @@ def list_files(
 
     Args:
         options: the reader's; those that leave files out do so here.
-        template: the path with `{ds}` for the day, as an absolute path.
+        template: the path with `{ds}` for the day, as an absolute path; a backslash escapes a wildcard.
     """
     kept = {key: value for key, value in options.items() if key.lower() in LISTING_OPTIONS}
     # With a schema, nothing is opened.
@@ -70,6 +70,15 @@ def _describe_file(path: str, pattern: re.Pattern[str]) -> SourceFile:
     return SourceFile(path, day, tuple(part for part in path[match.end() :].split("/")[:-1] if part))
 
 
+def escape_wildcards(folder: str) -> str:
+    """A folder's path as a pattern, in Hadoop's globs, of itself alone.
+
+    >>> escape_wildcards("/data [1]*")
+    '/data \\\\[1\\\\]\\\\*'
+    """
+    return re.sub(r"([][{}*?\\])", r"\\\1", folder)
+
+
 def day_pattern(template: str) -> str:
     """The regular expression, for Python and Java, of paths below a template; its one group is the landing day.
 
@@ -84,8 +93,11 @@ def day_pattern(template: str) -> str:
 
 def _glob_pattern(glob: str) -> str:
     pattern, is_choice, is_set = "", False, False
-    for character in glob:
-        if is_set:
+    characters = iter(glob)
+    for character in characters:
+        if character == "\\":
+            pattern += re.escape(next(characters, character))
+        elif is_set:
             is_set = character != "]"
             pattern += character
         elif character == "[":

@@ -15,7 +15,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
-from pipeline.ingest.listing import folder_value, is_column, landing_day, list_files
+from pipeline.ingest.listing import escape_wildcards, folder_value, is_column, landing_day, list_files
 from pipeline.ingest.schemas import FileGroup, FileReader
 from pipeline.ingest.source import LANDED
 from pipeline.ingest.values import OWN
@@ -86,9 +86,9 @@ def find_paths(spark: SparkSession, settings: Settings, name: str, dates: DateRa
     if reader.path is None:
         return {}
     paths: dict[date | None, str] = (
-        {day: settings.resolve(reader.path, day) for day in dates}
+        {day: settings.resolve_pattern(reader.path, day, escape=escape_wildcards) for day in dates}
         if reader.is_partitioned
-        else {None: settings.resolve(reader.path)}
+        else {None: settings.resolve_pattern(reader.path, escape=escape_wildcards)}
     )
     jvm, conf = spark._jvm, spark._jsparkSession.sessionState().newHadoopConf()
 
@@ -101,7 +101,7 @@ def find_paths(spark: SparkSession, settings: Settings, name: str, dates: DateRa
     if absent and not (reader.is_partitioned and reader.missing_day == "empty"):
         more = f" (and {len(absent) - 1} more of {len(paths)} days)" if len(absent) > 1 else ""
         cure = f'; source.{name}.missing_day = "empty" takes such a day as empty' if reader.is_partitioned else ""
-        first = next(iter(absent.values()))
+        first = settings.resolve(reader.path, next(iter(absent)))
         raise FunnelError(f"source.{name}.path: nothing at {first}{more}; has the source delivered this date?{cure}")
     return {day: path for day, path in paths.items() if day not in absent}
 
@@ -149,7 +149,7 @@ def _read(
             day = next(iter(here), given)
             yield Part(_finish(frame, files, F.lit(day) if day else None), [day], next(iter(here.values()), ""))
         return
-    template = settings.resolve(reader.path)
+    template = settings.resolve_pattern(reader.path, escape=escape_wildcards)
     listed = list_files(spark, [*here.values()], options, template)
     if strays := [file.path for file in listed if reader.is_partitioned and file.day is None]:
         raise FunnelError(

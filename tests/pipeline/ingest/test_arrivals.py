@@ -54,6 +54,14 @@ def test_a_pattern_has_arrived_once_a_file_matches(make_company: Callable[..., C
     assert find_missing(company.settings, DAY) is None
 
 
+def test_wildcards_in_the_folder_s_own_name_are_none(tmp_path: Path) -> None:
+    folder = tmp_path / "sms [1]*"
+    folder.mkdir()
+    company = Company.make(folder)
+    company.land(DAY)
+    assert find_missing(company.settings, DAY) is None
+
+
 def test_a_missing_day_that_is_an_empty_one_is_not_waited_for(make_company: Callable[..., Company]) -> None:
     path = 'path = "source/events/{ds}"'
     company = make_company(replace={path: f'{path}\nmissing_day = "empty"', "users/{ds}": "users.parquet"})

@@ -350,7 +350,7 @@ def test_users_in_one_file_without_dates(make_company: Callable[..., Company]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a+b c", "per%20cent"])
+@pytest.mark.parametrize("name", ["a+b c", "per%20cent", "[1]{x,y}*"])
 def test_a_folder_s_name_may_have_any_character(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
