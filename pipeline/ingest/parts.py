@@ -136,8 +136,9 @@ def _read(
     options = {key: value.replace("{ds}", dates.first.isoformat()) for key, value in reader.options.items()}
     if reader.format == "csv":
         # All columns as text, cast by the mapping: one broken row would change an inferred type. Columns go by
-        # position, so within a read, headers that differ must be an error.
-        options = {"header": "true", "enforceSchema": "false", **options}
+        # position, so within a read, headers that differ must be an error. A quote within quotes is two, as RFC 4180
+        # has it and spreadsheets and databases write it; Spark's own default is a backslash before it.
+        options = {"header": "true", "enforceSchema": "false", "escape": '"', **options}
     files = FileReader(spark, reader, f"source.{name}", options, settings.spark.conf, declared_columns(reader, name))
     here = {day: path for day, path in paths.items() if day is None or day in dates}
     given = dates.first if _has_dated_options(reader) else None

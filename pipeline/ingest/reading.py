@@ -18,9 +18,9 @@ from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
-from pipeline.errors import FunnelError, describe_error
+from pipeline.errors import FunnelError
 from pipeline.ingest.parts import Part, declared_columns, read_neighbours, read_parts
-from pipeline.ingest.source import analyze, find_column
+from pipeline.ingest.source import analyze, describe_misfit, find_column, guess_options
 from pipeline.runs.record import StageWarning
 
 REQUIRED = {f"source.events.columns.{name}" for name in ("user_id", "event", "event_time", "landed_on")} | {
@@ -156,9 +156,9 @@ def _complete(
             section = ".".join(key.split(".")[:2])
             shown = re.sub("^`([^`]*)`$", r"\1", expression)
             raise FunnelError(
-                f"{key} = {shown!r} does not fit the source ({describe_error(error)}); the source has: "
-                f"{', '.join(part.columns)}{_show_example(part)}; a column that a day may lack is declared in "
-                f"{section}.schema"
+                f"{key} = {shown!r} does not fit the source ({describe_misfit(error)}); the source has: "
+                f"{', '.join(part.columns)}{_show_example(part)}{guess_options(part.columns)}; a column that a day may "
+                f"lack is declared in {section}.schema"
             )
         frame = complete
         added.append(name)

@@ -124,7 +124,7 @@ class FileReader:
     def describe(self, error: Exception, paths: Sequence[str]) -> FunnelError:
         where = f"{paths[0]} " if paths else ""
         more = f"(and {len(paths) - 1} more) " if len(paths) > 1 else ""
-        cure = ""
+        cure = "; if it is damaged or half written, deliver it again or take it away"
         if isinstance(error, PySparkException) and error.getCondition() == "COLUMN_ALREADY_EXISTS":
             cure = f'; under [spark], conf."{SEES_CASE}" = "true" tells names apart that differ only in case'
         return FunnelError(

@@ -62,7 +62,30 @@ def analyze(make: Callable[[], DataFrame], key: str, expression: str, rows: Data
     try:
         return make()
     except PySparkException as error:
-        names = ", ".join(column for column in rows.columns if column != LANDED)
+        names = [column for column in rows.columns if column != LANDED]
         raise FunnelError(
-            f"{key} = {expression!r} does not fit the source ({describe_error(error)}); the source has: {names}"
+            f"{key} = {expression!r} does not fit the source ({describe_misfit(error)}); the source has: "
+            f"{', '.join(names)}{guess_options(names)}"
         ) from None
+
+
+def describe_misfit(error: PySparkException) -> str:
+    """What Spark's analyser has against an expression; of a column that is not there, its name is enough."""
+    is_absent = (error.getCondition() or "").startswith("UNRESOLVED_COLUMN")
+    absent = (error.getMessageParameters() or {}).get("objectName") if is_absent else None
+    return f"no column {absent}" if absent else describe_error(error)
+
+
+def guess_options(names: Sequence[str]) -> str:
+    """The reader's options that may be missing where its only column is a whole line.
+
+    >>> guess_options(["id;uid"])
+    '; if its values are separated by ";": options = { sep = ";" }'
+    """
+    if len(names) != 1:
+        return ""
+    if names[0] == "_corrupt_record":
+        return '; if a file is one JSON array or object over several lines: options = { multiLine = "true" }'
+    separators = {";": ";", "\t": "\\t", "|": "|"}
+    found = next((shown for character, shown in separators.items() if character in names[0]), None)
+    return f'; if its values are separated by "{found}": options = {{ sep = "{found}" }}' if found else ""

@@ -203,3 +203,30 @@ def test_a_consent_that_is_absent_for_a_day_stops_the_night(company: Company) ->
         company.write("users", day, pa.table({**columns, "city_tier": ["1"], "age": [30.0]}))
     with pytest.raises(FunnelError, match=rf"source.users.columns.consent = 'sms_consent'.*{D2}/part-0.parquet"):
         land(company, D1, D2, users=True)
+
+
+def test_quotes_in_csv_are_doubled_as_spreadsheets_write_them(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace=WITHOUT_USERS | {EVENTS: f'{EVENTS}\nformat = "csv"'})
+    path = company.folder / "source" / "events" / D1.isoformat() / "log.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text('id,uid,type,ts,campaign,offer\n1,ann,sms_sent,2026-03-01T10:00:00+08:00,"a ""b"", \\c",cash\n')
+    assert [row["campaign_id"] for row in land(company, D1)[0]] == ['a "b", \\c']
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "cure"),
+    [
+        ("csv", "id;uid;type;ts;campaign;offer\n", 'options = { sep = ";" }'),
+        ("json", '[\n{"id": "1",\n"uid": "ann"}\n]\n', 'options = { multiLine = "true" }'),
+    ],
+)
+def test_a_file_read_as_one_column_is_told_the_likely_option(
+    make_company: Callable[..., Company], format: str, content: str, cure: str
+) -> None:
+    company = make_company(replace=WITHOUT_USERS | {EVENTS: f'{EVENTS}\nformat = "{format}"'})
+    path = company.folder / "source" / "events" / D1.isoformat() / f"log.{format}"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(FunnelError, match="does not fit the source") as raised:
+        land(company, D1)
+    assert cure in str(raised.value) and "__funnelcast" not in str(raised.value)
