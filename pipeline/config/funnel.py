@@ -15,6 +15,8 @@ BUILT_IN_CONTEXT = ("campaign", "hour")
 RESERVED_COLUMNS = {
     "user_id",
     "consent",
+    "consent_at",
+    "consent_order",
     "time_zone",
     "landed_on",
     "as_of",

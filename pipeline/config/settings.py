@@ -135,6 +135,13 @@ class Settings(BaseSettings):
         return labels + [each.name for each in declared_features(self) if not isinstance(each.source, UserAttribute)]
 
     @property
+    def has_update_times(self) -> bool:
+        """Whether the source says when a profile was changed; an attribute of that name is one."""
+        users = self.source.users
+        attributes = (*self.features.categorical, *self.features.numeric)
+        return users is not None and "updated_at" in users.columns and "updated_at" not in attributes
+
+    @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.funnel.timezone)
 

@@ -89,6 +89,7 @@ def known_users_parameters(settings: Settings, ds: date) -> dict[str, object]:
         "ds": ds,
         "has_users": settings.source.users is not None,
         "has_time_zones": settings.source.has_time_zones,
+        "has_update_times": settings.has_update_times,
         "attributes": list(profile_columns(settings)),
         "last_stage": settings.funnel.stage_names[-1],
     }

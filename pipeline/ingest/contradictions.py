@@ -54,8 +54,9 @@ def settle(users: DataFrame, names: Sequence[str]) -> DataFrame:
             a struct with `user_id` and `names`.
         names: consent, time_zone if it is mapped, and the attributes.
 
-    Returns: the rows, with `profile` as it holds, and: `given`, the profile as it was; `differs`, whether those of the
-        day do; `is_settled`, whether `updated_at` says which of them is the newest.
+    Returns: the rows, with `profile` as it holds, and: `consent_at`, the newest `updated_at` of those that give the
+        consent that holds (null: unknown); `given`, the profile as it was; `differs`, whether those of the day do;
+        `is_settled`, whether `updated_at` says which of them is the newest.
     """
     group = Window.partitionBy("profile.user_id", "landed_on", "reason")
     changed = F.col("updated_at")
@@ -84,11 +85,17 @@ def settle(users: DataFrame, names: Sequence[str]) -> DataFrame:
     # A withdrawal whose time is unknown may be the last word.
     is_last_word = is_newest_of(values["consent"].isNotNull()) | changed.isNull()
     held["consent"] = F.min(F.when(is_last_word, values["consent"])).over(group)
+    given_at, withdrawn_at = (
+        F.max(F.when(is_last_word & (values["consent"] == F.lit(word)), changed)).over(group) for word in (True, False)
+    )
+    withdrawn_some_time = F.max((values["consent"] == F.lit(False)) & changed.isNull()).over(group)
+    consent_at = F.when(held["consent"], given_at).when(~F.coalesce(withdrawn_some_time, F.lit(False)), withdrawn_at)
     lowest, highest = span(content, every_row)
     lowest_newest, highest_newest = span(content, is_newest)
     return users.select(
         *(name for name in users.columns if name != "profile"),
         F.struct(F.col("profile.user_id"), *(held[name].alias(name) for name in names)).alias("profile"),
+        consent_at.alias("consent_at"),
         F.col("profile").alias("given"),
         (lowest != highest).alias("differs"),
         ((F.max(changed.isNull()).over(group) == F.lit(False)) & (lowest_newest == highest_newest)).alias("is_settled"),

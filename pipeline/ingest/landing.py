@@ -136,7 +136,7 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
     with cached(users.withColumn("fate", fate)) as fates:
         values = {name: F.col(f"given.{quote(name)}") for name in ("user_id", *names)}
         landing = _count_fates("users", fates, mapped.readings, values)
-        landing.content = ("profile.*", "landed_on")
+        landing.content = ("profile.*", "consent_at", "landed_on")
         landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
         yield landing
 

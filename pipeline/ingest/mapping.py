@@ -78,9 +78,7 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
     # Users without dates are what is known when they are read.
     landed_on = _find_landing_day(steps, mapped, F.lit(dates.first), settings, readings)
     updated_at = F.lit(None).cast("timestamp")
-    # An attribute of this name is one, as before there was the column.
-    is_timed = "updated_at" in source.columns and "updated_at" not in profile
-    if is_timed:
+    if settings.has_update_times:
         readings["updated_at"] = read_updated_at(steps, mapped["updated_at"], F.coalesce(landed_on, F.lit(dates.last)))
         updated_at = readings["updated_at"].value
     user_id = readings["user_id"]
@@ -94,7 +92,7 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
         "updated_at": updated_at,
         "reason": reason,
     }
-    return replace(_finish(steps, rows, columns, landed_on, readings, dates), is_timed=is_timed)
+    return replace(_finish(steps, rows, columns, landed_on, readings, dates), is_timed=settings.has_update_times)
 
 
 def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:

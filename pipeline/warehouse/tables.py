@@ -93,6 +93,16 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
     return {table.name: table for table in tables}
 
 
+CONSENT_AT = Column(
+    "consent_at", TIMESTAMP, "When the consent was given or withdrawn, by the source's updated_at; null: unknown."
+)
+CONSENT_ORDER = Column(
+    "consent_order",
+    LONG,
+    "When the consent was given or withdrawn, in microseconds since 1970: by updated_at, or else by the landing day.",
+)
+
+
 def _users(settings: Settings) -> Table:
     return Table(
         "users",
@@ -100,6 +110,7 @@ def _users(settings: Settings) -> Table:
         (
             Column("user_id", STRING, "The user."),
             *contact_columns(settings),
+            *([CONSENT_AT] if settings.has_update_times else []),
             *columns_of(attribute_features(settings)),
             Column("landed_on", DATE, "The day the source delivered the profile."),
         ),
@@ -114,6 +125,7 @@ def _known_users(settings: Settings) -> Table:
             Column("user_id", STRING, "The user."),
             Column("profile_on", DATE, "When the newest profile landed; null: none has."),
             *contact_columns(settings),
+            *([CONSENT_ORDER] if settings.has_update_times else []),
             *columns_of(attribute_features(settings)),
             Column(
                 "seen_on",

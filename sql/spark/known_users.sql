@@ -1,23 +1,34 @@
 -- Every user known by ds, one row each: all the history a night needs besides the activity of the longest window.
 --
--- in   users(landed_on, user_id, consent, time_zone, attributes), if the source has users; time_zone if it maps one
+-- in   users(landed_on, user_id, consent, consent_at, time_zone, attributes), if the source has users; consent_at and
+--        time_zone if it maps updated_at and a time zone
 --      activity(landed_on, user_id, event, event_date)
 --      earlier: this query's result as of an earlier date, if any; users and activity then hold what landed since
 -- out  user_id, unique
 --      profile_on   when the newest profile landed; null: none has
 --      consent      the latest one given: a later profile without consent does not undo a withdrawal
+--      consent_order when that was, by updated_at if the source maps it: a consent that lands late, but was given before a
+--                   withdrawal, does not undo it. Null: the source gives no consent
 --      time_zone    the latest one given, if the source maps it
 --      attributes   the newest profile's
 --      seen_on      the first local date of a landed event; where the source has users, of one of the last stage
 --      completed_on the first local date of a landed event of the last stage
 --
 -- Both dates may lie after ds if the source runs ahead of its landing day; the night of that date will need them.
+{% set day = 86400000000 %}
 WITH told AS (
   {% if has_users %}
   SELECT
     user_id,
     landed_on AS profile_on,
     consent,
+    {% if has_update_times %}
+    -- Nothing is changed after the day it lands on; two days leave room for zones.
+    least(
+      coalesce(unix_micros(consent_at), (datediff(landed_on, DATE'1970-01-01') + 1) * {{ day }}),
+      (datediff(landed_on, DATE'1970-01-01') + 2) * {{ day }}
+    ) AS consent_order,
+    {% endif %}
     {% if has_time_zones %}
     time_zone,
     {% endif %}
@@ -34,6 +45,9 @@ WITH told AS (
     user_id,
     CAST(NULL AS DATE) AS profile_on,
     CAST(NULL AS BOOLEAN) AS consent,
+    {% if has_update_times %}
+    CAST(NULL AS BIGINT) AS consent_order,
+    {% endif %}
     {% if has_time_zones %}
     CAST(NULL AS STRING) AS time_zone,
     {% endif %}
@@ -49,7 +63,8 @@ WITH told AS (
   -- Older than everything that landed since, so its profiles need no special treatment.
   UNION ALL
   SELECT
-    user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}
+    user_id, profile_on, consent, {% if has_update_times %}consent_order, {% endif %}
+    {% if has_time_zones %}time_zone, {% endif %}
     {% for name in attributes %}{{ name | quote }}, {% endfor %}seen_on, completed_on
   FROM earlier
   {% endif %}
@@ -58,7 +73,12 @@ latest AS (
   SELECT
     user_id,
     max(profile_on) AS profile_on,
+    {% if has_update_times %}
+    max(consent_order) FILTER (WHERE consent) AS given_at,
+    max(consent_order) FILTER (WHERE NOT consent) AS withdrawn_at,
+    {% else %}
     max_by(consent, profile_on) FILTER (WHERE consent IS NOT NULL) AS consent,
+    {% endif %}
     {% if has_time_zones %}
     max_by(time_zone, profile_on) FILTER (WHERE time_zone IS NOT NULL) AS time_zone,
     {% endif %}
@@ -71,6 +91,18 @@ latest AS (
   GROUP BY user_id
 )
 SELECT
-  user_id, profile_on, consent, {% if has_time_zones %}time_zone, {% endif %}
+  user_id,
+  profile_on,
+  {% if has_update_times %}
+  -- At one instant, the withdrawal holds.
+  CASE
+    WHEN given_at IS NULL AND withdrawn_at IS NULL THEN NULL
+    ELSE coalesce(given_at > withdrawn_at, withdrawn_at IS NULL)
+  END AS consent,
+  greatest(given_at, withdrawn_at) AS consent_order,
+  {% else %}
+  consent,
+  {% endif %}
+  {% if has_time_zones %}time_zone, {% endif %}
   {% for name in attributes %}profile.{{ name | quote }}, {% endfor %}seen_on, completed_on
 FROM latest

@@ -200,6 +200,7 @@ class Bench:
         parameters = {
             "has_users": True,
             "has_time_zones": False,
+            "has_update_times": False,
             "attributes": list(profile_columns(self.settings)),
             "last_stage": self.settings.funnel.stage_names[-1],
         }

@@ -129,6 +129,7 @@ def known_users(
         has_users=profiles is not None,
         has_earlier=earlier is not None,
         has_time_zones=False,
+        has_update_times=False,
         attributes=ATTRIBUTES if profiles is not None else (),
         last_stage=last_stage,
     )

@@ -241,3 +241,7 @@ def test_a_mapped_updated_at_decides_and_a_tie_is_told(make_company: Callable[..
     assert any(
         "2 users have profiles of one day that differ; the newest by updated_at" in each for each in company.lines
     )
+    changed = {(row["user_id"], row["landed_on"]): row["consent_at"] for row in company.rows("users")}
+    assert changed["cat", D1] is None and changed["ann", D1] == max(
+        datetime.fromisoformat(row["changed"]).astimezone(UTC) for row in DAYS[D1] if row["uid"] == "ann"
+    )
