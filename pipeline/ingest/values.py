@@ -15,6 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
+    ArrayType,
     BinaryType,
     BooleanType,
     ByteType,
@@ -25,8 +26,10 @@ from pyspark.sql.types import (
     FloatType,
     IntegerType,
     LongType,
+    MapType,
     ShortType,
     StringType,
+    StructType,
     TimestampNTZType,
 )
 
@@ -112,6 +115,14 @@ class Mapped:
                 f'"decode({self.expression}, \'UTF-8\')" if they are text or "hex({self.expression})" if they are not'
             )
 
+    def require_one_value(self) -> None:
+        if isinstance(self.kind, ArrayType | MapType | StructType):
+            cure = f"{self.expression}[0]" if isinstance(self.kind, ArrayType) else f"{self.expression}.id"
+            raise FunnelError(
+                f"{self.key} = {self.expression!r} is of type {self.kind.simpleString()}: name the one value in it, "
+                f'such as "{cure}"'
+            )
+
 
 class Steps:
     """The source's rows, with what is computed of them on the way to our columns.
@@ -162,9 +173,11 @@ def read_text(steps: Steps, mapped: Mapped) -> Reading:
     Text that is no UTF-8 is lost, and so is a float too large to tell whole numbers apart.
 
     Raises:
-        FunnelError: the column is binary, or of another type that cannot be read so.
+        FunnelError: the column is binary, or of another type that cannot be read so, or names a row by several values.
     """
     column, kind = mapped.column, mapped.kind
+    if mapped.name in IDENTIFYING:
+        mapped.require_one_value()
     effect = _REJECTED if mapped.name in IDENTIFYING else _MISSING
     if isinstance(kind, StringType):
         text = steps.keep_text(column)

@@ -107,6 +107,12 @@ def test_bytes_that_are_no_utf_8_are_lost_and_binary_is_refused(session: SparkSe
         texts(session, [latin], "binary")
 
 
+def test_several_values_are_no_key(session: SparkSession) -> None:
+    for kind, value, cure in (("array<string>", ["ann"], r'"theirs\[0\]"'), ("struct<id: int>", (1,), r'"theirs\.id"')):
+        with pytest.raises(FunnelError, match=rf"user_id = 'theirs' is of type {kind.split('<')[0]}<.*such as {cure}"):
+            texts(session, [value], kind)
+
+
 def test_numbers_as_people_and_tools_write_them(session: SparkSession) -> None:
     def numbers(values: list[Any], kind: str = "string", *, comma: bool = False) -> list[tuple[Any, ...]]:
         return read(
