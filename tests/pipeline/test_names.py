@@ -137,7 +137,7 @@ def test_a_stage_may_be_called_like_a_column_or_a_keyword(company: Company) -> N
 
 def complain(plain: Settings, changes: Mapping[str, Any]) -> str | None:
     """The configuration's complaint about these names; None: it takes them."""
-    content = plain.model_dump()
+    content = plain.model_dump(by_alias=True)
     for key, value in changes.items():
         section, name = key.split(".")
         content[section] = content[section] | {name: value}
@@ -178,7 +178,7 @@ def test_names_are_refused_or_make_different_columns(
             "features.categorical": attributes,
             "features.numeric": [],
             "features.context": context,
-            "source.events": plain.source.events.model_dump() | {"context": dict.fromkeys(context, "x")},
+            "source.events": plain.source.events.model_dump(by_alias=True) | {"context": dict.fromkeys(context, "x")},
             "funnel.stages": [{"name": name, "event": name, "window_days": 1} for name in stages],
         },
     )

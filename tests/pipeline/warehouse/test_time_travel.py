@@ -103,7 +103,8 @@ def test_a_date_means_its_end_and_a_time_is_in_the_funnels_zone(company: Company
     ("at", "told"),
     [
         ("yesterday", "--at: got 'yesterday', takes a date or a time such as '2026-01-31 06:00'"),
-        ("2999-01-01", "--at 2999-01-01 is in the future in Asia/Shanghai"),
+        ("2199-01-01", "--at 2199-01-01 is in the future in Asia/Shanghai"),
+        ("2999-01-01", "--at: got 2999-01-01, takes a date from 1900-01-01 to 2199-12-31"),
     ],
 )
 def test_an_invalid_time_is_one_line(company: Company, funnel: Callable[..., Ended], at: str, told: str) -> None:
