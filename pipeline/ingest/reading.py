@@ -86,6 +86,7 @@ def read_source(
         frame = part.rows
         for each, expression in mapping.items():
             _require_readable(part, each, expression)
+        for each, expression in mapping.items():
             frame, absent = _complete(frame, part, each, expression, known)
             for column in absent:
                 if find_column(declared.names, column.split(".")[0]) is None:

@@ -146,7 +146,8 @@ class FileReader:
         folders = _type_folders(files)
         groups: dict[str, FileGroup] = {}
         for schema, same in zip(schemas, alike.values(), strict=True):
-            for file in same if schema.columns.fields else ():
+            # A file of which no column can be read is not an empty one.
+            for file in same if schema.columns.fields or schema.unreadable else ():
                 of_file = replace(schema, folders={name: folders[file.day][name] for name in file.keys})
                 groups.setdefault(repr(of_file), FileGroup(of_file, [])).files.append(file)
         return list(groups.values())
