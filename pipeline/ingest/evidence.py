@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import date
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipeline.dates import DateRange
 from pipeline.engines.spark import stage
+from pipeline.errors import describe_error
 from pipeline.runs.context import Context
 from pipeline.runs.publish import publish
 from pipeline.runs.record import StageRun, StageWarning
@@ -74,17 +75,23 @@ def keep_evidence(run: StageRun, rejected: DataFrame) -> None:
         rejected: reason, raw and landed_on.
     """
     context, dates = run.context, run.dates
-    # The run is about to end with the cause: no failure of the evidence may take its place.
-    with suppress(Exception):
+    try:
         rows = rejected.withColumn("run_id", F.lit(context.run_id))
         publish(run, stage(rows, context.warehouse, TABLE, sort=("reason", "raw")), dates)
-        counted = rejected.groupBy("reason").agg(F.count(F.lit(1)).alias("n"), F.min("raw"))
-        told = counted.orderBy(F.desc("n"), "reason").collect()
-        for reason, number, raw in told:
-            context.notify(f"rejected on {dates}: {number:,} {reason}, such as {_shorten(raw)}")
-        if told:
-            days = f"BETWEEN '{dates.first}' AND '{dates.last}'" if len(dates) > 1 else f"= '{dates.first}'"
-            context.notify(f'all of them: funnel sql "SELECT * FROM {TABLE} WHERE landed_on {days}"')
+        _tell_examples(context, dates, rejected)
+    except Exception as error:
+        # The run is about to end with the cause: a failure of the evidence must not take its place.
+        context.notify(f"warning: {dates}: rejected rows could not be kept in {TABLE}: {describe_error(error)}")
+
+
+def _tell_examples(context: Context, dates: DateRange, rejected: DataFrame) -> None:
+    counted = rejected.groupBy("reason").agg(F.count(F.lit(1)).alias("n"), F.min("raw"))
+    told = counted.orderBy(F.desc("n"), "reason").collect()
+    for reason, number, raw in told:
+        context.notify(f"rejected on {dates}: {number:,} {reason}, such as {_shorten(raw)}")
+    if told:
+        days = f"BETWEEN '{dates.first}' AND '{dates.last}'" if len(dates) > 1 else f"= '{dates.first}'"
+        context.notify(f'all of them: funnel sql "SELECT * FROM {TABLE} WHERE landed_on {days}"')
 
 
 def drop_evidence(run: StageRun) -> None:

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from pipeline.dates import DateRange
+from pipeline.errors import AuditError
 from pipeline.ingest.evidence import describe_unknown_events, warn_of_misspelt_events
 from pipeline.ingest.ingest import ingest
 from tests.support.commands import Ended
@@ -60,3 +61,18 @@ def test_a_stopped_night_can_be_looked_into_until_it_is_published(
     assert not company.rows("stopped_quarantine")
     assert [row["reason"] for row in company.rows("quarantine")] == ["unknown event"]
     assert any("warning: ingest 2026-03-01: 1 events are in quarantine" in line for line in company.lines)
+
+
+@pytest.mark.usefixtures("spark")
+def test_evidence_that_cannot_be_kept_is_told_and_the_cause_stays(
+    make_company: Callable[..., Company], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pipeline.ingest.evidence.stage", fail)
+    company = make_company(replace=WITHOUT_USERS)
+    company.land(D, [sms("x", "bob", f"{D}T10:00:00+08:00", type="open")])
+    with pytest.raises(AuditError, match="unknown event: 1"):
+        ingest(company.context(), NIGHT)
+    assert any("could not be kept in stopped_quarantine: disk full" in line for line in company.lines)
