@@ -44,7 +44,7 @@ def list_chunks(column: Column) -> list[pa.Array]:
 
 
 def read_strings(column: Column, name: str) -> Column:
-    """Read values as strings, null where missing. Integers are cast directly, so no digit is lost.
+    """Read values as strings, null where missing. Integers are cast directly, so no digit is lost. -0.0 reads as 0.0.
 
     Raises:
         ValueError: The type does not cast to strings; the message names the column.
@@ -53,9 +53,10 @@ def read_strings(column: Column, name: str) -> Column:
     try:
         if pa.types.is_dictionary(kind):
             column = pc.cast(column, kind.value_type)
-        if pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+        if not pa.types.is_floating(column.type):
+            return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+        written = pc.cast(pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column), pa.string())
+        return pc.if_else(pc.equal(written, "-0"), "0", written)
     except pa.ArrowException as error:
         raise ValueError(f"column {name!r} of type {kind} cannot be read as strings: {error}") from error
 

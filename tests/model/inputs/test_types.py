@@ -112,6 +112,15 @@ def test_a_number_is_the_same_in_each_numeric_type_and_nothing_else_is_one():
         spec.encode(pa.table({"c": ["1"]}))
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+def test_zero_has_no_sign(kind):
+    """Columns of floats hold -0.0 after a multiplication, and it equals 0."""
+    zeros = pa.array([-0.0, 0.0, 1.0, None, NAN], pa.float64()).cast(kind)
+    spec = FeatureSpec.fit([Categorical("c")], pa.table({"c": zeros}))
+    assert encoded(spec, zeros) == [2, 2, 3, MISSING, MISSING]
+    assert encoded(spec, pa.array([0, 1])) == [2, 3]
+
+
 NUMBERS = st.integers(-(2**60), 2**60) | st.floats(width=32, allow_infinity=False) | st.booleans() | st.none()
 TYPES = [pa.int64(), pa.int8(), pa.float64(), pa.float32(), pa.bool_(), pa.string(), pa.decimal128(20, 1)]
 
