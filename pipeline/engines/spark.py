@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.logger import PySparkLogger
-from pyspark.sql import DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -120,7 +120,7 @@ def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[s
     """
     table = warehouse.tables[name]
     directory = warehouse.staging(name)
-    rows = _conform(table, frame).withColumn(PARTITION, F.col(table.partition))
+    rows = frame.select(*_conform(table), F.col(table.partition).alias(PARTITION))
     # Rebalancing keeps a small day in one file and splits a large one.
     spread = rows.hint("rebalance", PARTITION).sortWithinPartitions(PARTITION, *sort)
     spread.write.partitionBy(PARTITION).parquet(directory)
@@ -131,13 +131,15 @@ def stage_one_partition(frame: DataFrame, warehouse: Warehouse, name: str, day: 
     """Write a frame of one date as at most `files` files; rows keep their order, nothing is shuffled."""
     table = warehouse.tables[name]
     directory = warehouse.staging(name)
-    _conform(table, frame).coalesce(files).write.parquet(f"{directory}/{PARTITION}={day}")
+    frame.select(*_conform(table)).coalesce(files).write.parquet(f"{directory}/{PARTITION}={day}")
     return Pinned(name, None, _list_staged(frame.sparkSession, directory), table.schema)
 
 
-def _conform(table: Table, frame: DataFrame) -> DataFrame:
-    """Put the frame's columns in the table's order and types."""
-    return frame.select(*(F.col(field.name).cast(field.dataType) for field in from_arrow_schema(table.schema).fields))
+def _conform(table: Table) -> list[Column]:
+    """The columns of a frame in the table's order and types."""
+    return [
+        F.col(field.name).cast(field.dataType).alias(field.name) for field in from_arrow_schema(table.schema).fields
+    ]
 
 
 def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:

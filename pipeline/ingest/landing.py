@@ -6,7 +6,7 @@ A row is kept, a duplicate of a kept row, or quarantined with a reason and its r
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
@@ -38,6 +38,7 @@ class Landing:
         read: what became of the values of each mapped column, by landing day.
         content: what of a kept row its table takes. The customer's names are inside a struct, where none can be taken
             for `fate` or `raw`.
+        odd_rows: rows with more to tell of, such as a profile that contradicts another; none on most nights.
     """
 
     table: str
@@ -50,6 +51,7 @@ class Landing:
     unknown_events: dict[date, dict[str, int]] = field(default_factory=dict)
     warnings: list[StageWarning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    odd_rows: int = 0
 
     @property
     def kept(self) -> DataFrame:
@@ -94,12 +96,20 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     with cached(classified) as fates:
         values = {name: F.col(name) for name in ("event_id", "user_id", "event", "event_time", "campaign_id")}
         values |= {f"context.{name}": F.col("context")[name] for name in source.context}
-        landing = _count_fates("events", fates, mapped.readings, values)
-        landing.warnings += describe_repeats(fates, source.same_id)
+        landing = _count_fates(
+            "events",
+            fates,
+            mapped.readings,
+            values,
+            (F.col("shares_id") | F.col("has_other_details")) & F.col("reason").isNull(),
+        )
+        if landing.odd_rows:
+            landing.warnings += describe_repeats(fates, source.same_id)
         if any(UNKNOWN in reasons for reasons in landing.reasons.values()):
             landing.unknown_events = count_unknown_events(fates)
             landing.warnings += warn_of_misspelt_events(landing.unknown_events, list(settings.funnel.event_names))
-        landing.warnings += describe_busy_users(fates, source)
+        if any(day.rows_in > source.max_events_per_user_day for day in landing.counts.values()):
+            landing.warnings += describe_busy_users(fates, source)
         yield landing
 
 
@@ -135,9 +145,10 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
         values = {name: F.col(f"given.{quote(name)}") for name in ("user_id", *names)}
-        landing = _count_fates("users", fates, mapped.readings, values)
+        landing = _count_fates("users", fates, mapped.readings, values, F.col("differs") & F.col("reason").isNull())
         landing.content = ("profile.*", "consent_at", "landed_on")
-        landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
+        if landing.odd_rows:
+            landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
         yield landing
 
 
@@ -151,25 +162,28 @@ def _no_events(context: Context) -> MappedRows:
     return MappedRows(rows, [])
 
 
-def _count_fates(table: str, fates: DataFrame, readings: Sequence[Reading], values: Mapping[str, Column]) -> Landing:
-    """Count the rows of each fate, and what was read of each column, in one pass.
+def _count_fates(
+    table: str, fates: DataFrame, readings: Sequence[Reading], values: Mapping[str, Column], is_odd: Column
+) -> Landing:
+    """Count the rows of each fate, and what was read of each column.
 
     Args:
         values: what the rows hold of each reading; a reading that is left out has a value in every row.
+        is_odd: whether there is more to tell of a row, see `Landing.odd_rows`.
 
     Raises:
         FunnelError: a column has values that must not be read, see `Reading.refusal`.
     """
     landing = Landing(table, fates, readings)
-    figures = [
-        figure
-        for position, reading in enumerate(readings)
-        for figure in _measure(values.get(reading.name, F.lit(True)), F.get(UNREAD, F.lit(position)))
-    ]
-    counted = fates.groupBy("landed_on", "fate", "reason").agg(F.count("*"), *figures)
-    for landed_on, fate, reason, number, *measured in counted.collect():
-        day = landing.counts[landed_on]
+    group = ("landed_on", "fate", "reason")
+    there = [F.count(values.get(reading.name, F.lit(True))) for reading in readings]
+    counted = fates.groupBy(*group).agg(F.count("*"), F.count_if(is_odd), F.count(UNREAD), *there).collect()
+    # Most nights lose nothing, so what was lost is a pass of its own: its figures are the slow ones to compile.
+    lost = _measure_lost(fates, group, readings, values) if any(row[5] for row in counted) else {}
+    for landed_on, fate, reason, number, odd, _, *numbers in counted:
+        day, read = landing.counts[landed_on], landing.read[landed_on]
         day.rows_in += number
+        landing.odd_rows += odd
         if fate == "kept":
             day.rows_out += number
         elif fate == "duplicate":
@@ -177,17 +191,33 @@ def _count_fates(table: str, fates: DataFrame, readings: Sequence[Reading], valu
         else:
             day.quarantined += number
             landing.reasons[landed_on][reason] = number
-        for reading, there, unreadable, example in zip(
-            readings, measured[::3], measured[1::3], measured[2::3], strict=True
-        ):
-            if reading.refusal and unreadable:
-                raise FunnelError(f"{reading.refusal}, such as {example}")
-            landed = fate != "quarantined"
-            column = ColumnRead(there, unreadable, landed * there, landed * unreadable, example)
-            landing.read[landed_on][reading.name] = landing.read[landed_on].get(reading.name, ColumnRead()) + column
+        for reading, number_there in zip(readings, numbers, strict=True):
+            column = lost.get((landed_on, fate, reason, reading.name), ColumnRead()) + ColumnRead(number_there)
+            if fate != "quarantined":
+                column = replace(column, landed=column.values, landed_unreadable=column.unreadable)
+            read[reading.name] = read.get(reading.name, ColumnRead()) + column
     return landing
 
 
-def _measure(value: Column, lost: Column) -> tuple[Column, Column, Column]:
-    """Rows with a value, those among them whose value was lost, and one of these values."""
-    return F.count(F.when(value.isNotNull() | lost.isNotNull(), 1)), F.count(lost), F.min(lost)
+def _measure_lost(
+    fates: DataFrame, group: Sequence[str], readings: Sequence[Reading], values: Mapping[str, Column]
+) -> dict[tuple[date, str, str | None, str], ColumnRead]:
+    """What was lost, by group of rows and reading; the `values` here are those of rows that have none else.
+
+    Raises:
+        FunnelError: as `_count_fates`.
+    """
+    figures = []
+    for position, reading in enumerate(readings):
+        lost = F.get(UNREAD, F.lit(position))
+        is_without = values.get(reading.name, F.lit(True)).isNull() & lost.isNotNull()
+        figures += [F.count_if(is_without), F.count(lost), F.min(lost)]
+    measured = {}
+    lossy = fates.where(F.col(UNREAD).isNotNull())
+    for landed_on, fate, reason, *found in lossy.groupBy(*group).agg(*figures).collect():
+        columns = zip(readings, found[::3], found[1::3], found[2::3], strict=True)
+        for reading, number, unreadable, example in columns:
+            if reading.refusal and unreadable:
+                raise FunnelError(f"{reading.refusal}, such as {example}")
+            measured[landed_on, fate, reason, reading.name] = ColumnRead(number, unreadable, example=example)
+    return measured

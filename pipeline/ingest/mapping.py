@@ -11,7 +11,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.ingest.contradictions import read_updated_at
-from pipeline.ingest.source import LANDED, map_column, map_columns
+from pipeline.ingest.source import LANDED, map_columns
 from pipeline.ingest.values import (
     Mapped,
     Reading,
@@ -60,9 +60,7 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
     key = "source.users.columns"
     mapped = map_columns(rows, source.columns, key)
     # An unmapped attribute is the source's column of the same name.
-    mapped |= {
-        name: map_column(rows, name, f"{key}.{name}", name, is_name=True) for name in profile if name not in mapped
-    }
+    mapped |= map_columns(rows, {name: name for name in profile if name not in mapped}, key, are_names=True)
     readings = {"user_id": read_text(steps, mapped["user_id"])}
     for name, kind in profile.items():
         if pa.types.is_string(kind):
@@ -108,10 +106,8 @@ def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedR
     readings = {name: read_text(steps, mapped[name]) for name in texts if name in mapped}
     time = read_time(steps, mapped["event_time"], earliest=source.earliest, zone=source.time_zone)
     readings["event_time"] = time
-    context = {
-        name: read_text(steps, map_column(rows, expression, f"source.events.context.{name}", f"context.{name}"))
-        for name, expression in source.context.items()
-    }
+    in_context = map_columns(rows, source.context, "source.events.context", prefix="context.")
+    context = {name: read_text(steps, each) for name, each in in_context.items()}
     columns = {
         name: readings[name].value if name in readings else F.lit(None).cast("string")
         for name in ("event_id", "user_id", "campaign_id")
@@ -168,7 +164,7 @@ def _finish(
         "raw": F.to_json(own, {"ignoreNullFields": "false"}),
         UNREAD: pack_lost(list(readings.values())),
     }
-    selected = steps.rows.select(*(column.alias(name) for name, column in complete.items()))
+    selected = steps.select([column.alias(name) for name, column in complete.items()])
     return MappedRows(selected.where(F.col("landed_on").between(dates.first, dates.last)), list(readings.values()))
 
 

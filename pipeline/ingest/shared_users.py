@@ -36,12 +36,17 @@ def _read_earlier(run: StageRun) -> DataFrame:
 
 
 def _count(events: DataFrame, profiles: DataFrame) -> SharedUsers:
-    known = profiles.groupBy("user_id").agg(F.lit(True).alias("is_known"))
-    with_events = events.groupBy("user_id").agg(F.lit(True).alias("has_events"))
-    counted = known.join(with_events, "user_id", "full").agg(
-        F.count("has_events"),
-        F.count(F.when(F.col("has_events") & F.col("is_known"), 1)),
-        F.count("is_known"),
+    # One shuffle for both.
+    marked = [
+        users.select("user_id", F.lit(has_events).alias("has_events"), F.lit(not has_events).alias("is_known"))
+        for users, has_events in ((events, True), (profiles, False))
+    ]
+    users = marked[0].unionByName(marked[1]).groupBy("user_id")
+    flagged = users.agg(F.max("has_events").alias("has_events"), F.max("is_known").alias("is_known"))
+    counted = flagged.agg(
+        F.count_if("has_events"),
+        F.count_if(F.col("has_events") & F.col("is_known")),
+        F.count_if("is_known"),
         F.min(F.when(F.col("has_events"), F.col("user_id"))),
         F.min(F.when(F.col("is_known"), F.col("user_id"))),
     )

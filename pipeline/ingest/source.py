@@ -1,9 +1,10 @@
 """Expresses our columns over the source's own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.engines.templates import quote
@@ -14,33 +15,44 @@ LANDED = f"{OWN}landed_on"
 """Our one column among the source's own as they are read."""
 
 
-def map_columns(rows: DataFrame, mapping: Mapping[str, str], key: str) -> dict[str, Mapped]:
-    """Find what is mapped in the source, by our column.
-
-    Args:
-        mapping: the source's column or a Spark SQL expression, by our column.
-        key: the mapping's key in the configuration, for errors.
-
-    Raises:
-        FunnelError: an expression does not fit the source.
-    """
-    return {name: map_column(rows, expression, f"{key}.{name}", name) for name, expression in mapping.items()}
-
-
-def map_column(rows: DataFrame, expression: str, key: str, name: str, *, is_name: bool = False) -> Mapped:
-    """Find a column or a Spark SQL expression over `rows`, checked now rather than inside a job.
+def map_columns(
+    rows: DataFrame, mapping: Mapping[str, str], key: str, *, prefix: str = "", are_names: bool = False
+) -> dict[str, Mapped]:
+    """Find what is mapped in the source, by our column, checked now rather than inside a job.
 
     A name may have dots, blanks and backticks. As everywhere in Spark, its case need not match.
 
     Args:
-        is_name: the expression is a column's name, never a word of SQL such as `null`.
+        mapping: the source's column or a Spark SQL expression over `rows`, by our column.
+        key: the mapping's key in the configuration, for errors.
+        prefix: what our columns are called by begins with.
+        are_names: the expressions are columns' names, never words of SQL such as `null`.
+
+    Raises:
+        FunnelError: an expression does not fit the source.
     """
+    columns = {name: _express(rows, expression, are_names) for name, expression in mapping.items()}
+    try:
+        checked = rows.select(*(column.alias(name) for name, column in columns.items()))
+    except PySparkException:
+        # One of them does not fit, and each by itself says which.
+        kinds = [
+            analyze(partial(rows.select, column.alias(name)), f"{key}.{name}", mapping[name], rows).schema[0].dataType
+            for name, column in columns.items()
+        ]
+    else:
+        kinds = [field.dataType for field in checked.schema]
+    return {
+        name: Mapped(f"{prefix}{name}", f"{key}.{name}", mapping[name], column, kind)
+        for (name, column), kind in zip(columns.items(), kinds, strict=True)
+    }
+
+
+def _express(rows: DataFrame, expression: str, is_name: bool) -> Column:
     named = find_column(rows.columns, expression)
     if named is None and is_name:
         named = expression
-    column = F.col(quote(named)) if named is not None else F.expr(expression)
-    checked = analyze(lambda: rows.select(column), key, expression, rows)
-    return Mapped(name, key, expression, column, checked.schema[0].dataType)
+    return F.col(quote(named)) if named is not None else F.expr(expression)
 
 
 def find_column(columns: Sequence[str], name: str) -> str | None:

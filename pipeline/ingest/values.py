@@ -125,24 +125,52 @@ class Mapped:
 
 
 class Steps:
-    """The source's rows, with what is computed of them on the way to our columns.
+    """What is computed of the source's rows on the way to our columns.
 
     What is used more than once is kept as a column: Spark would otherwise compute, and compile, each use anew.
     """
 
     def __init__(self, rows: DataFrame) -> None:
         self.rows = rows
-        self._kept = 0
+        self._kept: list[Column] = []
+        self._readings: list[tuple[Mapped, Reading, int]] = []
 
     def keep(self, column: Column) -> Column:
-        self._kept += 1
-        name = f"{OWN}{self._kept}"
-        self.rows = self.rows.withColumn(name, column)
+        """Keep a column, which may be computed of others that were kept before."""
+        name = f"{OWN}{len(self._kept)}"
+        self._kept.append(column.alias(name))
         return F.col(name)
 
     def keep_text(self, column: Column) -> Column:
         """Keep a text without blanks at its ends; its bytes may be no UTF-8."""
         return self.keep(F.btrim(column, F.lit(BLANKS)))
+
+    def note(self, mapped: Mapped, reading: Reading) -> None:
+        """Have `select` answer for a reading."""
+        self._readings.append((mapped, reading, len(self._kept)))
+
+    def select(self, columns: Sequence[Column]) -> DataFrame:
+        """Select columns that are computed of what was kept.
+
+        Raises:
+            FunnelError: a reading does not fit the type of its column; the message names its key.
+        """
+        # Every frame is analysed whole, so there are few: aliases of one list are seen by its later columns.
+        try:
+            return self.rows.select("*", *self._kept).select(*columns)
+        except PySparkException:
+            for mapped, reading, kept in self._readings:
+                self._check(mapped, reading, kept)
+            raise
+
+    def _check(self, mapped: Mapped, reading: Reading, kept: int) -> None:
+        try:
+            self.rows.select("*", *self._kept[:kept]).select(reading.value, reading.lost)
+        except PySparkException as error:
+            raise FunnelError(
+                f"{mapped.key} = {mapped.expression!r} does not fit: its type is {mapped.kind.simpleString()} "
+                f"({describe_error(error)}); an expression can make it another"
+            ) from None
 
 
 def reads_a_column(
@@ -153,14 +181,8 @@ def reads_a_column(
     @wraps(read)
     def checked(steps: Steps, mapped: Mapped, *arguments: P.args, **options: P.kwargs) -> Reading:
         mapped.require_no_bytes()
-        try:
-            reading = read(steps, mapped, *arguments, **options)
-            steps.rows.select(reading.value, reading.lost)
-        except PySparkException as error:
-            raise FunnelError(
-                f"{mapped.key} = {mapped.expression!r} does not fit: its type is {mapped.kind.simpleString()} "
-                f"({describe_error(error)}); an expression can make it another"
-            ) from None
+        reading = read(steps, mapped, *arguments, **options)
+        steps.note(mapped, reading)
         return reading
 
     return checked

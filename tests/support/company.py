@@ -19,10 +19,14 @@ USE_ARCHIVE = f"-XX:SharedArchiveFile={ROOT / 'build' / 'spark.jsa'}"
 JAVA_OPTIONS = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xlog:disable {USE_ARCHIVE}"
 """For jobs of few rows: nothing that runs once is optimised, and one thread collects what little garbage there is."""
 
+# A third of a job of few rows is the compiling of code that runs once, so expressions are interpreted here. The demo's
+# tests run compiled, as a customer's night does.
 SMALL_SPARK = f"""
 [spark]
 conf."spark.sql.shuffle.partitions" = "2"
 conf."spark.default.parallelism" = "2"
+conf."spark.sql.codegen.wholeStage" = "false"
+conf."spark.sql.codegen.factoryMode" = "NO_CODEGEN"
 conf."spark.driver.extraJavaOptions" = "{JAVA_OPTIONS}"
 """
 

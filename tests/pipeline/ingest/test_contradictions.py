@@ -14,7 +14,7 @@ from pipeline.dates import DateRange
 from pipeline.engines.spark import open_session
 from pipeline.ingest.contradictions import describe_contradictions, read_updated_at, settle
 from pipeline.ingest.ingest import ingest
-from pipeline.ingest.source import map_column
+from pipeline.ingest.source import map_columns
 from pipeline.ingest.values import Steps
 from tests.support.company import Company
 from tests.support.funnels import sms
@@ -170,10 +170,10 @@ def test_users_that_contradict_themselves_are_counted_with_an_example(session: S
 def test_an_updated_at_is_read_as_what_it_is(session: SparkSession, given: Any, kind: str, read: str | None) -> None:
     value = F.lit(given) if kind != "decimal(38,0)" else F.lit(str(given))
     rows = session.range(1).select(value.cast(kind).alias("changed"))
-    mapped = map_column(rows, "changed", "source.users.columns.updated_at", "updated_at")
+    mapped = map_columns(rows, {"updated_at": "changed"}, "source.users.columns")["updated_at"]
     steps = Steps(rows)
     column = read_updated_at(steps, mapped, F.lit(D1)).value
-    assert steps.rows.select(column.cast("string")).collect() == [(read,)]
+    assert steps.select([column.cast("string")]).collect() == [(read,)]
 
 
 CHANGED = pa.schema(

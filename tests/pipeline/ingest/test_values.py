@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.engines.spark import open_session
 from pipeline.errors import FunnelError
-from pipeline.ingest.source import map_column
+from pipeline.ingest.source import map_columns
 from pipeline.ingest.values import Reading, Steps, read_consent, read_date, read_number, read_text, read_time
 from tests.support.company import Company
 
@@ -53,9 +53,9 @@ def read(
     """The value, what was lost and why, of each."""
     rows = session.createDataFrame([(each,) for each in values], f"theirs {kind}").coalesce(1)
     steps = Steps(rows)
-    reading = how(steps, map_column(rows, expression, f"source.users.columns.{name}", name), **options)
+    reading = how(steps, map_columns(rows, {name: expression}, "source.users.columns")[name], **options)
     columns = [reading.value, reading.lost, *([] if reading.problem is None else [reading.problem])]
-    return [tuple(row) for row in steps.rows.select(*columns).collect()]
+    return [tuple(row) for row in steps.select(columns).collect()]
 
 
 def texts(session: SparkSession, values: list[Any], kind: str, expression: str = "theirs") -> list[tuple[Any, ...]]:
