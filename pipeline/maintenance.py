@@ -76,6 +76,8 @@ def _describe(compacted: Compacted, cleaned: Cleaned, *, dry_run: bool) -> str:
     if cleaned.kept:
         # What another catalog has committed is never removed, and told each time: somebody has to decide whose it is.
         parts.append(f"{cleaned.kept:,} files kept that {cleaned.of} names, which this catalog does not know")
+    if cleaned.older:
+        parts.append(f"{cleaned.older:,} files kept that are older than the table, though nothing names them")
     return ", ".join(parts)
 
 

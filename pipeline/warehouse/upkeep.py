@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate
 
+from pipeline.warehouse.damage import version_of
 from pipeline.warehouse.other_catalogs import metadata_of_others
 from pipeline.warehouse.snapshots import PUBLISH_KEY, publish_id, snapshots_to_keep
 
@@ -40,7 +41,8 @@ class Compacted:
 class Cleaned:
     """How many snapshots expired, and how many orphans of what size were removed.
 
-    `kept` are the files that would be orphans if metadata unknown to this catalog, `of`, did not name them.
+    `kept` are the files that would be orphans if metadata unknown to this catalog, `of`, did not name them; `older`
+    those that nothing names and that are older than the table itself.
     """
 
     snapshots: int = 0
@@ -48,6 +50,7 @@ class Cleaned:
     bytes: int = 0
     kept: int = 0
     of: str = ""
+    older: int = 0
 
 
 def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
@@ -86,7 +89,8 @@ def clean(table: Table, *, since: datetime, publishes: int, older_than: datetime
     Args:
         since: a snapshot that a reader may have pinned after this time is kept.
         publishes: how many of the last publishes are kept, however old.
-        older_than: an orphan written later stays, since a run may have staged it for its commit.
+        older_than: an orphan written later stays, since a run may have staged it for its commit. So does a file that is
+            older than the table: the catalog was made anew over it.
 
     Raises:
         CommitFailedException: another writer committed meanwhile; nothing was expired or removed.
@@ -103,11 +107,14 @@ def clean(table: Table, *, since: datetime, publishes: int, older_than: datetime
     others = dict(metadata_of_others(table, (_location(table, each) for each in unknown)))
     theirs = _paths(table, others) | _files_of_others(table, others.values())
     kept = [each for each in unknown if _without_checksum(each.path) in theirs]
-    orphans = [each for each in unknown if each not in kept and each.mtime < older_than]
+    made_at = _made_at(table)
+    older = [each for each in unknown if each not in kept and made_at and each.mtime < made_at]
+    spared = {each.path for each in (*kept, *older)}
+    orphans = [each for each in unknown if each.path not in spared and each.mtime < older_than]
     for each in () if dry_run else orphans:
         _remove(system, each)
     size = sum(each.size for each in orphans)
-    return Cleaned(len(expired), len(orphans), size, len(kept), max(others, default=""))
+    return Cleaned(len(expired), len(orphans), size, len(kept), max(others, default=""), len(older))
 
 
 def _crowded_partitions(table: Table, more_than: int) -> list[list[FileScanTask]]:
@@ -181,6 +188,16 @@ def _files_of_others(table: Table, others: Iterable[TableMetadata]) -> set[str]:
                     referenced.add(manifest.manifest_path)
                     referenced |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
     return _paths(table, referenced)
+
+
+def _made_at(table: Table) -> datetime | None:
+    """When the table was made; None once its metadata no longer remembers. What is older was never this table's."""
+    first = min(table.metadata.metadata_log, key=lambda entry: entry.timestamp_ms, default=None)
+    location = first.metadata_file if first else table.metadata_location
+    if version_of(location) != 0:
+        return None
+    made_ms = first.timestamp_ms if first else table.metadata.last_updated_ms
+    return datetime.fromtimestamp(made_ms / 1000, UTC)
 
 
 def _paths(table: Table, locations: Iterable[str]) -> set[str]:

@@ -162,6 +162,28 @@ def test_a_table_made_anew_over_files_does_not_take_them_for_orphans(company: Co
     assert contents(warehouse_at(company.config)) == {D3: ["c"]}
 
 
+def test_what_is_older_than_a_table_is_not_its_orphan(company: Company) -> None:
+    """A catalog made anew over rows whose metadata is gone too."""
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D1, {D1: ["a"]})
+    files = [Path(each.removeprefix("file://")) for each in warehouse.pin("quarantine").files]
+    kept = [(path, path.read_bytes()) for path in files]
+    shutil.rmtree(company.folder / "warehouse")
+    publish(warehouse_at(company.config), D3, D3, {D3: ["c"]})
+    left = [path.with_name(f"left-{path.name}") for path in files]
+    for path, (_, content) in zip(left, kept, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert "1 orphans removed" in run_maintenance(company.config)[0]
+    for path, (_, content) in zip(left, kept, strict=True):
+        path.write_bytes(content)
+        os.utime(path, (time.time() - 3_600, time.time() - 3_600))
+    assert run_maintenance(company.config)[0].endswith(
+        "1 files kept that are older than the table, though nothing names them"
+    )
+    assert all(path.exists() for path in left)
+
+
 def empty(database: Path) -> None:
     database.write_bytes(b"")
 
