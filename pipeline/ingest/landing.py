@@ -23,7 +23,7 @@ from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_miss
 from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_user_columns
 from pipeline.ingest.reading import read_source
 from pipeline.ingest.repeats import describe_repeats
-from pipeline.ingest.values import BLANKS, Reading
+from pipeline.ingest.values import BLANKS, REPLACEMENT, Reading
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun, StageWarning
 
@@ -211,13 +211,17 @@ def _measure_lost(
     for position, reading in enumerate(readings):
         lost = F.get(UNREAD, F.lit(position))
         is_without = values.get(reading.name, F.lit(True)).isNull() & lost.isNotNull()
-        figures += [F.count_if(is_without), F.count(lost), F.min(lost)]
+        example = F.min(lost)
+        if reading.refusal:
+            # Of columns whose files have several types, only what a float lost is refused.
+            example = F.coalesce(F.min(F.when(~F.contains(lost, F.lit(REPLACEMENT)), lost)), example)
+        figures += [F.count_if(is_without), F.count(lost), example]
     measured = {}
     lossy = fates.where(F.col(UNREAD).isNotNull())
     for landed_on, fate, reason, *found in lossy.groupBy(*group).agg(*figures).collect():
         columns = zip(readings, found[::3], found[1::3], found[2::3], strict=True)
         for reading, number, unreadable, example in columns:
-            if reading.refusal and unreadable:
+            if reading.refusal and unreadable and REPLACEMENT not in example:
                 raise FunnelError(f"{reading.refusal}, such as {example}")
             measured[landed_on, fate, reason, reading.name] = ColumnRead(number, unreadable, example=example)
     return measured
