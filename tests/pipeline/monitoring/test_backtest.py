@@ -168,7 +168,7 @@ def test_outcomes_are_the_labels_of_training(make_company: Callable[..., Company
     for stage in STAGES:
         newest = last - timedelta(days=1 + WINDOWS[stage])
         expected = joined[joined[f"mature_{stage}"] & (joined["feature_as_of"] <= newest)]
-        expected = expected.sort_values(["feature_as_of", "user_id", "exposure_id"])
+        expected = expected.sort_values(["feature_as_of", "user_id", "exposure_time", "exposure_id"])
         assert len(found[stage]) == len(expected) > 100
         assert found[stage].outcomes.tolist() == expected[f"label_{stage}"].tolist()
         assert found[stage].scores.tolist() == expected[f"p_{stage}"].tolist()
