@@ -143,7 +143,9 @@ class Steps:
 
     def keep_text(self, column: Column) -> Column:
         """Keep a text without blanks at its ends; its bytes may be no UTF-8."""
-        return self.keep(F.btrim(column, F.lit(BLANKS)))
+        # Most texts have none. Spark's trim looks for the character at either end among all blanks in turn.
+        is_bare = (column >= F.lit("!")) & (column < F.lit("\x7f")) & F.substring(column, -1, 1).between("!", "~")
+        return self.keep(F.when(is_bare, column).otherwise(F.btrim(column, F.lit(BLANKS))))
 
     def note(self, mapped: Mapped, reading: Reading) -> None:
         """Have `select` answer for a reading."""
@@ -317,13 +319,14 @@ def read_time(steps: Steps, mapped: Mapped, *, earliest: date, zone: str | None)
         number = steps.keep(F.when(F.rlike(text, F.lit(r"^\d+(\.\d*)?$")), text.try_cast("double")))
         # Spark reads a time with a zone only if it has seconds.
         complete = F.regexp_replace(text, rf"({_DAY}[ T]\d{{1,2}}:\d{{1,2}})(?= *[A-Za-z+-])", "$1:00")
-        value = (
+        value = steps.keep(
             F.when(number.isNotNull(), number.try_cast("timestamp"))
             .when(F.rlike(text, F.lit(_WITHOUT_ZONE)), _locate(text, zone))
             .when(F.rlike(text, F.lit(_WITH_ZONE)), complete.try_cast("timestamp"))
         )
+        has_letters = F.rlike(text, F.lit(_WITH_LETTERS)) & ~F.rlike(text, F.lit(_WITH_ZONE))
         problem = F.when(number.isNotNull(), _find_number_problem(number, earliest)).when(
-            F.rlike(text, F.lit(_WITH_LETTERS)) & ~F.rlike(text, F.lit(_WITH_ZONE)), F.lit("ambiguous time zone")
+            value.isNull() & has_letters, F.lit("ambiguous time zone")
         )
         text = F.make_valid_utf8(text)
     else:
