@@ -35,7 +35,7 @@ class Cell:
 
 
 NOTHING = Cell(None)
-NO_UTF8 = Cell(b"caf\xe9", None, "caf\ufffd")
+NO_UTF8 = Cell(b"jos\xe9", None, "jos\ufffd")
 USERS = {
     pa.string(): [Cell(b"u1", "u1"), Cell(b" u2\t", "u2"), Cell(b"17", "17"), Cell(b" ", ""), NO_UTF8, NOTHING],
     pa.int64(): [Cell(17, "17"), Cell(0, "0"), NOTHING],
