@@ -33,7 +33,8 @@ def map_columns(
     """
     columns = {name: _express(rows, expression, are_names) for name, expression in mapping.items()}
     try:
-        checked = rows.select(*(column.alias(name) for name, column in columns.items()))
+        # Under names of ours, which no expression can mean: Spark would take an alias for a column that is not there.
+        checked = rows.select(*(column.alias(f"{OWN}{place}") for place, column in enumerate(columns.values())))
     except PySparkException:
         # One of them does not fit, and each by itself says which.
         kinds = [

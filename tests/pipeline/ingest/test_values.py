@@ -263,3 +263,10 @@ def test_a_type_that_cannot_be_read_names_the_key(session: SparkSession) -> None
         read(session, [date(2026, 3, 1)], "date", read_number, "age", has_decimal_comma=False)
     with pytest.raises(FunnelError, match=r"event_time = 'theirs' does not fit: its type is array<int>"):
         read(session, [[1]], "array<int>", read_time, "event_time", earliest=EARLIEST, zone=None)
+
+
+def test_one_mapping_does_not_read_the_column_of_another(session: SparkSession) -> None:
+    """`user_id` is ours, not the source's, whatever else is mapped to it."""
+    rows = session.createDataFrame([("a",)], "theirs string")
+    with pytest.raises(FunnelError, match=r"source\.events\.columns\.event_id = 'user_id' .*no column `user_id`"):
+        map_columns(rows, {"user_id": "theirs", "event_id": "user_id"}, "source.events.columns")
