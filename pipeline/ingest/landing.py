@@ -157,7 +157,7 @@ def _no_events(context: Context) -> MappedRows:
         [],
         "event_id string, user_id string, campaign_id string, source_event string, event_time timestamp, "
         "landed_on date, context map<string,string>, raw string, "
-        f"_problem string, _undecodable string, {UNREAD} array<string>",
+        f"_problem string, _damage string, {UNREAD} array<string>",
     )
     return MappedRows(rows, [])
 

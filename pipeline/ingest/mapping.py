@@ -11,8 +11,10 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.ingest.contradictions import read_updated_at
+from pipeline.ingest.lines import DAMAGE, LINE, read_lines
 from pipeline.ingest.source import LANDED, map_columns
 from pipeline.ingest.values import (
+    OWN,
     Mapped,
     Reading,
     Steps,
@@ -81,7 +83,8 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
         updated_at = readings["updated_at"].value
     user_id = readings["user_id"]
     reason = (
-        F.when(user_id.lost.isNotNull(), F.lit("users: user is no UTF-8"))
+        F.when(_damage(rows).isNotNull(), F.concat(F.lit("users: "), _damage(rows)))
+        .when(user_id.lost.isNotNull(), F.lit("users: user is no UTF-8"))
         .when(F.coalesce(user_id.value, F.lit("")) == "", F.lit("users: null user"))
         .when(landed_on.isNull(), F.lit("users: unparsable landing day"))
     )
@@ -114,12 +117,13 @@ def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedR
     }
     columns["source_event"] = readings["event"].value
     columns["context"] = _map_context(context)
-    columns["_undecodable"] = F.coalesce(
+    columns["_damage"] = F.coalesce(
+        _damage(rows),
         *(
             F.when(readings[name].lost.isNotNull(), F.lit(f"{words} is no UTF-8"))
             for name, words in (("user_id", "user"), ("event", "event"), ("event_id", "event id"))
             if name in readings
-        )
+        ),
     )
     columns["_problem"] = F.lit(None).cast("string") if time.problem is None else time.problem
     landed_on = _find_landing_day(steps, mapped, F.to_date(time.value), settings, readings)
@@ -127,6 +131,11 @@ def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedR
     columns["event_time"] = F.when(landed_on.isNotNull(), time.value)
     readings |= {reading.name: reading for reading in context.values()}
     return _finish(steps, rows, columns, landed_on, readings, dates)
+
+
+def _damage(rows: DataFrame) -> Column:
+    """Why a line of text is no row, as a reason; null where it is one."""
+    return F.col(DAMAGE) if DAMAGE in rows.columns else F.lit(None).cast("string")
 
 
 def _map_context(readings: Mapping[str, Reading]) -> Column:
@@ -156,12 +165,17 @@ def _finish(
     readings: Mapping[str, Reading],
     dates: DateRange,
 ) -> MappedRows:
-    own = F.struct(*(F.col(quote(name)) for name in rows.columns if name != LANDED))
+    own = F.struct(*(F.col(quote(name)) for name in rows.columns if not name.startswith(OWN)))
+    raw = F.to_json(own, {"ignoreNullFields": "false"})
+    lines = read_lines(rows)
+    if lines is not None:
+        readings = {**readings, lines.name: lines}
+        raw = F.when(F.col(DAMAGE).isNotNull(), F.to_json(F.struct(F.col(LINE).alias("line")))).otherwise(raw)
     complete = {
         **columns,
         # A row whose landing day cannot be read is counted on the last day, never dropped.
         "landed_on": F.coalesce(landed_on, F.lit(dates.last)),
-        "raw": F.to_json(own, {"ignoreNullFields": "false"}),
+        "raw": raw,
         UNREAD: pack_lost(list(readings.values())),
     }
     selected = steps.select([column.alias(name) for name, column in complete.items()])

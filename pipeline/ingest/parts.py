@@ -15,6 +15,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.lines import DAMAGE, LINE, mark_damage
 from pipeline.ingest.listing import escape_wildcards, folder_value, is_column, landing_day, list_files
 from pipeline.ingest.schemas import FileGroup, FileReader
 from pipeline.ingest.source import LANDED
@@ -31,7 +32,8 @@ class Part:
     """Rows of the same columns.
 
     Args:
-        rows: the source's own columns, and `LANDED` where a path or options name the date.
+        rows: the source's own columns, `LANDED` where a path or options name the date, and of lines of text `LINE` and
+            `DAMAGE`.
         days: the landing days; None where neither names one.
         example: a file or path that the rows come from; empty for a source without files.
         unreadable: of a column that is left out, why.
@@ -44,7 +46,7 @@ class Part:
 
     @property
     def columns(self) -> list[str]:
-        return [column for column in self.rows.columns if column != LANDED]
+        return [column for column in self.rows.columns if not column.startswith(OWN)]
 
 
 def read_parts(spark: SparkSession, settings: Settings, name: str, dates: DateRange) -> list[Part]:
@@ -180,6 +182,8 @@ def _load_group(files: FileReader, group: FileGroup, paths: Sequence[str], templ
         is_by_spark = not files.reader.is_partitioned and not is_nested
         recursively = {} if is_by_spark else {"recursiveFileLookup": "true"}
         frame = files.load(paths, schema.columns, **recursively)
+    if files.keeps_lines:
+        frame = mark_damage(frame, files.reader.format, files.options, schema.columns.names)
     for name, kind in schema.folders.items() if not is_by_spark else ():
         frame = frame.withColumn(name, folder_value(frame, template, name, kind))
     for name, expression in schema.converted.items():
@@ -189,7 +193,7 @@ def _load_group(files: FileReader, group: FileGroup, paths: Sequence[str], templ
 
 def _finish(frame: DataFrame, files: FileReader, landed_on: Column | None) -> DataFrame:
     for column in frame.columns:
-        if column.lower().startswith(OWN):
+        if column.lower().startswith(OWN) and column not in (LINE, DAMAGE):
             raise FunnelError(
                 f"{files.key}: the source has a column {column!r}; names that begin with {OWN} are kept for "
                 "Funnelcast: rename it there"

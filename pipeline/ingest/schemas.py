@@ -22,6 +22,7 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 from pipeline.config.funnel import Reader
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.lines import KEEPS_LINE, LINE, can_keep_lines, with_line
 from pipeline.ingest.listing import SourceFile
 
 THREADS = 8
@@ -89,6 +90,8 @@ class FileReader:
         Raises:
             FunnelError: Spark cannot read them.
         """
+        if schema is not None and self.keeps_lines:
+            schema, options = with_line(schema), {**options, KEEPS_LINE: LINE}
         reader = self._read(options)
         try:
             return (reader if schema is None else reader.schema(schema)).load(list(paths) or None)
@@ -104,9 +107,9 @@ class FileReader:
             raise self.describe(error, [file.path for file in files]) from None
         if self.reader.format == "json":
             texts = {each.name for each in self.declared.fields if isinstance(each.dataType, StringType)}
-            return StructType(
-                [StructField(each.name, StringType()) if each.name in texts else each for each in found.fields]
-            )
+            # Spark infers a column for lines that it cannot read; where there are others, `lines.LINE` is that.
+            fields = [each for each in found.fields if each.name != "_corrupt_record"] or found.fields
+            return StructType([StructField(each.name, StringType()) if each.name in texts else each for each in fields])
         if self.reader.format == "csv" and not self._has_header:
             names = [*self.declared.names, *found.names[len(self.declared.names) :]]
             return StructType(
@@ -166,6 +169,11 @@ class FileReader:
             # Spark may be able to read it, or says what is wrong with it.
             return f"only {file.path}"
         return None
+
+    @property
+    def keeps_lines(self) -> bool:
+        """Whether rows that are loaded with a schema have `lines.LINE`."""
+        return can_keep_lines(self.reader.format, self.options, self.declared)
 
     @property
     def _has_header(self) -> bool:

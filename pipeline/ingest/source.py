@@ -57,16 +57,18 @@ def _express(rows: DataFrame, expression: str, is_name: bool) -> Column:
 
 
 def find_column(columns: Sequence[str], name: str) -> str | None:
-    """The column of this name, or else the only one of this name in another case.
+    """The column of this name, or else the only one of this name in another case or with blanks at its ends.
 
     >>> find_column(["Campaign ID", "uid", "UID"], "campaign id")
     'Campaign ID'
+    >>> find_column([" uid", "UID "], " uid")
+    ' uid'
     >>> find_column(["Campaign ID", "uid", "UID"], "Uid") is None
     True
     """
     if name in columns:
         return name
-    alike = [column for column in columns if column.lower() == name.lower()]
+    alike = [column for column in columns if column.strip().lower() == name.strip().lower()]
     return alike[0] if len(alike) == 1 else None
 
 
@@ -75,7 +77,7 @@ def analyze(make: Callable[[], DataFrame], key: str, expression: str, rows: Data
     try:
         return make()
     except PySparkException as error:
-        names = [column for column in rows.columns if column != LANDED]
+        names = [column for column in rows.columns if not column.startswith(OWN)]
         raise FunnelError(
             f"{key} = {expression!r} does not fit the source ({describe_misfit(error)}); the source has: "
             f"{', '.join(names)}{guess_options(names)}"

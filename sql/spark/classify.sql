@@ -1,7 +1,7 @@
 -- Decides each source row's fate: kept, duplicate, or quarantined with a reason.
 --
 -- in   source(landed_on, event_id, user_id, source_event, event_time, campaign_id, context, raw, _problem,
---        _undecodable, _unread): why its time cannot be used and what of it is no UTF-8, as reasons, and what was lost
+--        _damage, _unread): why its time cannot be used and what is damaged in it, as reasons, and what was lost
 --      known(landed_on, event_id, user_id, event, event_time, campaign_id, context): the events that landed in the
 --        look-back before the first day read
 --      most_of_user: how many rows a user may have on a landing day; 0: any number
@@ -22,7 +22,7 @@ WITH checked AS (
       {% endfor %}
     END AS event,
     CASE
-      WHEN _undecodable IS NOT NULL THEN _undecodable
+      WHEN _damage IS NOT NULL THEN _damage
       WHEN user_id IS NULL OR trim(user_id) = '' THEN 'null user'
       WHEN source_event IS NULL THEN 'null event'
       WHEN source_event NOT IN ({{ event_names | map('literal') | join(', ') }}) THEN 'unknown event'

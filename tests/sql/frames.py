@@ -50,7 +50,7 @@ SOURCE = pa.schema(
         "context": CONTEXT,
         "raw": pa.string(),
         "_problem": pa.string(),
-        "_undecodable": pa.string(),
+        "_damage": pa.string(),
         "_unread": pa.list_(pa.string()),
     }
 )

@@ -31,7 +31,7 @@ def test_the_source_s_columns_may_have_any_name(make_company: Callable[..., Comp
     )
     # Some are ours in one of the tables, some are Spark's.
     others = dict.fromkeys(("_landed_on", "_metadata", "landed_on", "raw", "fate", "reason", "user_id", "", "a.b"), "x")
-    ann = {"my `id`.x": "ann", "sms consent": False, "Städte.Tier": "1", "age in years": 30.0}
+    ann = {"my `id`.x": "ann", "sms consent": False, "Städte.Tier": "1", " age in years ": 30.0}
     land(company, [ann | others, others])
     ingest(company.context(), DateRange(DAY, DAY))
     (user,) = company.rows("users")

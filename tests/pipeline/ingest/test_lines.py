@@ -1,0 +1,116 @@
+"""Lines of CSV and JSON files that hold more than their file's columns, or less, or nothing that can be read."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipeline.dates import DateRange
+from pipeline.ingest.ingest import ingest
+from tests.support.company import Company
+
+DAY = date(2026, 3, 1)
+AT = "2026-03-01 10:00:00"
+HEADER = "id,uid,type,ts,campaign,offer"
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+
+@pytest.fixture
+def land(make_company: Callable[..., Company]) -> Callable[..., Company]:
+    def land(kind: str, lines: list[str], *, more: str = "") -> Company:
+        company = make_company(
+            "[audit]\nmax_quarantine_share = 1.0\n",
+            replace={f'path = "source/{kind}/{{ds}}"': f'path = "source/{kind}/{{ds}}"\n{more}'},
+        )
+        company.land(DAY)
+        folder = company.folder / "source" / kind / DAY.isoformat()
+        next(folder.iterdir()).unlink()
+        Path(folder / "part-0.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        ingest(company.context(), DateRange(DAY, DAY))
+        return company
+
+    return land
+
+
+def rejected(company: Company) -> list[tuple[str, str]]:
+    return [(row["reason"], json.loads(row["raw"]).get("line")) for row in company.rows("quarantine")]
+
+
+def test_a_csv_line_is_a_row_as_long_as_nothing_of_it_is_lost(land: Callable[..., Company]) -> None:
+    company = land(
+        "events",
+        [
+            HEADER,
+            f"1,ann,sms_sent,{AT},c,o",
+            f"2,bob,sms_sent,{AT},c,o,",
+            f"3,cho,sms_sent,{AT}",
+            f"4,dan,sms_sent,{AT},spring, green,o",
+            f'5,eve,sms_sent,{AT},c,"two',
+            'lines"',
+            f'6,fay,sms_sent,{AT},"c ""1"", or 2",o',
+        ],
+        more='format = "csv"',
+    )
+    events = {row["event_id"]: (row["campaign_id"], dict(row["context"])) for row in company.rows("events")}
+    assert events == {
+        "1": ("c", {"offer": "o"}),
+        "2": ("c", {"offer": "o"}),
+        "3": (None, {}),
+        "5": ("c", {"offer": "two"}),
+        "6": ('c "1", or 2', {"offer": "o"}),
+    }
+    assert rejected(company) == [
+        ("more fields than columns", f"4,dan,sms_sent,{AT},spring, green,o"),
+        ('quote not closed (multiLine = "true" reads on)', 'lines"'),
+    ]
+    told = f"(row): 1 of 7 values are not complete, such as '3,cho,sms_sent,{AT}'"
+    assert [line for line in company.lines if told in line], company.lines
+
+
+def test_separators_of_other_kinds(land: Callable[..., Company]) -> None:
+    lines = [HEADER, f"1,ann,sms_sent,{AT},a, b,o", f"2,bob,sms_sent,{AT}"]
+    company = land(
+        "events",
+        [line.replace(",", "\t").replace("\t ", ", ") for line in lines] + [f"3\tcho\tsms_sent\t{AT}\tc\to\tmore"],
+        more='format = "csv"\noptions = { sep = "\\\\t" }',
+    )
+    assert [row["campaign_id"] for row in company.rows("events")] == ["a, b", None]
+    assert [reason for reason, _ in rejected(company)] == ["more fields than columns"]
+
+
+def test_texts_of_several_lines_are_read_by_an_option(land: Callable[..., Company]) -> None:
+    lines = [HEADER, f'1,ann,sms_sent,{AT},"a', 'b",o', f"2,bob,sms_sent,{AT},c,o,x"]
+    company = land("events", lines, more='format = "csv"\noptions = { multiLine = "true" }')
+    assert [row["campaign_id"] for row in company.rows("events")] == ["a\nb"]
+    assert [reason for reason, _ in rejected(company)] == ["more fields than columns"]
+
+
+def test_a_json_line_that_cannot_be_read_is_shown_as_it_is(land: Callable[..., Company]) -> None:
+    company = land(
+        "users",
+        [
+            '{"uid": "ann", "sms_consent": true, "city_tier": "1", "age": 30}',
+            '{"uid": "bob", "sms_consent": false, "city_tier": "1", "age": "thirty"}',
+            '{"uid": "cho", "sms_consent": true, "ci',
+            "{}",
+        ],
+        more='format = "json"\nschema = "age DOUBLE"',
+    )
+    users = {row["user_id"]: (row["consent"], row["age"]) for row in company.rows("users")}
+    assert users == {"ann": (True, 30.0), "bob": (False, None)}
+    assert rejected(company) == [
+        ("users: malformed JSON", '{"uid": "cho", "sms_consent": true, "ci'),
+        ("users: null user", None),
+    ]
+    # A value of another type is none of the line's faults: the file's own types are read.
+    assert [line for line in company.lines if "age: 1 of 2 values are no number, such as 'thirty'" in line]
+    assert not [line for line in company.lines if "(row)" in line]
+
+
+def test_what_the_options_say_of_such_lines_holds(land: Callable[..., Company]) -> None:
+    lines = [HEADER, f"1,ann,sms_sent,{AT},c,o", f"2,bob,sms_sent,{AT}"]
+    company = land("events", lines, more='format = "csv"\noptions = { mode = "DROPMALFORMED" }')
+    assert [row["event_id"] for row in company.rows("events")] == ["1"]
