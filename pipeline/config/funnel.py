@@ -1,5 +1,6 @@
 """The sections that describe the funnel and its data: `[funnel]`, `[source.events]`, `[source.users]`, `[features]`."""
 
+import re
 from datetime import date
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -114,6 +115,15 @@ class Reader(ConfigSection):
     """A Spark SQL condition on the source's columns; other rows are not this funnel's and are not read."""
     columns: dict[str, str] = Field(default={})
     """Our column = the source's column, or a Spark SQL expression over its columns."""
+
+    @field_validator("path", "ready")
+    @classmethod
+    def _check_placeholders(cls, path: str | None) -> str | None:
+        # Of braces, Hadoop's patterns have lists: {2026,2027}.
+        for found in re.findall(r"\{[A-Za-z_]+\}", path or ""):
+            if found != "{ds}":
+                raise ValueError(f"{{ds}} for the landing day, in the place of {found}")
+        return path
 
     @property
     def is_partitioned(self) -> bool:

@@ -203,6 +203,7 @@ def _describe_error(error: ErrorDetails) -> str:
     if not key or isinstance(error["input"], dict | ConfigSection):
         return f"{key}: {message}".removeprefix(": ")
     takes = re.sub(r"^(greater|less) than", r"a number \1 than", message.removeprefix("Input should be "))
+    takes = re.sub(r"^\w+ should have (at least|at most) (\d+) items?.*", r"a list of \1 \2", takes)
     return f"{key}: got {error['input']!r}, takes {takes}"
 
 

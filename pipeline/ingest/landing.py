@@ -17,7 +17,7 @@ from pipeline.audits.unreadable import ColumnRead
 from pipeline.engines.spark import cached, run_sql
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError
-from pipeline.ingest.busy_users import describe_busy_users
+from pipeline.ingest.busy_users import describe_busy_users, describe_no_ids, is_no_id
 from pipeline.ingest.contradictions import describe_contradictions, settle
 from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_misspelt_events
 from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_user_columns
@@ -101,10 +101,14 @@ def land_events(run: StageRun) -> Iterator[Landing]:
             fates,
             mapped.readings,
             values,
-            (F.col("shares_id") | F.col("has_other_details")) & F.col("reason").isNull(),
+            (F.col("shares_id") | F.col("has_other_details") | is_no_id(F.col("user_id"))) & F.col("reason").isNull(),
         )
         if landing.odd_rows:
             landing.warnings += describe_repeats(fates, source.same_id)
+            landing.warnings += describe_no_ids(fates, F.col("user_id"), "events")
+        if not landing.counts and known.isEmpty():
+            line = f"events: the source has no row {dates}, and none landed before; are its path and `where` right?"
+            landing.warnings.append(StageWarning("no events", line))
         if any(UNKNOWN in reasons for reasons in landing.reasons.values()):
             landing.unknown_events = count_unknown_events(fates)
             landing.warnings += warn_of_misspelt_events(landing.unknown_events, list(settings.funnel.event_names))
@@ -145,10 +149,13 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
         values = {name: F.col(f"given.{quote(name)}") for name in ("user_id", *names)}
-        landing = _count_fates("users", fates, mapped.readings, values, F.col("differs") & F.col("reason").isNull())
+        user_id = F.col("profile.user_id")
+        is_odd = (F.col("differs") | is_no_id(user_id)) & F.col("reason").isNull()
+        landing = _count_fates("users", fates, mapped.readings, values, is_odd)
         landing.content = ("profile.*", "consent_at", "landed_on")
         if landing.odd_rows:
             landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
+            landing.warnings += describe_no_ids(fates, user_id, "users")
         yield landing
 
 

@@ -50,11 +50,16 @@ def mark_damage(rows: DataFrame, file_format: str, options: Mapping[str, str], n
     return marked.withColumn(LINE, F.when(line.isNotNull() & (is_lossy | F.col(DAMAGE).isNotNull()), line))
 
 
-def read_lines(rows: DataFrame) -> Reading | None:
-    """What `DAMAGE` leaves in: rows of which a part could not be read; None if the source's lines are not known."""
+def read_lines(rows: DataFrame, lands_anyway: Column | None) -> Reading | None:
+    """What lands of a row that could not be read whole; None if the source's lines are not known.
+
+    Args:
+        lands_anyway: of a row with damage, whether it lands; None: it never does.
+    """
     if LINE not in rows.columns:
         return None
-    lost = F.when(F.col(DAMAGE).isNull(), F.col(LINE))
+    lands = F.col(DAMAGE).isNull()
+    lost = F.when(lands if lands_anyway is None else lands | lands_anyway, F.col(LINE))
     effect = "what they lack, or have of another type than is declared, counts as missing"
     return Reading("(row)", F.lit(True), lost, "not complete", effect)
 

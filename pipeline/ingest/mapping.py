@@ -81,19 +81,33 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
     if settings.has_update_times:
         readings["updated_at"] = read_updated_at(steps, mapped["updated_at"], F.coalesce(landed_on, F.lit(dates.last)))
         updated_at = readings["updated_at"].value
-    user_id = readings["user_id"]
+    user_id, damage = readings["user_id"], _damage(rows)
+    no_user = F.when(user_id.lost.isNotNull(), F.lit("users: user is no UTF-8")).when(
+        F.coalesce(user_id.value, F.lit("")) == "", F.lit("users: null user")
+    )
+    # Whoever withdraws is not texted, even if nothing else of the row can be trusted.
+    is_withdrawal = no_user.isNull() & (values["consent"] == F.lit(False))
+    if "consent" in readings:
+        is_withdrawal &= readings["consent"].lost.isNull()
+    is_withdrawal = steps.keep(F.coalesce(is_withdrawal, F.lit(False)))
     reason = (
-        F.when(_damage(rows).isNotNull(), F.concat(F.lit("users: "), _damage(rows)))
-        .when(user_id.lost.isNotNull(), F.lit("users: user is no UTF-8"))
-        .when(F.coalesce(user_id.value, F.lit("")) == "", F.lit("users: null user"))
+        F.when(is_withdrawal, F.lit(None))
+        .when(damage.isNotNull(), F.concat(F.lit("users: "), damage))
+        .when(no_user.isNotNull(), no_user)
         .when(landed_on.isNull(), F.lit("users: unparsable landing day"))
     )
+    sound = {
+        name: value if name in ("user_id", "consent") else F.when(damage.isNull(), value)
+        for name, value in (values if LINE in rows.columns else {}).items()
+    }
     columns = {
-        "profile": F.struct(*(column.alias(name) for name, column in values.items())),
+        "profile": F.struct(*(column.alias(name) for name, column in (values | sound).items())),
         "updated_at": updated_at,
         "reason": reason,
     }
-    return replace(_finish(steps, rows, columns, landed_on, readings, dates), is_timed=settings.has_update_times)
+    return replace(
+        _finish(steps, rows, columns, landed_on, readings, dates, is_withdrawal), is_timed=settings.has_update_times
+    )
 
 
 def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:
@@ -164,10 +178,11 @@ def _finish(
     landed_on: Column,
     readings: Mapping[str, Reading],
     dates: DateRange,
+    lands_anyway: Column | None = None,
 ) -> MappedRows:
     own = F.struct(*(F.col(quote(name)) for name in rows.columns if not name.startswith(OWN)))
     raw = F.to_json(own, {"ignoreNullFields": "false"})
-    lines = read_lines(rows)
+    lines = read_lines(rows, lands_anyway)
     if lines is not None:
         readings = {**readings, lines.name: lines}
         raw = F.when(F.col(DAMAGE).isNotNull(), F.to_json(F.struct(F.col(LINE).alias("line")))).otherwise(raw)

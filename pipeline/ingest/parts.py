@@ -1,5 +1,6 @@
 """Reads a source with any Spark reader, in parts: rows whose columns and types are the same are read at once."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,6 +142,9 @@ def _read(
         # position, so within a read, headers that differ must be an error. A quote within quotes is two, as RFC 4180
         # has it and spreadsheets and databases write it; Spark's own default is a backslash before it.
         options = {"header": "true", "enforceSchema": "false", "escape": '"', **options}
+        if re.match("utf-?(16|32)", options.get("encoding", ""), re.IGNORECASE):
+            # Spark would look for the ends of lines byte by byte.
+            options = {"multiLine": "true", **options}
     files = FileReader(spark, reader, f"source.{name}", options, settings.spark.conf, declared_columns(reader, name))
     here = {day: path for day, path in paths.items() if day is None or day in dates}
     given = dates.first if _has_dated_options(reader) else None

@@ -172,7 +172,7 @@ def _show_example(part: Part) -> str:
 
 def _find_unresolved(frame: DataFrame, expression: str) -> PySparkException | None:
     """What Spark says of an expression that it cannot make sense of; None if it can."""
-    if find_column(frame.columns, expression) is not None:
+    if find_column(frame.columns, re.sub("^`([^`]*)`$", r"\1", expression)) is not None:
         return None
     try:
         frame.select(F.expr(expression))

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.conversions import find_unconverted
 from pipeline.ingest.values import OWN, Mapped
 
 LANDED = f"{OWN}landed_on"
@@ -31,7 +32,10 @@ def map_columns(
     Raises:
         FunnelError: an expression does not fit the source.
     """
-    columns = {name: _express(rows, expression, are_names) for name, expression in mapping.items()}
+    named = {name: _find_named(rows, expression, are_names) for name, expression in mapping.items()}
+    columns = {
+        name: F.expr(mapping[name]) if column is None else F.col(quote(column)) for name, column in named.items()
+    }
     try:
         # Under names of ours, which no expression can mean: Spark would take an alias for a column that is not there.
         checked = rows.select(*(column.alias(f"{OWN}{place}") for place, column in enumerate(columns.values())))
@@ -43,17 +47,38 @@ def map_columns(
         ]
     else:
         kinds = [field.dataType for field in checked.schema]
+        if not _is_repeatable(checked):
+            _refuse_random(rows, columns, mapping, key)
     return {
-        name: Mapped(f"{prefix}{name}", f"{key}.{name}", mapping[name], column, kind)
+        name: Mapped(
+            f"{prefix}{name}",
+            f"{key}.{name}",
+            mapping[name],
+            column,
+            kind,
+            find_unconverted(rows.sparkSession, mapping[name], column) if named[name] is None else None,
+        )
         for (name, column), kind in zip(columns.items(), kinds, strict=True)
     }
 
 
-def _express(rows: DataFrame, expression: str, is_name: bool) -> Column:
+def _find_named(rows: DataFrame, expression: str, is_name: bool) -> str | None:
+    """The column that an expression merely names."""
     named = find_column(rows.columns, expression)
-    if named is None and is_name:
-        named = expression
-    return F.col(quote(named)) if named is not None else F.expr(expression)
+    return expression if named is None and is_name else named
+
+
+def _is_repeatable(rows: DataFrame) -> bool:
+    return bool(rows._jdf.queryExecution().analyzed().deterministic())
+
+
+def _refuse_random(rows: DataFrame, columns: Mapping[str, Column], mapping: Mapping[str, str], key: str) -> None:
+    for name, column in columns.items():
+        if not _is_repeatable(rows.select(column)):
+            raise FunnelError(
+                f"{key}.{name} = {mapping[name]!r} gives another value each time it is read, so that no day could be "
+                "landed again"
+            )
 
 
 def find_column(columns: Sequence[str], name: str) -> str | None:
@@ -92,11 +117,19 @@ def describe_misfit(error: PySparkException) -> str:
 
 
 def guess_options(names: Sequence[str]) -> str:
-    """The reader's options that may be missing where its only column is a whole line.
+    """The reader's options that may be missing where columns are called so.
 
     >>> guess_options(["id;uid"])
     '; if its values are separated by ";": options = { sep = ";" }'
+    >>> guess_options(["i\\0d\\0", "\\0u\\0i\\0d\\0"])
+    '; if it is UTF-16: options = { encoding = "UTF-16" }'
+    >>> guess_options(["PK\\x03\\x04\\x14\\0"])
+    '; it is a zip archive, as .xlsx is: unpack it or save it as CSV'
     """
+    if names and names[0].startswith("PK\x03\x04"):
+        return "; it is a zip archive, as .xlsx is: unpack it or save it as CSV"
+    if any("\0" in name for name in names):
+        return '; if it is UTF-16: options = { encoding = "UTF-16" }'
     if len(names) != 1:
         return ""
     if names[0] == "_corrupt_record":

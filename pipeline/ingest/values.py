@@ -5,7 +5,7 @@ no-break and other Unicode ones too, are not part of a value.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import wraps
 from typing import Concatenate, ParamSpec
@@ -100,6 +100,7 @@ class Mapped:
         key: its key in the configuration, e.g. "source.users.columns.age".
         expression: what the key says.
         column: the same over the source's rows, and `kind`, its type.
+        unconverted: what the expression itself could not convert, as text; None if it converts nothing.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Mapped:
     expression: str
     column: Column
     kind: DataType
+    unconverted: Column | None = None
 
     def require_no_bytes(self) -> None:
         if isinstance(self.kind, BinaryType):
@@ -184,6 +186,8 @@ def reads_a_column(
     def checked(steps: Steps, mapped: Mapped, *arguments: P.args, **options: P.kwargs) -> Reading:
         mapped.require_no_bytes()
         reading = read(steps, mapped, *arguments, **options)
+        if mapped.unconverted is not None and mapped.name not in IDENTIFYING:
+            reading = replace(reading, lost=F.coalesce(reading.lost, mapped.unconverted))
         steps.note(mapped, reading)
         return reading
 
@@ -269,7 +273,9 @@ def read_consent(steps: Steps, mapped: Mapped, words: Mapping[str, bool]) -> Rea
     """
     fault, effect = "neither true nor false", "they count as withdrawn (source.users.consent_words can name them)"
     if isinstance(mapped.kind, BooleanType):
-        return Reading(mapped.name, mapped.column, _nothing(), fault, effect)
+        lost = _nothing() if mapped.unconverted is None else mapped.unconverted
+        given = F.coalesce(mapped.column, F.when(lost.isNotNull(), F.lit(False)))
+        return Reading(mapped.name, given, lost, fault, effect)
     text = read_text(steps, mapped)
     word = steps.keep(F.lower(text.value))
     own = {each.strip(BLANKS).lower(): meaning for each, meaning in words.items()}

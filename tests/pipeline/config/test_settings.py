@@ -210,7 +210,7 @@ def with_stages(folder: Path, *names: str) -> Path:
 
 
 def test_a_funnel_has_a_stage(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"funnel.stages: got \[\], takes .* at least 1 item"):
+    with pytest.raises(ConfigError, match=r"funnel.stages: got \[\], takes a list of at least 1$"):
         load(with_stages(tmp_path))
 
 
@@ -243,3 +243,14 @@ def test_every_architecture_takes_the_chain_head_under_which_stages_never_rise()
     for architecture in get_args(Architecture):
         assert ModelConfig(architecture=architecture, head="chain").head == "chain"
     assert set(get_args(ModelArchitecture)) - set(get_args(Architecture)) == {"single_task"}
+
+
+def test_another_placeholder_than_ds_in_a_path_is_refused(tmp_path: Path) -> None:
+    config = with_stages(tmp_path, "click")
+    text = config.read_text(encoding="utf-8")
+    for path, named in (("events/{date}", "{date}"), ("events/{ds}/{HOUR}", "{HOUR}")):
+        config.write_text(text.replace("[source.events]", f'[source.events]\npath = "{path}"'), encoding="utf-8")
+        with pytest.raises(ConfigError, match=re.escape(f"{{ds}} for the landing day, in the place of {named}")):
+            load(config)
+    config.write_text(text.replace("[source.events]", '[source.events]\npath = "{a,b}/{ds}"'), encoding="utf-8")
+    assert load(config).source.events.is_partitioned

@@ -1,4 +1,4 @@
-"""Ids that stand for many people: told with the day and the count, and left out where the configuration says so."""
+"""Ids that stand for many people: told with what they are, and left out where the configuration says so."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -53,3 +53,17 @@ def test_such_a_user_s_day_is_left_out_and_a_range_equals_its_nights(with_limit:
     assert {row["reason"] for row in company.rows("quarantine")} == {"too many events of one user"}
     assert len(company.rows("quarantine")) == 5
     assert any("'0'" in line and "left out" in line for line in company.lines)
+
+
+def test_words_for_no_id_are_told(company: Company) -> None:
+    words = ["NULL", "\\N", "None", "ann", "nana"]
+    company.land(
+        D1,
+        [sms(word, word, "2026-03-01T10:00:00+08:00") for word in words],
+        users=[{"uid": "ann", "sms_consent": True}, {"uid": "n/a", "sms_consent": True}],
+    )
+    ingest(company.context(), DateRange(D1, D1))
+    told = [line for line in company.lines if "reads like none" in line]
+    assert len(told) == 2
+    assert "events: 3 rows" in told[0] and "nullif(uid, 'NULL')" in told[0]
+    assert "users: 1 rows" in told[1] and "'n/a'" in told[1]

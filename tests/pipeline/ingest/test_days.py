@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
+from pipeline.ingest.ingest import ingest
 from pipeline.ingest.landing import land_events, land_users
 from pipeline.runs.record import StageRun
 from tests.support.company import Company
@@ -196,6 +197,13 @@ def test_a_day_that_is_missing_stops_the_night_or_is_empty(make_company: Callabl
     company.config.write_text(company.config.read_text().replace(EVENTS, f'{EVENTS}\nmissing_day = "empty"'))
     assert [row["event_id"] for row in land(company, *DAYS)[0]] == [f"{D1}-1"]
     assert land(company, D3)[0] == []
+
+
+def test_a_source_without_a_row_is_told_on_the_first_night(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace=WITHOUT_USERS | {EVENTS: f"{EVENTS}\nwhere = \"uid = 'nobody'\""})
+    company.land(D1, [event(D1, 1)])
+    ingest(company.context(), DateRange(D1, D1))
+    assert [line for line in company.lines if "the source has no row 2026-03-01, and none landed before" in line]
 
 
 def test_a_consent_that_is_absent_for_a_day_stops_the_night(company: Company) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dates import DateRange
+from pipeline.errors import FunnelError
 from pipeline.ingest.ingest import ingest
 from tests.support.company import Company
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("spark")
 
 @pytest.fixture
 def land(make_company: Callable[..., Company]) -> Callable[..., Company]:
-    def land(kind: str, lines: list[str], *, more: str = "") -> Company:
+    def land(kind: str, lines: list[str], *, more: str = "", encoding: str = "utf-8") -> Company:
         company = make_company(
             "[audit]\nmax_quarantine_share = 1.0\n",
             replace={f'path = "source/{kind}/{{ds}}"': f'path = "source/{kind}/{{ds}}"\n{more}'},
@@ -28,7 +29,7 @@ def land(make_company: Callable[..., Company]) -> Callable[..., Company]:
         company.land(DAY)
         folder = company.folder / "source" / kind / DAY.isoformat()
         next(folder.iterdir()).unlink()
-        Path(folder / "part-0.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        Path(folder / "part-0.txt").write_text("\n".join(lines) + "\n", encoding=encoding)
         ingest(company.context(), DateRange(DAY, DAY))
         return company
 
@@ -86,6 +87,51 @@ def test_texts_of_several_lines_are_read_by_an_option(land: Callable[..., Compan
     company = land("events", lines, more='format = "csv"\noptions = { multiLine = "true" }')
     assert [row["campaign_id"] for row in company.rows("events")] == ["a\nb"]
     assert [reason for reason, _ in rejected(company)] == ["more fields than columns"]
+
+
+def test_utf_16_and_blanks_in_a_header(land: Callable[..., Company]) -> None:
+    lines = ["uid, sms_consent , city_tier, age", "ann, true, Zürich, 30", "bob, no, 1, 20"]
+    company = land("users", lines, more='format = "csv"\noptions = { encoding = "UTF-16" }', encoding="utf-16")
+    users = {row["user_id"]: (row["consent"], row["city_tier"], row["age"]) for row in company.rows("users")}
+    assert users == {"ann": (True, "Zürich", 30.0), "bob": (False, "1", 20.0)}
+    assert not [line for line in company.lines if "no column" in line or "(row)" in line]
+    with pytest.raises(FunnelError, match=r'options = \{ encoding = "UTF-16" \}'):
+        land("users", lines, more='format = "csv"', encoding="utf-16")
+
+
+def test_a_withdrawal_lands_even_if_the_rest_of_its_row_cannot(land: Callable[..., Company]) -> None:
+    lines = [
+        "uid,sms_consent,city_tier,age",
+        "ann,false,1,30,more",
+        "bob,true,1,30,more",
+        "cho,perhaps,1,30,more",
+        ",false,1,30,more",
+        "dan,true,1,30",
+    ]
+    company = land("users", lines, more='format = "csv"')
+    users = {row["user_id"]: (row["consent"], row["city_tier"], row["age"]) for row in company.rows("users")}
+    assert users == {"ann": (False, None, None), "dan": (True, "1", 30.0)}
+    assert [reason for reason, _ in rejected(company)] == ["users: more fields than columns"] * 3
+    assert [line for line in company.lines if "(row): 1 of 5 values are not complete, such as 'ann,false" in line]
+
+
+def test_a_withdrawal_lands_without_its_landing_day(make_company: Callable[..., Company]) -> None:
+    company = make_company(
+        "[audit]\nmax_quarantine_share = 1.0\n",
+        replace={
+            'path = "source/users/{ds}"': 'format = "json"\npath = "source/people"',
+            'user_id = "uid", consent =': 'landed_on = "day", user_id = "uid", consent =',
+        },
+    )
+    company.land(DAY)
+    people = company.folder / "source" / "people"
+    people.mkdir()
+    told = [("ann", False, "soon"), ("bob", True, "soon"), ("cho", True, str(DAY))]
+    rows = [{"uid": uid, "sms_consent": consent, "day": day} for uid, consent, day in told]
+    (people / "a.json").write_text("\n".join(json.dumps(row | {"city_tier": "1", "age": 30}) for row in rows))
+    ingest(company.context(), DateRange(DAY, DAY))
+    assert [(row["user_id"], row["consent"]) for row in company.rows("users")] == [("ann", False), ("cho", True)]
+    assert [row["reason"] for row in company.rows("quarantine")] == ["users: unparsable landing day"]
 
 
 def test_a_json_line_that_cannot_be_read_is_shown_as_it_is(land: Callable[..., Company]) -> None:

@@ -270,3 +270,59 @@ def test_one_mapping_does_not_read_the_column_of_another(session: SparkSession) 
     rows = session.createDataFrame([("a",)], "theirs string")
     with pytest.raises(FunnelError, match=r"source\.events\.columns\.event_id = 'user_id' .*no column `user_id`"):
         map_columns(rows, {"user_id": "theirs", "event_id": "user_id"}, "source.events.columns")
+
+
+@pytest.mark.parametrize(
+    ("expression", "values", "numbers", "lost"),
+    [
+        ("cast(theirs AS double)", ["1.5", "1.000,5", " ", None, "NaN"], [1.5, None, None, None, None], {1: "1.000,5"}),
+        ("theirs::int", ["17", "17 years"], [17.0, None], {1: "17 years"}),
+        ("double(replace(theirs, ',', '.'))", ["1,5", "x,5"], [1.5, None], {1: "x.5"}),
+        ("cast(try_cast(theirs AS int) AS string)", ["17", "none yet"], [17.0, None], {1: "none yet"}),
+        # What means null on purpose loses nothing.
+        ("nullif(theirs, '0')", ["17", "0"], [17.0, None], {}),
+        ("CASE WHEN theirs > 0 THEN cast(theirs AS int) END", ["17", "x"], [17.0, None], {}),
+    ],
+)
+def test_what_an_expression_cannot_convert_is_lost(
+    session: SparkSession, expression: str, values: list[Any], numbers: list[Any], lost: dict[int, str]
+) -> None:
+    expected = [(number, lost.get(place)) for place, number in enumerate(numbers)]
+    options = {"name": "age", "expression": expression, "has_decimal_comma": False}
+    assert read(session, values, "string", read_number, **options) == expected
+
+
+def test_a_consent_that_an_expression_cannot_convert_is_withdrawn(session: SparkSession) -> None:
+    values = ["true", "no", "opted_out", "", None]
+    options: dict[str, Any] = {"name": "consent", "words": {}}
+    assert read(session, values, "string", read_consent, expression="cast(theirs AS boolean)", **options) == [
+        (True, None),
+        (False, None),
+        (False, "opted_out"),
+        (None, None),
+        (None, None),
+    ]
+    assert read(session, values, "string", read_consent, expression="NOT boolean(theirs)", **options) == [
+        (False, None),
+        (True, None),
+        (False, "opted_out"),
+        (None, None),
+        (None, None),
+    ]
+
+
+def test_a_time_that_an_expression_cannot_read_is_shown(session: SparkSession) -> None:
+    values = ["01/03/2026 09:00", "yesterday", None]
+    options = {"name": "event_time", "expression": "to_timestamp(theirs, 'dd/MM/yyyy HH:mm')"}
+    found = read(session, values, "string", read_time, earliest=EARLIEST, zone=None, **options)
+    assert [(value is not None, lost) for value, lost, _ in found] == [
+        (True, None),
+        (False, "yesterday"),
+        (False, None),
+    ]
+
+
+@pytest.mark.parametrize("expression", ["uuid()", "concat(theirs, rand())"])
+def test_an_expression_that_is_random_is_refused(session: SparkSession, expression: str) -> None:
+    with pytest.raises(FunnelError, match=r"source.users.columns.user_id = .* gives another value each time"):
+        texts(session, ["1"], "string", expression)
