@@ -8,7 +8,8 @@
 -- is_measured     Whether outcomes count for this version: the newest exported one, else the newest.
 -- left_out        Targets who are not in the file that counts, having withdrawn consent or completed since: the newest
 --                 export made before send_on had landed whole, else the first; 0 without an export.
--- mature_<stage>  Whether <stage>'s window, in calendar days from send_on on, has landed completely.
+-- mature_<stage>  Whether <stage>'s window, in calendar days from send_on on, has landed completely; a day that landed
+--                 without a row counts.
 WITH list AS (
   SELECT ds, campaign_id, version, max(goal) AS goal, max(send_on) AS send_on
   FROM targets
@@ -33,7 +34,10 @@ file AS (
   GROUP BY exports.ds, exports.campaign_id, exports.version
 ),
 landed AS (
-  SELECT max(landed_on) AS newest FROM activity
+  SELECT greatest(
+    (SELECT max(landed_on) FROM activity),
+    (SELECT max(ds) FROM runs WHERE stage = 'activity' AND status = 'ok')
+  ) AS newest
 )
 SELECT
   list.ds,

@@ -16,7 +16,7 @@ from pipeline.campaigns.results import CampaignResults, measure_campaign, measur
 from pipeline.errors import FunnelError
 from tests.support.commands import Ended
 from tests.support.company import Company
-from tests.support.nights import publish
+from tests.support.nights import publish, record
 
 D = date(2026, 3, 1)
 SEND = D + timedelta(days=1)
@@ -364,6 +364,16 @@ def test_a_list_that_is_not_mature_says_when_it_will_be(company: Company) -> Non
         "the list of 'spring' for 2026-03-01 is not mature yet: "
         "it matures for register on 2026-03-09, complete on 2026-03-16; --ds 2026-03-01 shows the mature stages"
     )
+    assert [stage.stage for stage in measure_campaign(company.settings, "spring", D).stages] == ["click"]
+
+
+def test_a_quiet_day_makes_a_list_mature_too(company: Company) -> None:
+    make_list(company)
+    quiet, at = SEND + timedelta(days=3), datetime(2026, 3, 6, tzinfo=UTC)
+    land(company, quiet - timedelta(days=1), as_planned())
+    record(company, quiet, "activity", at, status="failed")
+    assert "matures for click on 2026-03-05" in complaint_of(company, ds=D)
+    record(company, quiet, "activity", at)
     assert [stage.stage for stage in measure_campaign(company.settings, "spring", D).stages] == ["click"]
 
 
