@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from pipeline.analyst.files import SCHEME, ReadOnlyFiles, lock, named_lists
 from pipeline.config.settings import Settings, load
 from pipeline.dates import parse_time
 from pipeline.engines.views import all_views, with_dependencies
@@ -32,10 +33,11 @@ _DUCKDB_TYPES = {
 def connect(
     funnel: Settings | Path | str, query: str | None = None, *, at: datetime | str | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the warehouse's tables and views by name, in the funnel's time zone.
+    """A DuckDB connection with the warehouse's tables and views by name, in the funnel's time zone; it writes no file.
 
-    Each table is pinned to one snapshot: later publishes do not show. The caller closes the connection, for instance by
-    `with connect(...) as connection`.
+    Each table is pinned to one snapshot: later publishes do not show. Of other files, it can read those of the current
+    folder: `FROM 'funnelcast://my list.csv'`. The caller closes the connection, for instance by `with connect(...) as
+    connection`.
 
     Args:
         funnel: the configuration, or its file.
@@ -62,17 +64,23 @@ def connect_pinned(
         # Creating a view, planning and running a query each read every file's footer, unless footers are cached.
         connection.execute("SET parquet_metadata_cache = true")
         connection.execute("CREATE SCHEMA declared")
-        pins = []
-        for name in with_dependencies(_names_in(query, [*warehouse.tables, *views]), views):
+        names = list(with_dependencies(_names_in(query, [*warehouse.tables, *views]), views))
+        pins = {name: warehouse.pin(name, at=at) for name in names if name in warehouse.tables}
+        paths = [path for pinned in pins.values() for path in local_paths(pinned)]
+        files = ReadOnlyFiles((path for path in paths if "://" not in path), Path.cwd())
+        connection.register_filesystem(files)
+        for name in names:
             if name in views:
                 connection.execute(f'CREATE VIEW "{name}" AS {views[name].sql}')
-            elif name in warehouse.tables:
-                pins.append(warehouse.pin(name, at=at))
-                _create_table(connection, pins[-1])
-        if at is not None and pins and not any(pinned.snapshot_id for pinned in pins):
+            elif name in pins:
+                _create_table(connection, pins[name])
+        for name in named_lists(query, files):
+            connection.execute(f"CREATE VIEW {_quote(name)} AS FROM {_literal(SCHEME + name)}")
+        lock(connection, also=(path for path in paths if "://" in path))
+        if at is not None and pins and not any(pinned.snapshot_id for pinned in pins.values()):
             _require_commits(warehouse, at)
         on_error.pop_all()
-    return connection, pins
+    return connection, list(pins.values())
 
 
 def local_paths(pinned: Pinned) -> Iterable[str]:
@@ -118,13 +126,19 @@ def _create_table(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None
         return
     connection.execute(f'CREATE TABLE declared."{pinned.table}" ({declared})')
     columns = ", ".join(f'"{name}"' for name in pinned.schema.names)
-    # A folder called `[1]` is no pattern.
-    names = (re.sub(r"[][*?]", r"[\g<0>]", path) for path in local_paths(pinned))
-    files = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    files = ", ".join(_literal(path if "://" in path else SCHEME + path) for path in local_paths(pinned))
     # The folders are called `_partition=…`; the column itself is in the files.
     scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
     rows = f'(FROM declared."{pinned.table}" UNION ALL BY NAME FROM {scan})'
     connection.execute(f'CREATE VIEW "{pinned.table}" AS SELECT {columns} FROM {rows}')
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _duckdb_type(kind: pa.DataType) -> str:

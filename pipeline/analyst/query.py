@@ -7,8 +7,9 @@ from typing import Literal
 
 import duckdb
 
-from pipeline.analyst.connection import connect_pinned, describe_unknown_name, local_paths
-from pipeline.analyst.read_only import lock, parse_select
+from pipeline.analyst.connection import connect_pinned, describe_unknown_name
+from pipeline.analyst.files import SCHEME
+from pipeline.analyst.read_only import parse_select
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.terminal import TextTable
@@ -35,18 +36,17 @@ def run_query(
     if format == "parquet" and out is None:
         raise FunnelError("a Parquet result needs a file: --out scores.parquet")
     try:
-        connection, pins = connect_pinned(settings, text, at)
-        with connection:
-            select = parse_select(connection, text)
-            files = [path for pinned in pins for path in local_paths(pinned)]
-            lock(connection, files=files, folders=[str(Path.cwd()), *([str(out.resolve().parent)] if out else [])])
-            result = connection.sql(select)
+        with connect_pinned(settings, text, at)[0] as connection:
+            connection.execute("SET lock_configuration = true")
+            result = connection.sql(parse_select(connection, text))
             if out is None and format == "table":
                 _print_rows(result)
-            elif format == "parquet":
-                result.write_parquet(str(out))
+            elif out is not None and format == "parquet":
+                # Imported late: a table needs none of what these import.
+                from pipeline.analyst.parquet_output import write_parquet
+
+                write_parquet(result, out)
             else:
-                # Imported late: a table needs none of what it imports.
                 from pipeline.analyst.csv_output import write_csv
 
                 write_csv(result, out)
@@ -61,7 +61,10 @@ def _explain(error: duckdb.Error, settings: Settings) -> str:
     if unknown:
         return describe_unknown_name(unknown[1], settings)
     if "file system operations are disabled" in lines[0]:
-        return f"{lines[0].split(' - ')[0]}: it reads the warehouse and files in the current folder"
+        return (
+            f"{lines[0].split(' - ')[0]}: it reads the warehouse and files in the current folder, FROM 'list.csv' or "
+            f"read_csv('{SCHEME}list.csv')"
+        )
     return " ".join([lines[0], *(line for line in lines[1:] if line.startswith(("Candidate", "Did you mean")))])
 
 
