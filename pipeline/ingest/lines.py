@@ -86,4 +86,5 @@ def _find_csv_damage(options: Mapping[str, str], columns: int) -> tuple[Column, 
         marks = F.length(LINE) - F.length(F.replace(F.col(LINE), F.lit(mark), F.lit("")))
         # Each half of a text that goes on in the next line has one mark of the two.
         damage = F.when(marks % 2 == 1, F.lit('quote not closed (multiLine = "true" reads on)')).otherwise(damage)
-    return damage, place.between(1, columns)
+    # 0: our field is nowhere, since an unclosed quote has swallowed it.
+    return damage, place.between(0, columns)

@@ -156,6 +156,13 @@ def test_a_json_line_that_cannot_be_read_is_shown_as_it_is(land: Callable[..., C
     assert not [line for line in company.lines if "(row)" in line]
 
 
+def test_a_quote_that_swallows_the_rest_of_its_line_is_told(land: Callable[..., Company]) -> None:
+    lines = [HEADER, f"1,ann,sms_sent,{AT},c,o", f'2,bob,sms_sent,{AT},"c,o']
+    company = land("events", lines, more='format = "csv"\noptions = { escape = "\\\\" }')
+    assert [row["event_id"] for row in company.rows("events")] == ["1", "2"]
+    assert [line for line in company.lines if "(row): 1 of 2 values are not complete, such as '2,bob" in line]
+
+
 def test_what_the_options_say_of_such_lines_holds(land: Callable[..., Company]) -> None:
     lines = [HEADER, f"1,ann,sms_sent,{AT},c,o", f"2,bob,sms_sent,{AT}"]
     company = land("events", lines, more='format = "csv"\noptions = { mode = "DROPMALFORMED" }')
