@@ -92,30 +92,43 @@ class ReadOnlyFiles(AbstractFileSystem):
 
 
 class SharedFile:
-    """A file that several threads read at once: each seeks and reads at a position of its own.
+    """A file that several threads read at once, in either way of DuckDB's threads, which share a handle.
 
-    DuckDB seeks and reads in two calls, and its threads share a handle.
+    Some read at a position: they seek and read, in two calls, between which another thread may do the same; a read
+    after a seek of its own thread is therefore at that position. Others take turns at reading on from where the last
+    of them stopped: a read without such a seek goes on where the last read ended, whoever read.
     """
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._size = os.fstat(self._descriptor).st_size
-        self._of_thread = threading.local()
+        self._lock = threading.Lock()
+        self._sought: dict[int, int] = {}
+        self._position = 0
         self.closed = False
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size}[whence]
-        self._of_thread.position = start + offset
-        return start + offset
+        with self._lock:
+            start = {os.SEEK_SET: 0, os.SEEK_CUR: self._here(), os.SEEK_END: self._size}[whence]
+            self._position = self._sought[threading.get_ident()] = start + offset
+            return self._position
 
     def tell(self) -> int:
-        return getattr(self._of_thread, "position", 0)
+        with self._lock:
+            return self._here()
 
     def read(self, size: int = -1) -> bytes:
-        position = self.tell()
-        content = os.pread(self._descriptor, self._size - position if size < 0 else size, position)
-        self._of_thread.position = position + len(content)
-        return content
+        with self._lock:
+            position = self._here()
+            if self._sought.pop(threading.get_ident(), None) is None:
+                self._sought.clear()
+            wanted = self._size - position if size < 0 else size
+            content = os.pread(self._descriptor, max(wanted, 0), position)
+            self._position = position + len(content)
+            return content
+
+    def _here(self) -> int:
+        return self._sought.get(threading.get_ident(), self._position)
 
     def seekable(self) -> bool:
         return True

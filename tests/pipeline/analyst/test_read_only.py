@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import duckdb
 import pytest
 
 from pipeline.analyst import connect
-from pipeline.analyst.files import SharedFile, lock
+from pipeline.analyst.files import SCHEME, ReadOnlyFiles, SharedFile, lock
 from pipeline.analyst.query import run_query
 from pipeline.analyst.shell import run_shell
 from pipeline.config.settings import load
@@ -163,6 +164,34 @@ def test_threads_that_share_a_file_read_at_positions_of_their_own(tmp_path: Path
     assert (found, file.read(3), file.read()) == ([b"78"], b"234", b"56789")
     file.close()
     file.close()
+
+
+def test_threads_that_take_turns_read_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "digits"
+    path.write_bytes(b"0123456789")
+    file = SharedFile(path)
+    file.seek(1)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(file.read, 3).result() == b"123"
+        assert file.read(2) == b"45"
+        assert other.submit(file.read, 2).result() == b"67"
+    assert (file.tell(), file.read(), file.read(5), file.tell()) == (8, b"89", b"", 10)
+    file.close()
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv", "parquet", "json.gz", "csv.gz"])
+def test_many_threads_read_each_kind_of_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT range AS a, md5(range::VARCHAR) AS b FROM range(200000)) TO 'rows.{suffix}'")
+        connection.execute("SET threads = 8")
+        connection.register_filesystem(ReadOnlyFiles([], tmp_path))
+        lock(connection)
+        query = f"SELECT count(*), sum(a), count(DISTINCT b), min(length(b)) FROM '{SCHEME}rows.{suffix}'"
+        for _ in range(5):
+            assert connection.execute(query).fetchall() == [(200_000, 19_999_900_000, 200_000, 32)]
 
 
 def test_what_does_not_fit_into_memory_spills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
