@@ -192,9 +192,10 @@ def promote(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Promote a model regardless of its verdict, and print the verdict."""
-    from pipeline.models.listing import promote_manually
+    from pipeline.training.manually import promote_manually
 
-    print(promote_manually(_load(config), version, reason=reason))
+    # The stage's own line would repeat what is printed.
+    print(promote_manually(Context(_load(config), notify=lambda _: None), version, reason=reason))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`funnel models` and `funnel promote`: list the model versions, and promote one manually."""
+"""`funnel models`: list the model versions."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -41,25 +41,6 @@ def status_of(model: Registered, run: TrainingRun | None, champion: str | None) 
     if model.is_withdrawn:
         return "withdrawn"
     return "refused" if run and run.tags.get("promoted") == "false" else "candidate"
-
-
-def promote_manually(settings: Settings, version: str, *, reason: str) -> str:
-    """Promote a version whatever its verdict.
-
-    Returns: one line with its new status and its verdict.
-
-    Raises:
-        FunnelError: there is no such version.
-    """
-    registry = Registry(settings)
-    verdict = registry.run(version).tags.get("verdict", "never evaluated")
-    model = registry.register(version)
-    registry.promote(version, reason=reason)
-    champion = registry.champion(date.max)
-    status = (
-        "champion" if champion == version else f"promoted for nights from {model.as_of} on; later ones keep {champion}"
-    )
-    return f"model {version} is {status} (its verdict: {verdict})"
 
 
 def _row(model: Registered, run: TrainingRun | None, stages: Sequence[str], champion: str | None) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config.sections import Promotion
 
-Z_WORSE = 1.645
+Z = 1.645
 """One-sided 95% quantile of the standard normal distribution."""
 Z_CALIBRATED = 1.96
 """Two-sided 95% quantile."""
@@ -19,14 +19,19 @@ SILENCE_PROBABILITY = 0.001
 
 @dataclass(frozen=True)
 class Difference:
-    """The challenger's log loss minus the champion's: mean over exposures, and the mean's standard error."""
+    """The challenger's log loss minus another's: mean over exposures, and the mean's standard error."""
 
     mean: float
     standard_error: float
 
     @property
     def is_worse(self) -> bool:
-        return self.mean > Z_WORSE * self.standard_error
+        return self.mean > Z * self.standard_error
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the one-sided 95% interval of the mean ends below 0."""
+        return self.mean < -Z * self.standard_error
 
     def __str__(self) -> str:
         return f"{self.mean:+.5f} ± {self.standard_error:.5f}"
@@ -48,7 +53,10 @@ class Silence:
 
 @dataclass(frozen=True)
 class StageFigures:
-    """A stage's figures on the held-out exposures; the champion's are None without a champion."""
+    """A stage's figures on the held-out exposures; the champion's are None without a champion.
+
+    `gain` is the difference from a constant, None without exposures.
+    """
 
     stage: str
     exposures: int
@@ -58,6 +66,8 @@ class StageFigures:
     champion_log_loss: float | None
     difference: Difference | None
     refusals: tuple[str, ...]
+    constant_log_loss: float | None = None
+    gain: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Verdict:
         if self.unusable_champion:
             return f"the champion cannot score these examples ({self.unusable_champion})"
         if self.champion is None:
-            return "the first champion"
+            return "the first champion, better than a constant on every stage"
         named = next(stage for stage in self.stages if stage.stage == self.better_on)
         others = [repr(stage.stage) for stage in self.stages if stage is not named]
         no_worse = f", no worse on {', '.join(others)}" if others else ""
@@ -109,8 +119,11 @@ class Verdict:
     def from_dict(cls, stored: Mapping[str, Any]) -> "Verdict":
         stages = []
         for each in stored["stages"]:
-            difference = Difference(**each["difference"]) if each["difference"] else None
-            stages.append(StageFigures(**{**each, "difference": difference, "refusals": tuple(each["refusals"])}))
+            # A verdict kept by an earlier version has no gain.
+            differences = {
+                name: Difference(**each[name]) if each.get(name) else None for name in ("difference", "gain")
+            }
+            stages.append(StageFigures(**{**each, **differences, "refusals": tuple(each["refusals"])}))
         return cls(stored["champion"], stored["unusable_champion"], stored["better_on"], tuple(stages))
 
 
@@ -128,8 +141,9 @@ def decide_promotion(
 ) -> Verdict:
     """Decide whether to promote a challenger, compared with the champion if there is one.
 
-    A challenger is refused if any stage has too few positives, has gone quiet or is not calibrated; and, compared with
-    a champion, if it is worse on any stage or not better on the named one.
+    A challenger is refused if any stage has too few positives, has gone quiet or is not calibrated; compared with a
+    champion, if it is worse on any stage or not better on the named one; and without a champion, if on any stage it is
+    not better than a constant: what has learned nothing ranks nobody.
 
     Args:
         labels: float (n, T), NaN where a label does not count.
@@ -184,7 +198,13 @@ def _measure_stage(
         refusals.append(f"stage {stage!r} is not calibrated: {expected:.1f} positives expected, {positives} observed")
     my_losses = log_losses(labels, mine)
     their_losses = None if theirs is None else log_losses(labels, theirs)
-    difference = None
+    difference = gain = constant_losses = None
+    if len(labels):
+        # The rate of these very labels: no constant has a lower loss, so what is better knows more than a rate.
+        constant_losses = log_losses(labels, np.full(len(labels), labels.mean()))
+        gain = paired_difference(my_losses, constant_losses, users)
+        if their_losses is None and not gain.is_better:
+            refusals.append(f"no better than a constant on stage {stage!r}: log loss differs by {gain}")
     if their_losses is not None and len(labels):
         difference = paired_difference(my_losses, their_losses, users)
         if difference.is_worse:
@@ -200,6 +220,8 @@ def _measure_stage(
         champion_log_loss=float(their_losses.mean()) if difference and their_losses is not None else None,
         difference=difference,
         refusals=tuple(refusals),
+        constant_log_loss=None if constant_losses is None else float(constant_losses.mean()),
+        gain=gain,
     )
 
 

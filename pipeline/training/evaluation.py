@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from zlib import crc32
 
 import numpy as np
@@ -41,6 +42,11 @@ class LabelledExposures:
     @property
     def days(self) -> np.ndarray:
         return self.table.column("exposure_date").to_numpy().astype("datetime64[D]")
+
+    @cached_property
+    def taught(self) -> pa.Table:
+        """The rows with a label, held out or not."""
+        return self.table.filter(pa.array((~np.isnan(self.labels)).any(axis=1)))
 
     @property
     def held_out_part(self) -> "LabelledExposures":

@@ -7,8 +7,6 @@ be repeated after a kill, with the same result.
 import json
 from datetime import date
 
-import numpy as np
-
 from model import Bundle
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
@@ -60,8 +58,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         exposures = read_examples(run, as_of)
         require_positives(exposures, settings, as_of)
         made_by = {"run_id": context.run_id, "examples": exposures.snapshot}
-        taught = int((~np.isnan(exposures.labels)).any(axis=1).sum())
-        run.by_day = {as_of: Counts(rows_in=exposures.table.num_rows, rows_out=taught)}
+        run.by_day = {as_of: Counts(rows_in=exposures.table.num_rows, rows_out=exposures.taught.num_rows)}
         if done := tracking.finished(as_of=as_of.isoformat(), **made_by):
             run.model_version = done[0].version
             return done[0].version
@@ -81,7 +78,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         use = measure_expert_use(bundle, exposures.held_out_part.table)
         log_training(tracking, candidate, bundle, exposures, use)
         record_metrics(context, candidate, bundle, use)
-        run.warnings += record_baseline(context, candidate, bundle)
+        run.warnings += record_baseline(context, candidate, bundle, exposures.taught)
         tracking.finish(candidate)
     for stage, metrics in bundle.metrics.items():
         context.notify(
@@ -143,6 +140,11 @@ def promote(context: Context, version: str) -> Verdict:
         if verdict.promoted:
             registry.promote(version)
         else:
+            if registry.champion(as_of) is None:
+                line += (
+                    "; no model is champion, so nights have no scores until a later one passes, or this one is "
+                    f"promoted all the same: funnel promote {version}"
+                )
             run.warnings.append(StageWarning("not promoted", line))
     if verdict.promoted:
         context.notify(line)

@@ -147,15 +147,39 @@ class TestVerdict:
         assert held.judge(mine, held.flat, stage="click").promoted
         assert not held.judge(mine, held.flat).promoted
 
-    def test_the_first_champion_needs_no_comparison(self, held: Held) -> None:
-        verdict = held.judge(held.flat, None)
-        assert verdict.line == "promoted: the first champion"
-        assert verdict.stages[0].difference is verdict.stages[0].champion_log_loss is None
+    def test_the_first_champion_is_compared_with_a_constant(self, held: Held) -> None:
+        verdict = held.judge(held.true, None)
+        assert verdict.line == "promoted: the first champion, better than a constant on every stage"
+        first = verdict.stages[0]
+        assert first.difference is first.champion_log_loss is None
+        assert first.gain is not None and first.log_loss is not None and first.constant_log_loss is not None
+        assert first.gain.mean == pytest.approx(first.log_loss - first.constant_log_loss) and first.gain.is_better
+        rate = held.labels[:, 0].mean()
+        entropy = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate)
+        assert first.constant_log_loss == pytest.approx(entropy, rel=1e-9)
+
+    def test_a_first_champion_that_has_learned_nothing_is_refused(self, held: Held) -> None:
+        learned_one = np.column_stack([held.true[:, 0], held.flat[:, 1]])
+        line = held.judge(learned_one, None).line
+        assert line.startswith("not promoted: no better than a constant on stage 'complete': log loss differs by ")
+        assert "'click'" not in line
+        # A champion is in use already: whether it is better than a constant is no longer the question.
+        assert held.judge(learned_one, held.flat, stage="click").promoted
+
+    def test_better_than_a_constant_by_chance_is_not_enough(self) -> None:
+        """Scores that know nothing, of the right mean: of 40 such models, about one in twenty is let through."""
+        let_through = 0
+        for seed in range(40):
+            some = Held(seed)
+            spread = np.exp(np.random.default_rng(seed).normal(0, 0.05, some.true.shape))
+            let_through += some.judge(np.clip(some.flat * spread, 0, 1), None).promoted
+        assert let_through <= 2
 
     def test_too_few_positives_even_of_a_first_champion(self, held: Held) -> None:
         held.labels[:, 1] = 0
         held.labels[[5, 50, -1], 1] = 1
-        mine = np.column_stack([held.true[:, 0], np.full(ROWS, 3 / ROWS)])
+        # So sharp that three are enough to see that it is better than a constant.
+        mine = np.column_stack([held.true[:, 0], np.where(held.labels[:, 1] > 0, 0.9, 0.3 / ROWS)])
         verdict = held.judge(mine, None)
         assert verdict.line == (
             "not promoted: stage 'complete' has 3 held-out positives among 4,000 exposures, fewer than "

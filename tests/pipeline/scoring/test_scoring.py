@@ -85,7 +85,7 @@ class TestLender:
         assert registry.champion(NIGHT) == lender.versions[0]
         assert lender.company.context().warehouse.arrow("metrics", first=TRAINED, last=TRAINED).num_rows > 0
         first, second = (f"model {version}: " for version in lender.versions)
-        assert f"{first}promoted: the first champion" in lender.company.lines
+        assert f"{first}promoted: the first champion, better than a constant on every stage" in lender.company.lines
         refused = (
             f"warning: promote {TRAINED}: {second}not promoted: not better on stage 'complete': log loss differs by"
         )

@@ -23,6 +23,7 @@ from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
 from pipeline.training.evaluation import cross_fitted, read_examples, user_folds
 from pipeline.training.fitting import with_training
+from pipeline.training.manually import promote_manually
 from pipeline.training.records import read_verdict
 from pipeline.training.steps import evaluate, fit_candidate, promote, register
 from pipeline.warehouse.warehouse import Pinned
@@ -34,6 +35,7 @@ from tests.support.places import ROOT
 
 AS_OF = date(2026, 3, 31)
 DAYS, A_DAY = 50, 160
+FIRST = "promoted: the first champion, better than a constant on every stage"
 SHORT = "[training]\nepochs = 4\nexpert_units = [8]\nexperts = 3\n"
 UNTAUGHT = "[training]\nepochs = 1\nlearning_rate = 1e-9\nexpert_units = [8]\nexperts = 3\n"
 
@@ -175,7 +177,7 @@ class TestLender:
         for stage in lender.settings.funnel.stage_names:
             shares = [row["value"] for row in used if row["stage"] == stage]
             assert sum(shares) == pytest.approx(1.0) and min(shares) > 0
-        assert lender.lines[-1].endswith("promoted: the first champion")
+        assert lender.lines[-1].endswith(FIRST)
 
     def test_repeating_a_run_trains_nothing(self, lender: Company) -> None:
         before, versions = figures(lender), Registry(lender.settings).versions()
@@ -203,7 +205,7 @@ class TestLender:
         listed = {line.split()[0]: line for line in lines if line.strip().startswith("2026")}
         assert list(listed) == [second, first]
         assert listed[second].split()[2:4] == ["refused", "mmoe"] and "not better on stage 'complete'" in listed[second]
-        assert listed[first].split()[2:4] == ["champion", "mmoe"] and "promoted: the first champion" in listed[first]
+        assert listed[first].split()[2:4] == ["champion", "mmoe"] and FIRST in listed[first]
         said = funnel("promote", second, "--reason", "a test", "-c", config).out
         assert said.startswith(f"model {second} is champion (its verdict: not promoted: not better on stage 'complete'")
         assert champion(lender) == second
@@ -224,7 +226,7 @@ class TestLender:
         first, early = champion(lender), AS_OF - timedelta(days=5)
         land_examples(lender, early, seed=5)
         old = trained(lender.context(), early)
-        assert lender.lines[-1].endswith("promoted: the first champion"), "no other was trained on data up to then"
+        assert lender.lines[-1].endswith(FIRST), "no other was trained on data up to then"
         said = funnel("promote", old, "-c", lender.config).out
         assert said.startswith(f"model {old} is promoted for nights from {early} on; later ones keep {first}")
         assert [champion(lender, early), champion(lender)] == [old, first]
@@ -243,7 +245,21 @@ class TestLender:
 def test_a_better_challenger_takes_over(bank: Company) -> None:
     land_examples(bank)
     weak = trained(Context(settings_of(bank, UNTAUGHT), notify=bank.lines.append))
-    assert bank.lines[-1] == f"model {weak}: promoted: the first champion"
+    refused = (
+        f"warning: promote {AS_OF}: model {weak}: not promoted: no better than a constant on stage 'click': log loss"
+    )
+    told = next(line for line in bank.lines if line.startswith(refused))
+    assert told.endswith(
+        "; no model is champion, so nights have no scores until a later one passes, or this one is promoted all the "
+        f"same: funnel promote {weak}"
+    )
+    assert champion(bank) is None
+    promote_manually(bank.context(), weak, reason="the only one")
+    assert {row["warnings"] for row in bank.rows("runs") if row["stage"] == "promote"} == {
+        told.removeprefix(f"warning: promote {AS_OF}: "),
+        f"model {weak} was promoted by hand, against its verdict (see funnel models): the only one",
+    }
+    assert champion(bank) == weak
     challenger = trained(bank.context())
     assert champion(bank) == challenger
     told = f"model {challenger}: promoted: better than champion {weak} on 'complete', no worse on 'click', 'register'"
