@@ -31,7 +31,13 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class UserAttribute:
-    """A value of the user's newest profile; the column bears its name."""
+    """A value of the user's newest profile; the column bears its name.
+
+    Args:
+        is_static: it never changes, so that the first value that lands holds for all of the user's time.
+    """
+
+    is_static: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,12 @@ class Feature:
 
 def declared_features(settings: "Settings") -> tuple[Feature, ...]:
     """Every feature, in the order of the columns: behaviour, the user's attributes, the exposure's."""
+    declared = settings.features
     return (
-        *behaviour_features(settings.funnel.event_kinds, settings.features.windows_days),
-        *(_user_attribute(name, is_numeric=False) for name in settings.features.categorical),
-        *(_user_attribute(name, is_numeric=True) for name in settings.features.numeric),
-        *exposure_features(settings.features.context),
+        *behaviour_features(settings.funnel.event_kinds, declared.windows_days),
+        *(_user_attribute(name, is_numeric=False, is_static=name in declared.static) for name in declared.categorical),
+        *(_user_attribute(name, is_numeric=True, is_static=name in declared.static) for name in declared.numeric),
+        *exposure_features(declared.context),
     )
 
 
@@ -128,12 +135,13 @@ def _days_since(event: str, days: int) -> Feature:
     )
 
 
-def _user_attribute(name: str, *, is_numeric: bool) -> Feature:
+def _user_attribute(name: str, *, is_numeric: bool, is_static: bool) -> Feature:
     kind = "a number" if is_numeric else "a category"
+    unchanging = ", which never changes" if is_static else ""
     return Feature(
         name=name,
-        source=UserAttribute(),
-        description=f"The user's {name}, {kind}; null: the source says nothing.",
+        source=UserAttribute(is_static),
+        description=f"The user's {name}, {kind}{unchanging}; null: the source says nothing.",
         type="float64" if is_numeric else "string",
         encoding="standard" if is_numeric else "category",
     )
@@ -147,6 +155,15 @@ def user_features(settings: "Settings") -> list[Feature]:
 def attribute_features(settings: "Settings") -> list[Feature]:
     """What the source tells of a user: the attributes that `[features]` names."""
     return [each for each in declared_features(settings) if isinstance(each.source, UserAttribute)]
+
+
+def static_names(settings: "Settings") -> list[str]:
+    """The attributes that never change."""
+    return [
+        each.name
+        for each in attribute_features(settings)
+        if isinstance(each.source, UserAttribute) and each.source.is_static
+    ]
 
 
 def aggregates(features: Iterable[Feature]) -> dict[str, Aggregate]:

@@ -116,6 +116,13 @@ FIGURES: Mapping[str, Figure] = {
         "feature",
         Bound("change in the missing share of {subject}", "change", 0.1),
     ),
+    "feature_missing_untaught": Figure(
+        "Missing values, compared with the examples",
+        "share of users without a value, minus that share of the examples that taught the model",
+        "share",
+        "feature",
+        Bound("missing share of {subject}, compared with the examples that taught the model,", "change", 0.1),
+    ),
     "feature_unseen_share": Figure(
         "Values unseen at training",
         "share of users whose value no user had at training",

@@ -202,6 +202,10 @@ class Features(ConfigSection):
     """Users' attributes that are categories."""
     numeric: tuple[Identifier, ...] = ()
     """Users' attributes that are numbers."""
+    static: tuple[Identifier, ...] = ()
+    """Those of both that never change, such as an amount applied for. A user has the first value that lands from the
+    first message on, also of a profile that lands only after it; without this, a model learns from such messages that
+    the attribute is missing. Leave out what a stage brings about, such as an income given at registration."""
     context: tuple[Identifier, ...] = ()
     """Attributes of an exposure that the model sees: names from `source.events.context`, or `campaign` and `hour`,
     which every exposure has."""
@@ -224,4 +228,7 @@ class Features(ConfigSection):
                     f"{name!r} is a column that Funnelcast adds itself; give the attribute another name and map it "
                     f"under source.users.columns: its_{name} = {name!r}"
                 )
+        for name in self.static:
+            if name not in names:
+                raise ValueError(f"static names {name!r}, which is neither under categorical nor under numeric")
         return self

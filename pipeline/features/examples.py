@@ -18,6 +18,7 @@ from pipeline.features.features import activity_reach, compute_features
 from pipeline.features.known_users import publish_known_users_if_due, read_known_users
 from pipeline.features.precision import Midnights, describe_precision, knows_only_dates
 from pipeline.features.samples import sample_features
+from pipeline.features.static import check_static_attributes
 from pipeline.runs.context import Context
 from pipeline.runs.publish import stage_audit_publish
 from pipeline.runs.record import Counts, StageRun, recorded
@@ -30,10 +31,11 @@ def build_examples(context: Context, as_of: date) -> None:
     model of these examples gets its baseline. `known_users` gets a new state if one is due.
 
     Raises:
-        AuditError: a critical expectation failed; `examples` is unchanged.
+        AuditError: a critical expectation failed, or a static attribute changes; `examples` is unchanged.
     """
     settings, dates = context.settings, DateRange(as_of, as_of)
     with recorded(context, "examples", dates) as run:
+        check_static_attributes(run, as_of)
         with cached_exposures(run, as_of) as exposed:
             # Features are those of the evening before, which the night that planned the message would have known.
             spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()

@@ -4,7 +4,14 @@ from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
 
-from pipeline.config.features import aggregates, context_names, declared_features, longest_window, user_features
+from pipeline.config.features import (
+    aggregates,
+    context_names,
+    declared_features,
+    longest_window,
+    static_names,
+    user_features,
+)
 from pipeline.config.settings import Settings
 from pipeline.engines.spark import run_sql
 from pipeline.runs.record import StageRun
@@ -33,6 +40,7 @@ def compute_features(run: StageRun, spine: DataFrame, *, first: date, last: date
         views,
         aggregates=aggregates(user_features(settings)),
         attributes=attributes,
+        static=static_names(settings),
         spine_has_attributes=spine_has_attributes,
     )
 

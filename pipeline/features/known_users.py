@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipeline.config.features import static_names
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import read_pinned, run_sql, stage
@@ -91,6 +92,7 @@ def known_users_parameters(settings: Settings, ds: date) -> dict[str, object]:
         "has_time_zones": settings.source.has_time_zones,
         "has_update_times": settings.has_update_times,
         "attributes": list(profile_columns(settings)),
+        "static": static_names(settings),
         "last_stage": settings.funnel.stage_names[-1],
     }
 

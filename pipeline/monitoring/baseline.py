@@ -4,7 +4,7 @@ It is kept in the table `baselines` by model version and never changes; later ni
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -17,15 +17,23 @@ from pipeline.config.settings import Settings
 from pipeline.measures.drift import Distribution, distribution
 from pipeline.runs.context import Context
 
+MISSING_IN_EXAMPLES = "missing_in_examples"
+"""The figure of `metrics` that training writes of each feature: the share of the examples without a value."""
+
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A model's date, and the distributions of its features, and of its calibrated scores by stage, on that date."""
+    """A model's date, and the distributions of its features, and of its calibrated scores by stage, on that date.
+
+    `missing_in_examples` has the share of the model's examples without a value, by feature; empty: of a model trained
+    before these were kept.
+    """
 
     model_version: str
     as_of: date
     features: Mapping[str, Distribution]
     scores: Mapping[str, Distribution]
+    missing_in_examples: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"model {self.model_version} as of {self.as_of}"
@@ -53,7 +61,7 @@ def write_baseline(context: Context, model_version: str, as_of: date, sample: pa
 
 
 def read_baseline(connection: duckdb.DuckDBPyConnection, model_version: str) -> Baseline | None:
-    """A model's baseline from the connection's `baselines`; None if it has none."""
+    """A model's baseline from the connection's `baselines` and `metrics`; None if it has none."""
     found = connection.execute(
         "SELECT ds, feature, stage, list(upper ORDER BY bin) FILTER (WHERE upper IS NOT NULL), "
         "list(value ORDER BY bin) FILTER (WHERE value IS NOT NULL), list(rows ORDER BY bin) "
@@ -68,7 +76,10 @@ def read_baseline(connection: duckdb.DuckDBPyConnection, model_version: str) -> 
         (features if feature else scores)[feature or stage] = Distribution(
             tuple(uppers or values or ()), np.array(rows)
         )
-    return Baseline(model_version, found[0][0], features, scores)
+    missing = connection.execute(
+        "SELECT feature, value FROM metrics WHERE model_version = ? AND name = ?", [model_version, MISSING_IN_EXAMPLES]
+    ).fetchall()
+    return Baseline(model_version, found[0][0], features, scores, dict(missing))
 
 
 def comparable_features(settings: Settings, history_days: int) -> list[str]:

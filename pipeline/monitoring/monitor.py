@@ -86,7 +86,7 @@ def _measure_night(
     context: Context, run: StageRun, ds: date, before: date | None, nights: Mapping[date, int]
 ) -> list[Measurement]:
     settings = context.settings
-    connection, pins = connect_pinned(settings, "user_scores, runs, events, baselines", None)
+    connection, pins = connect_pinned(settings, "user_scores, runs, events, baselines, metrics", None)
     with connection:
         for pinned in pins:
             if pinned.table == "user_scores":
@@ -219,6 +219,10 @@ def measure_feature_drift(sample: pa.Table, baseline: Baseline, steady: set[str]
             "feature_missing_change": (moved.missing_change, moved.missing_chance),
             "feature_unseen_share": (moved.unseen_share, moved.unseen_chance),
         }
+        if feature in baseline.missing_in_examples:
+            share = baseline.missing_in_examples[feature]
+            chance = ERRORS * float(np.sqrt(share * (1 - share) / sample.num_rows))
+            found["feature_missing_untaught"] = (moved.missing_share - share, chance)
         for name, (value, chance) in found.items():
             if value is not None:
                 yield Measurement(

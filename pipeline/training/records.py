@@ -9,17 +9,19 @@ import pyarrow as pa
 
 from model import Bundle, ExpertUse
 from pipeline.audits.unreadable import ColumnRead
+from pipeline.config.features import user_features
 from pipeline.config.settings import Settings
 from pipeline.features.features import planned_context
 from pipeline.models.promotion import Verdict
 from pipeline.models.registry import Registry
 from pipeline.models.tracking import Tracking, TrainingRun
-from pipeline.monitoring.baseline import write_baseline
+from pipeline.monitoring.baseline import MISSING_IN_EXAMPLES, write_baseline
 from pipeline.monitoring.readability import RECENT_DAYS, sum_columns_read
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageWarning
 from pipeline.scoring.predict import with_constants
 from pipeline.training.evaluation import LabelledExposures, cross_fitted, user_folds
+from pipeline.training.missing import compare_missing, missing_shares
 from pipeline.training.plots import plot_reliability
 from pipeline.warehouse.tables import profile_columns
 
@@ -90,17 +92,34 @@ def record_metrics(context: Context, candidate: TrainingRun, bundle: Bundle, use
     context.warehouse.replace("metrics", rows, where=own)
 
 
-def record_baseline(context: Context, candidate: TrainingRun, bundle: Bundle) -> list[StageWarning]:
+def record_baseline(context: Context, candidate: TrainingRun, bundle: Bundle, taught: pa.Table) -> list[StageWarning]:
     """Write to `baselines` the distributions of features and scores of the users known as of the model's date.
 
-    Returns: a warning for each attribute whose values were lost or missing: drift from such a baseline shows nothing.
+    The missing shares of the features in the examples go to `metrics`, as `missing_in_examples`.
+
+    Returns: a warning for each attribute whose values were lost or missing, as drift from such a baseline shows
+        nothing; and for each feature whose missing share in the examples is not that of these users.
     """
     sample = context.warehouse.arrow("feature_samples", first=candidate.as_of, last=candidate.as_of)
     if not sample.num_rows:
         return []
     scores = bundle.predict(with_constants(sample, planned_context(context.settings))).calibrated
     write_baseline(context, candidate.version, candidate.as_of, sample, scores)
-    return find_blind_spots(context, candidate.as_of, sample)
+    names = [feature.name for feature in user_features(context.settings)]
+    in_examples, at_night = missing_shares(taught, names), missing_shares(sample, names)
+    shared = {"ds": candidate.as_of, "model_version": candidate.version, "run_id": context.run_id}
+    context.warehouse.replace(
+        "metrics",
+        [
+            shared | {"name": MISSING_IN_EXAMPLES, "feature": name, "value": share}
+            for name, share in in_examples.items()
+        ],
+        where=f"ds = '{candidate.as_of}' AND run_id = '{context.run_id}' AND name = '{MISSING_IN_EXAMPLES}'",
+    )
+    return [
+        *find_blind_spots(context, candidate.as_of, sample),
+        *compare_missing(context.settings, in_examples, at_night, examples=taught.num_rows, users=sample.num_rows),
+    ]
 
 
 def find_blind_spots(context: Context, as_of: date, sample: pa.Table) -> list[StageWarning]:
@@ -152,6 +171,7 @@ def _verdict_metrics(verdict: Verdict) -> Mapping[str, float]:
             "judged_positives": stage.positives,
             "judged_expected": stage.expected,
             "judged_log_loss": stage.log_loss,
+            "constant_log_loss": stage.constant_log_loss,
             "champion_log_loss": stage.champion_log_loss,
             "log_loss_difference": stage.difference.mean if stage.difference else None,
             "log_loss_standard_error": stage.difference.standard_error if stage.difference else None,

@@ -10,11 +10,12 @@
 --      consent_order when that was, by updated_at if the source maps it: a consent that lands late, but was given before a
 --                   withdrawal, does not undo it. Null: the source gives no consent
 --      time_zone    the latest one given, if the source maps it
---      attributes   the newest profile's
+--      attributes   the newest profile's; of those that are static, the first value given
 --      seen_on      the first local date of a landed event; where the source has users, of one of the last stage
 --      completed_on the first local date of a landed event of the last stage
 --
 -- Both dates may lie after ds if the source runs ahead of its landing day; the night of that date will need them.
+{% set changing = attributes | reject("in", static) | list %}
 {% set day = 86400000000 %}
 WITH told AS (
   {% if has_users %}
@@ -82,9 +83,12 @@ latest AS (
     {% if has_time_zones %}
     max_by(time_zone, profile_on) FILTER (WHERE time_zone IS NOT NULL) AS time_zone,
     {% endif %}
-    {% if attributes %}
-    max_by(struct({{ attributes | map('quote') | join(', ') }}), profile_on) AS profile,
+    {% if changing %}
+    max_by(struct({{ changing | map('quote') | join(', ') }}), profile_on) AS profile,
     {% endif %}
+    {% for name in static %}
+    min_by({{ name | quote }}, profile_on) FILTER (WHERE {{ name | quote }} IS NOT NULL) AS {{ name | quote }},
+    {% endfor %}
     min(seen_on) AS seen_on,
     min(completed_on) AS completed_on
   FROM told
@@ -104,5 +108,5 @@ SELECT
   consent,
   {% endif %}
   {% if has_time_zones %}time_zone, {% endif %}
-  {% for name in attributes %}profile.{{ name | quote }}, {% endfor %}seen_on, completed_on
+  {% for name in attributes %}{{ "profile." if name in changing }}{{ name | quote }}, {% endfor %}seen_on, completed_on
 FROM latest

@@ -28,7 +28,7 @@ import duckdb
 import psutil
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.config.features import aggregates, context_names, declared_features, user_features
+from pipeline.config.features import aggregates, context_names, declared_features, static_names, user_features
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange, end_of_day, epoch_micros
 from pipeline.engines.templates import render
@@ -202,6 +202,7 @@ class Bench:
             "has_time_zones": False,
             "has_update_times": False,
             "attributes": list(profile_columns(self.settings)),
+            "static": static_names(self.settings),
             "last_stage": self.settings.funnel.stage_names[-1],
         }
         state = self.ds - timedelta(days=STATE_AGE - 1)
@@ -223,6 +224,7 @@ class Bench:
         parameters = {
             "aggregates": aggregates(user_features(self.settings)),
             "attributes": list(profile_columns(self.settings)),
+            "static": static_names(self.settings),
             "spine_has_attributes": spine_has_attributes,
         }
         tiles = self._files("activity", first - activity_reach(self.settings), last)

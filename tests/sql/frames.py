@@ -92,6 +92,7 @@ def features(
     kinds: Sequence[str],
     windows_days: Sequence[int],
     attributes: Sequence[str] = ATTRIBUTES,
+    static: Sequence[str] = (),
 ) -> DataFrame:
     views = {"spine": spine, "activity": tiles(spark, events)}
     if attributes:
@@ -102,6 +103,7 @@ def features(
         views,
         aggregates=aggregates(behaviour_features(kinds, windows_days)),
         attributes=attributes,
+        static=static,
         spine_has_attributes=set(attributes) <= set(spine.columns),
     )
 
@@ -114,6 +116,7 @@ def known_users(
     *,
     last_stage: str,
     earlier: DataFrame | None = None,
+    static: Sequence[str] = (),
 ) -> DataFrame:
     """Every user known by `ds`; `profiles` is None for a source without users."""
     views = {"activity": tiles(spark, events)}
@@ -131,6 +134,7 @@ def known_users(
         has_time_zones=False,
         has_update_times=False,
         attributes=ATTRIBUTES if profiles is not None else (),
+        static=static,
         last_stage=last_stage,
     )
 

@@ -70,6 +70,12 @@ def tiles(events: Iterable[Event], zone: ZoneInfo) -> dict[tuple[str, str, date,
     return {key: {"n": len(of), "first_time": min(of), "last_time": max(of)} for key, of in times.items()}
 
 
+def first_value(profiles: Iterable[Profile], user_id: str, name: str) -> object:
+    """The first value of a user's attribute that landed; None if none has."""
+    given = [each for each in profiles if each.user_id == user_id and getattr(each, name) is not None]
+    return getattr(min(given, key=lambda each: each.landed_on, default=None), name, None)
+
+
 def features(
     user_id: str,
     as_of: date,
@@ -79,6 +85,7 @@ def features(
     kinds: Sequence[str],
     windows_days: Sequence[int],
     attributes: Sequence[str],
+    static: Sequence[str] = (),
     zone: ZoneInfo,
 ) -> Row:
     """The features of one row of the spine: a window of n days ends with `as_of`, inclusive."""
@@ -93,7 +100,8 @@ def features(
         row[f"{kind}_days_since"] = min((age for age in ages[kind] if age < max(windows_days)), default=None)
     landed = [each for each in profiles if each.user_id == user_id and each.landed_on <= as_of]
     latest = max(landed, key=lambda each: each.landed_on, default=None)
-    return row | {name: getattr(latest, name, None) for name in attributes}
+    row |= {name: getattr(latest, name, None) for name in attributes}
+    return row | {name: first_value(profiles, user_id, name) for name in static}
 
 
 def exposures(

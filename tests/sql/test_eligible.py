@@ -3,7 +3,7 @@
 A night knows the same users from all that has landed as from an earlier state and what has landed since.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
 import pytest
@@ -20,14 +20,20 @@ USERS = 400
 
 
 def known_by_steps(
-    spark: SparkSession, events: list[Event], profiles: list[Profile] | None, steps: list[date], *, last_stage: str
+    spark: SparkSession,
+    events: list[Event],
+    profiles: list[Profile] | None,
+    steps: list[date],
+    *,
+    last_stage: str,
+    static: Sequence[str] = (),
 ) -> DataFrame:
     """Users known by the last date; each date starts from the previous one and sees only what landed since."""
     known, before = None, date.min
     for ds in steps:
         landed = [each for each in events if before < each.landed_on <= ds]
         of_users = None if profiles is None else [each for each in profiles if before < each.landed_on <= ds]
-        known = frames.known_users(spark, landed, of_users, ds, last_stage=last_stage, earlier=known)
+        known = frames.known_users(spark, landed, of_users, ds, last_stage=last_stage, earlier=known, static=static)
         # A state is written and read back, so that the next plan does not include its own.
         known, before = spark.createDataFrame(known.toArrow()), ds
     assert known is not None
@@ -54,15 +60,20 @@ def test_random_users(spark_in: Callable, seed: int, world: World, has_users: bo
 
 
 @pytest.mark.slow
-def test_eligible_users_have_the_attributes_that_features_would_look_up(spark_in: Callable) -> None:
+@pytest.mark.parametrize("static", [(), ("age",), ("city_tier", "age")])
+def test_eligible_users_have_the_attributes_that_features_would_look_up(
+    spark_in: Callable, static: tuple[str, ...]
+) -> None:
     world, dice = WORLD, Dice(43)
     spark, ds = spark_in(world.zone), world.first + timedelta(days=20)
     events, profiles = random_events(dice, world, users=USERS), random_profiles(dice, world, users=USERS)
-    known = known_by_steps(spark, events, profiles, [ds - timedelta(days=9), ds], last_stage=world.kinds[-1])
+    steps = [ds - timedelta(days=9), ds]
+    known = known_by_steps(spark, events, profiles, steps, last_stage=world.kinds[-1], static=static)
     users = frames.collected(frames.eligible(spark, known, ds, has_users=True))
 
     def features(spine: DataFrame) -> list[reference.Row]:
-        rows = frames.features(spark, spine, events, profiles, kinds=world.kinds, windows_days=(1, 7, 30))
+        landed = [each for each in profiles if each.landed_on <= ds]
+        rows = frames.features(spark, spine, events, landed, kinds=world.kinds, windows_days=(1, 7, 30), static=static)
         return sorted(frames.collected(rows), key=repr)
 
     bare = frames.spine_of(spark, [(user["user_id"], ds) for user in users])

@@ -26,15 +26,21 @@ def test_tiles_of_random_logs(spark_in: Callable, world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "world", "windows_days", "attributes"),
+    ("seed", "world", "windows_days", "attributes", "static"),
     [
-        (2, WORLDS[0], (1, 7, 30), ("city_tier", "age")),
-        (3, WORLDS[1], (2,), ()),
-        (4, WORLDS[2], (3, 14), ("age",)),
+        (2, WORLDS[0], (1, 7, 30), ("city_tier", "age"), ()),
+        (3, WORLDS[1], (2,), (), ()),
+        (4, WORLDS[2], (3, 14), ("age",), ("age",)),
+        (5, WORLDS[0], (7,), ("city_tier", "age"), ("age",)),
     ],
 )
 def test_features_of_random_spines(
-    spark_in: Callable, seed: int, world: World, windows_days: tuple[int, ...], attributes: tuple[str, ...]
+    spark_in: Callable,
+    seed: int,
+    world: World,
+    windows_days: tuple[int, ...],
+    attributes: tuple[str, ...],
+    static: tuple[str, ...],
 ) -> None:
     dice, users, spark = Dice(seed), 150, spark_in(world.zone)
     events = random_events(dice, world, users=users)
@@ -52,6 +58,7 @@ def test_features_of_random_spines(
             kinds=world.kinds,
             windows_days=windows_days,
             attributes=attributes,
+            static=static,
         )
     )
     assert len(found) == len(spine)
@@ -65,6 +72,7 @@ def test_features_of_random_spines(
             kinds=world.kinds,
             windows_days=windows_days,
             attributes=attributes,
+            static=static,
             zone=world.zone,
         ), f"{user_id} as of {as_of}"
     assert sum(row[f"exposure_n_{windows_days[-1]}d"] > 0 for row in found) > 20

@@ -6,7 +6,13 @@ from pipeline.report.formats import format_percent, format_points
 from pipeline.report.night import Night
 from pipeline.report.parts import Cell, Note, Section, Table, measured_cell
 
-NAMES = ("feature_psi", "feature_missing_share", "feature_missing_change", "feature_unseen_share")
+NAMES = (
+    "feature_psi",
+    "feature_missing_share",
+    "feature_missing_change",
+    "feature_missing_untaught",
+    "feature_unseen_share",
+)
 FeatureFigures = dict[str, tuple[float, str | None]]
 """A feature's figures by name: the value, and the threshold it is past."""
 UNFOLDED = 12
@@ -29,7 +35,7 @@ def build(night: Night) -> Section | None:
     order = sorted(found, key=lambda feature: (-found[feature].get("feature_psi", (0.0, None))[0], feature))
     rows = [_make_row(feature, found[feature]) for feature in order]
     past_threshold = sum(any(past for _, past in figures.values()) for figures in found.values())
-    columns = ["Feature", "Shift (PSI)", "Missing", "Change since training", "Unseen values"]
+    columns = ["Feature", "Shift (PSI)", "Missing", "Change since training", "Compared with examples", "Unseen values"]
     model = (night.scores or {}).get("model", "the model")
     summary = (
         f"{past_threshold} of {len(rows)} features past a threshold."
@@ -43,8 +49,9 @@ def build(night: Night) -> Section | None:
         "drift",
         "Feature drift",
         f"How far tonight's users differ from those {model} was trained on, feature by feature. The index (PSI) is 0 "
-        "if nothing moved; above 0.1 it deserves a look, above 0.25 the shift is large. Unseen values are those that "
-        "no user had at training.",
+        "if nothing moved; above 0.1 it deserves a look, above 0.25 the shift is large. Missing values are compared "
+        "with the users known at training, and with the examples that taught the model: of a feature that these "
+        "lacked, it has learned nothing. Unseen values are those that no user had at training.",
         [Note(summary, mark="warn" if past_threshold else "good"), *tables],
     )
 
@@ -54,11 +61,13 @@ def _make_row(feature: str, figures: FeatureFigures) -> Sequence[Cell | str]:
     psi, psi_past = figures.get("feature_psi", absent)
     missing, missing_past = figures.get("feature_missing_share", absent)
     change, change_past = figures.get("feature_missing_change", absent)
+    untaught, untaught_past = figures.get("feature_missing_untaught", absent)
     unseen, unseen_past = figures.get("feature_unseen_share", absent)
     return [
         feature,
         measured_cell("–" if psi is None else f"{psi:.3f}", psi_past, share=psi and min(psi / LARGE, 1.0)),
         measured_cell(format_percent(missing), missing_past),
         measured_cell("–" if change is None else format_points(change), change_past),
+        measured_cell("–" if untaught is None else format_points(untaught), untaught_past),
         measured_cell(format_percent(unseen), unseen_past),
     ]

@@ -57,6 +57,7 @@ def sql_columns(settings: Settings) -> list[str]:
         "spark/features",
         aggregates=aggregates(user_features(settings)),
         attributes=list(profile_columns(settings)),
+        static=[],
         spine_has_attributes=False,
     )
     return [name for name in sqlglot.parse_one(text, dialect="spark").named_selects if name not in ("user_id", "as_of")]
@@ -187,4 +188,4 @@ def test_a_context_has_the_column_that_the_sql_gives_it(settings: Settings) -> N
 def test_a_function_without_an_expression_is_an_error() -> None:
     unknown = {"click_total": replace(Aggregate("count", "click", 7), function="total")}
     with pytest.raises(jinja2.UndefinedError, match="total"):
-        render("spark/features", aggregates=unknown, attributes=[], spine_has_attributes=True)
+        render("spark/features", aggregates=unknown, attributes=[], static=[], spine_has_attributes=True)

@@ -48,6 +48,7 @@ def known(profiles: list[tuple[date, Told]], has_earlier: bool = False, **parame
                 has_time_zones=False,
                 has_earlier=number > 0,
                 attributes=[],
+                static=[],
                 last_stage="complete",
                 **{"has_update_times": True, **parameters},
             ).to_arrow_table()

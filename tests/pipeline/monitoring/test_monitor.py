@@ -209,7 +209,7 @@ def warnings(company: Company) -> list[str]:
 
 def test_a_baseline_is_read_as_it_was_written(company: Company) -> None:
     scores = begin(company)
-    baseline = read_baseline(connect(company.settings, "baselines"), "model-1")
+    baseline = read_baseline(connect(company.settings, "baselines, metrics"), "model-1")
     assert baseline is not None
     assert str(baseline) == f"model model-1 as of {TRAINED}"
     sample = company.context().warehouse.arrow("feature_samples", first=TRAINED, last=TRAINED)
@@ -222,7 +222,7 @@ def test_a_baseline_is_read_as_it_was_written(company: Company) -> None:
     for name, each in found.items():
         assert each.bounds == expected[name].bounds
         assert each.rows.tolist() == expected[name].rows.tolist()
-    assert read_baseline(connect(company.settings, "baselines"), "model-2") is None
+    assert read_baseline(connect(company.settings, "baselines, metrics"), "model-2") is None
 
 
 def test_unchanged_users_warn_of_nothing(company: Company) -> None:
@@ -246,7 +246,7 @@ def test_unchanged_users_warn_of_nothing(company: Company) -> None:
 
 def test_counts_over_more_than_the_history_there_was_are_left_out(company: Company) -> None:
     begin(company, history_days=20)
-    baseline = read_baseline(connect(company.settings, "baselines"), "model-1")
+    baseline = read_baseline(connect(company.settings, "baselines, metrics"), "model-1")
     assert baseline is not None
     assert {"age", "exposure_n_7d", "click_n_1d", "click_days_since"} <= set(baseline.features)
     assert not any(feature.endswith("_30d") for feature in baseline.features)
