@@ -59,7 +59,7 @@ MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "misspelt section": ({"[source.users]": "[source.user]"}, ("source.user is not a key", "'users'")),
     "key like no other": (
         {"[features]": "[features]\nxyz = 1"},
-        ("features.xyz is not a key", "it takes windows_days, categorical, numeric, context"),
+        ("features.xyz is not a key", "it takes windows_days, categorical, numeric, static, context"),
     ),
     "the file's own folder as a key": ({"\n[funnel]": 'base = "/tmp"\n[funnel]'}, ("base is not a key",)),
     "missing key": ({'timezone = "Asia/Shanghai"': ""}, ("funnel.timezone is missing",)),

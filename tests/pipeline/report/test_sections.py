@@ -71,6 +71,7 @@ def fill(company: Company) -> None:
             metric("feature_psi", 0.41, feature="age", past="warn"),
             metric("feature_missing_share", 0.125, feature="age"),
             metric("feature_missing_change", 0.0225, feature="age"),
+            metric("feature_missing_untaught", -0.2, feature="age", past="warn"),
             *(metric("feature_psi", 0.01 + n / 1000, feature=f"click_n_{n}d") for n in range(14)),
             metric("feature_unseen_share", 0.031, feature="city_tier", past="stop"),
             *(
@@ -151,10 +152,10 @@ def test_gains_and_lift(page: Page) -> None:
 
 def test_drift_is_sorted_and_marked(page: Page) -> None:
     assert "▲ 2 of 16 features past a threshold." in page.text
-    assert "age ▲ 0.410 past its threshold 12.5% +2.25 points –" in page.text
-    assert "click_n_13d 0.023 – – – click_n_12d 0.022" in page.text
+    assert "age ▲ 0.410 past its threshold 12.5% +2.25 points ▲ −20.00 points past its threshold –" in page.text
+    assert "click_n_13d 0.023 – – – – click_n_12d 0.022" in page.text
     assert "The other 4" in page.text
-    assert "city_tier – – – ▲ 3.1% past its threshold" in page.text, "by the table, whatever the warnings say"
+    assert "city_tier – – – – ▲ 3.1% past its threshold" in page.text, "by the table, whatever the warnings say"
 
 
 def test_experts_in_the_order_of_their_numbers(page: Page) -> None:
