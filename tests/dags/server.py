@@ -121,6 +121,11 @@ class Airflow:
         names = ("api_server", "api-server", "scheduler", "dag-processor", "triggerer")
         return {name.replace("_", "-"): pid for pid, told in commands.items() for name in names if name in told}
 
+    def processes(self) -> list[int]:
+        """The components with their children; each component leads a session of its own."""
+        sessions = set(self.components().values())
+        return [int(each.name) for each in Path("/proc").glob("[0-9]*") if _session(each) in sessions]
+
     def wait(self, seconds: float) -> int:
         """The exit code, once it has ended by itself."""
         return self._process.wait(seconds)
@@ -147,13 +152,20 @@ def descendants(folder: Path) -> list[int]:
     return found
 
 
+def _session(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[3])
+    except OSError:
+        return 0
+
+
 def listening(pids: list[int]) -> set[str]:
     """The addresses at which these processes listen, as the kernel writes them; 0100007F is 127.0.0.1."""
     inodes = set()
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").glob("*"):
             try:
-                inodes.add(os.readlink(link))
+                inodes.add(str(link.readlink()))
             except OSError:
                 continue
     found = set()
