@@ -33,7 +33,7 @@ def test_an_import_error_shows_no_secret(
 def test_airflow_masks_what_the_configuration_holds(
     import_dag: Callable[..., ModuleType], company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FUNNEL_WAREHOUSE__CATALOG", f'{{"type": "rest", "token": "Bur1ed-in-the-catalog"}}')
+    monkeypatch.setenv("FUNNEL_WAREHOUSE__CATALOG", '{"type": "rest", "token": "Bur1ed-in-the-catalog"}')
     import_dag(company.config, "funnel_tasks").load_settings()
     from airflow.sdk.log import redact
 

@@ -34,6 +34,7 @@ conf = context.spark.sparkContext.getConf()
 for name in ("spark.hadoop.fs.s3a.secret.key", "spark.hadoop.fs.x.endpoint", "spark.local.dir"):
     print(conf.get(name))
 print(context.spark._jvm.System.getProperty("x.password"))
+context.spark._jvm.org.slf4j.LoggerFactory.getLogger("driver").error(conf.get("spark.hadoop.fs.x.endpoint"))
 context.spark.range(9).selectExpr("id % 2 AS user_id").repartition(2).cache().count()
 print("ready", flush=True)
 sys.stdin.read()
@@ -51,13 +52,16 @@ def hidden(make_company: Callable[..., Company]) -> Company:
 def test_spark_gets_its_properties_by_no_command_line_and_a_killed_one_leaves_nothing(
     hidden: Company, tmp_path: Path
 ) -> None:
-    running = subprocess.Popen(
-        [sys.executable, "-c", PRINT_CONF, str(hidden.config)],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    log = tmp_path / "stderr.log"
+    with log.open("wb") as errors:
+        running = subprocess.Popen(
+            [sys.executable, "-c", PRINT_CONF, str(hidden.config)],
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
     assert running.stdout is not None
     seen = b""
     os.set_blocking(running.stdout.fileno(), False)
@@ -69,6 +73,7 @@ def test_spark_gets_its_properties_by_no_command_line_and_a_killed_one_leaves_no
         time.sleep(0.02)
     assert b"SparkSubmit" in seen
     assert SECRET.encode() not in seen
+    assert "spark: ERROR driver: https://***@db.example/x?token=*** " in log.read_text(encoding="utf-8")
     key, endpoint, scratch, password, _ = printed.splitlines()
     assert (key, endpoint, password) == (f"{SECRET}-in-conf", f"{URL} = ü\\#!\t", rf"{SECRET} \\ 1")
     folder = Path(scratch)
