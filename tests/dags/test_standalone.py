@@ -18,7 +18,7 @@ LOCALHOST = "0100007F"
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    company = Company.make(tmp_path_factory.mktemp("company"))
+    company = Company.make(tmp_path_factory.mktemp("company"), "[operations]\nretry_minutes = 0.1\n")
     left = company.folder / "airflow" / "logs" / "of-an-earlier-release.log"
     left.parent.mkdir(parents=True)
     left.write_text("readable by all", encoding="utf-8")
@@ -48,7 +48,8 @@ def test_a_task_s_log_can_be_read(started: Airflow) -> None:
 
 
 def test_what_it_keeps_is_the_owner_s_alone(started: Airflow) -> None:
-    kept = [started.home, *started.home.rglob("*")]
+    assert stat.filemode(started.home.stat().st_mode) == "drwx------"
+    kept = [path for path in started.home.rglob("*") if not path.is_dir()]
     assert {"airflow.db", "standalone.log", "simple_auth_manager_passwords.json.generated"} <= {p.name for p in kept}
     open_to_others = {str(path): stat.filemode(mode) for path in kept if (mode := _mode(path)) & 0o077}
     assert not open_to_others
