@@ -4,12 +4,14 @@ import os
 import sys
 
 from pipeline.errors import FunnelError
+from pipeline.secrets import guard_output
 
 
 def main() -> None:
     """Run the command line. A FunnelError is one line on stderr and exit code 1, a traceback under FUNNEL_DEBUG."""
     from pipeline.cli import app
 
+    guard_output()
     try:
         app()
     except FunnelError as error:

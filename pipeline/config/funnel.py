@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
-from pipeline.config.base import ConfigSection, Identifier, check_names
+from pipeline.config.base import ConfigSection, Identifier, Properties, check_names
 from pipeline.dates import FIRST_DAY, LAST_DAY
 
 EXPOSURE = "exposure"
@@ -107,7 +107,7 @@ class Reader(ConfigSection):
     """Types of the source's columns in Spark's DDL, such as `offer STRING, amount DOUBLE`. Of these columns, one that a
     day lacks is null, without a warning; a CSV file without a header has them in this order; JSON that is declared
     `STRING` is read as it is written. Others are as they are found."""
-    options: dict[str, str] = Field(default={})
+    options: Properties = Field(default={})
     """Options of the Spark reader; `{ds}` works here too, in a query for example."""
     ready: str | None = None
     """A path that exists once a night's partition is complete, such as `landing/{ds}/_SUCCESS`; by default `path`."""

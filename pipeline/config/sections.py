@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, field_validator
 
-from pipeline.config.base import ConfigSection, Identifier, Share
+from pipeline.config.base import ConfigSection, Identifier, Properties, Share
 
 Architecture = Literal["shared_bottom", "l2_constrained", "cross_stitch", "omoe", "mmoe", "ple", "aitm", "esmm"]
 
@@ -26,7 +26,7 @@ class Warehouse(ConfigSection):
     """The folder of the tables and their SQLite catalog, as long as `catalog` is empty."""
     namespace: Identifier = "funnel"
     """The Iceberg namespace of the tables."""
-    catalog: dict[str, str] = Field(default={})
+    catalog: Properties = Field(default={})
     """Properties of any PyIceberg catalog, such as `{ type = "rest", uri = "https://…", warehouse = "s3://…" }`; empty
     means SQLite under `path`."""
 
@@ -36,7 +36,7 @@ class Models(ConfigSection):
 
     path: str = "models"
     """A local folder: SQLite and bundles, or copies of the bundles that an MLflow server holds."""
-    tracking_uri: str | None = None
+    tracking_uri: SecretStr | None = None
     """The address of an MLflow server or of its database; without one, everything is under `path`."""
     name: Identifier = "funnel"
     """The name of the registered model."""
@@ -50,8 +50,9 @@ class Models(ConfigSection):
 
     @field_validator("tracking_uri")
     @classmethod
-    def _check_tracking_uri(cls, uri: str | None) -> str | None:
-        if uri is not None and not re.match(r"(https?|(postgresql|mysql|mssql|sqlite)(\+\w+)?)://", uri):
+    def _check_tracking_uri(cls, uri: SecretStr | None) -> SecretStr | None:
+        known = r"(https?|(postgresql|mysql|mssql|sqlite)(\+\w+)?)://"
+        if uri is not None and not re.match(known, uri.get_secret_value()):
             raise ValueError("an MLflow server's or a database's address, such as 'http://mlflow:5000'")
         return uri
 
@@ -203,5 +204,5 @@ class Spark(ConfigSection):
     """Spark's master: `local[*]`, `spark://…`, `yarn` or `k8s://…`."""
     driver_memory: str = "1500m"
     """Memory of the driver, as Spark writes it."""
-    conf: dict[str, str] = Field(default={})
+    conf: Properties = Field(default={})
     """Any Spark property."""

@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from pipeline.config.base import reveal
 from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
@@ -128,7 +129,7 @@ def declared_columns(reader: Reader, name: str) -> StructType:
 
 
 def _has_dated_options(reader: Reader) -> bool:
-    return any("{ds}" in value for value in reader.options.values())
+    return any("{ds}" in value for value in reveal(reader.options).values())
 
 
 def _read(
@@ -136,7 +137,7 @@ def _read(
 ) -> Iterator[Part]:
     """Read with options that hold for all the dates."""
     reader: Reader = getattr(settings.source, name)
-    options = {key: value.replace("{ds}", dates.first.isoformat()) for key, value in reader.options.items()}
+    options = {key: value.replace("{ds}", dates.first.isoformat()) for key, value in reveal(reader.options).items()}
     if reader.format == "csv":
         # All columns as text, cast by the mapping: one broken row would change an inferred type. Columns go by
         # position, so within a read, headers that differ must be an error. A quote within quotes is two, as RFC 4180
@@ -145,7 +146,9 @@ def _read(
         if re.match("utf-?(16|32)", options.get("encoding", ""), re.IGNORECASE):
             # Spark would look for the ends of lines byte by byte.
             options = {"multiLine": "true", **options}
-    files = FileReader(spark, reader, f"source.{name}", options, settings.spark.conf, declared_columns(reader, name))
+    files = FileReader(
+        spark, reader, f"source.{name}", options, reveal(settings.spark.conf), declared_columns(reader, name)
+    )
     here = {day: path for day, path in paths.items() if day is None or day in dates}
     given = dates.first if _has_dated_options(reader) else None
     if reader.path is not None and not here:

@@ -62,8 +62,9 @@ class Tracking:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.models.name
         self.folder = Path(settings.resolve(settings.models.path))
-        self._server = settings.models.tracking_uri
-        self.place = _hide_password(self._server) if self._server else str(self.folder)
+        given = settings.models.tracking_uri
+        self._server = None if given is None else given.get_secret_value()
+        self.place = self._server or str(self.folder)
 
     @property
     def is_empty(self) -> bool:
@@ -87,7 +88,7 @@ class Tracking:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = _hide_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             is_transient = isinstance(error, OperationalError) or re.search(
                 "API request to .* failed with|locked", reason
             )
@@ -271,10 +272,6 @@ def _open_client(uri: str) -> "MlflowClient":
 def _set_defaults() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-
-
-def _hide_password(text: str) -> str:
-    return re.sub(r"://[^/@\s]*@", "://…@", text)
 
 
 def _strip_quotes(value: str) -> str:

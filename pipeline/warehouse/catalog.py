@@ -133,8 +133,7 @@ def open_catalog(location: str, properties: Mapping[str, str], namespace: str) -
             properties = local_properties(location)
         return _with_namespace(properties, namespace)
     except (OSError, DatabaseError, ValueError, NotInstalledError) as error:
-        # An address may contain a password.
-        place = re.sub(r"://[^/@]*@", "://…@", properties.get("uri", location))
+        place = properties.get("uri", location)
         raise cannot_be_opened(location if "sqlite" in place else place, error) from None
 
 

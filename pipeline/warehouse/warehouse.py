@@ -18,6 +18,7 @@ from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
+from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.warehouse.catalog import OwnCatalog
@@ -95,7 +96,7 @@ class Warehouse:
         options = settings.warehouse
         return cls(
             location=settings.resolve(options.path),
-            catalog=options.catalog,
+            catalog=reveal(options.catalog),
             namespace=options.namespace,
             tables=all_tables(settings),
             read_only=read_only,

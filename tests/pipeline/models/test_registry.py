@@ -204,13 +204,15 @@ def test_a_server_that_is_away_is_one_line_and_worth_another_try(
     with pytest.raises(TransientError, match="try again when it answers"):
         Registry(company.settings).champion(march(1))
     line = funnel("models", "-c", company.config).complaint
-    assert "the model registry at http://…@127.0.0.1:" in line and "Connection refused" in line
+    assert "the model registry at http://***@127.0.0.1:" in line and "Connection refused" in line
     assert "secret" not in line
 
 
 def test_an_address_that_is_none_is_refused_by_name(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNNEL_MODELS__TRACKING_URI", "mlflow:5000")
-    with pytest.raises(ConfigError, match=r"models.tracking_uri: got 'mlflow:5000', takes an MLflow server's"):
+    with pytest.raises(
+        ConfigError, match=r"models.tracking_uri: got a value that is not shown.* takes an MLflow server's"
+    ):
         assert company.settings
     monkeypatch.delenv("FUNNEL_MODELS__TRACKING_URI")
     monkeypatch.setenv("FUNNEL_MODELS__PATH", "s3://bucket/models")

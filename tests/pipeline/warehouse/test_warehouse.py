@@ -160,7 +160,7 @@ def test_an_unreachable_catalog_is_named_without_its_password(make_company: Call
     uri = "postgresql+psycopg2://funnel:s3cret@127.0.0.1:1/catalog"
     company = make_company(f'[warehouse]\ncatalog = {{ type = "sql", uri = "{uri}", warehouse = "file:///nowhere" }}\n')
     # Without Postgres's driver the reason is the missing driver; with it, the refused connection.
-    address = r"the warehouse at postgresql\+psycopg2://…@127\.0\.0\.1:1/catalog cannot be opened: "
+    address = r"the warehouse at postgresql\+psycopg2://\*\*\*@127\.0\.0\.1:1/catalog cannot be opened: "
     with pytest.raises(FunnelError, match=address) as raised:
         warehouse_at(company.config)
     assert "s3cret" not in str(raised.value)
