@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.log import mask_secret
 
 from pipeline.config.settings import Settings, load
-from pipeline.errors import FunnelError, TransientError
+from pipeline.errors import FunnelError, Terminated, TransientError
 from pipeline.secrets import guard_output, known
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def fail_in_one_line(stage: str, day: str = "") -> Iterator[None]:
 
     Raises:
         StageFailed: for a FunnelError.
-        StageFailedTransiently: for a TransientError.
+        StageFailedTransiently: for a TransientError, or for SIGTERM: a worker that shuts down, a run marked as failed.
     """
     try:
         yield
@@ -98,6 +98,9 @@ def fail_in_one_line(stage: str, day: str = "") -> Iterator[None]:
         log.error(line)
         kind = StageFailedTransiently if isinstance(error, TransientError) else StageFailed
         raise kind(line) from None
+    except Terminated as end:
+        log.error(str(end))
+        raise StageFailedTransiently(str(end)) from None
 
 
 def make_context(configuration: Settings, run: str, *, is_bulk: bool = False) -> "Context":

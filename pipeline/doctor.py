@@ -15,6 +15,7 @@ from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
 from pipeline.text import show
+from pipeline.warehouse.damage import describe
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def _check_java(context: Context) -> str:
 
 def _check_warehouse(context: Context) -> str:
     settings, states = context.settings, context.warehouse.states()
+    for state in states:
+        if damage := context.warehouse.damage_of(state.name):
+            raise FunnelError(describe(state.name, damage))
     newest = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
     return f"{settings.resolve(settings.warehouse.path)}: {newest or 'empty'}"
 

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from datetime import date
 
 from pipeline.dates import DateRange
-from pipeline.errors import describe_error
+from pipeline.errors import Terminated, describe_error
 from pipeline.ingest.activity import build_activity
 from pipeline.ingest.ingest import ingest
 from pipeline.monitoring.monitor import monitor
 from pipeline.report.report import report
 from pipeline.runs.context import Context
+from pipeline.runs.termination import raise_on_sigterm
 from pipeline.scoring.scoring import score
 
 
@@ -19,6 +20,7 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
 
     Raises:
         FunnelError: from the first stage that failed, once the report is written; or from the report itself.
+        Terminated: by SIGTERM, once the stopped stage is recorded and the report written.
     """
     night = DateRange(ds, ds)
     with _report_afterwards(context, ds):
@@ -58,10 +60,11 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
 
 @contextmanager
 def _report_afterwards(context: Context, ds: date) -> Iterator[None]:
-    """Write the night's report once its stages have ended, even if one failed."""
+    """Write the night's report once its stages have ended, even if one failed or was stopped."""
     try:
-        yield
-    except Exception:
+        with raise_on_sigterm():
+            yield
+    except (Exception, KeyboardInterrupt, Terminated):
         try:
             report(context, ds)
         except Exception as error:

@@ -179,6 +179,8 @@ def load(path: Path) -> Settings:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: values are nested too deeply") from None
     if "base" in content:
         raise ConfigError(f"{path}: base is not a key of the configuration; relative paths start at the file's folder")
     # Before the check, whose complaints quote what is wrong.
@@ -188,6 +190,8 @@ def load(path: Path) -> Settings:
         return Settings(**content, base=path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_mistake(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}, or a FUNNEL_… environment variable: values are nested too deeply") from None
     except SettingsError as error:
         raise ConfigError(_describe_variable(error)) from None
 

@@ -14,7 +14,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from pipeline.config.settings import Settings
@@ -75,6 +75,7 @@ class Tracking:
     def client(self) -> "MlflowClient":
         with self.as_one_line_error():
             if self._server is None:
+                _require_literal(self.folder)
                 _create_store(self.folder)
             return _open_client(self._server or _sqlite_uri(self.folder / DATABASE))
 
@@ -237,6 +238,19 @@ def _training_run(run: "Run") -> TrainingRun:
         tags=tags,
         metrics=run.data.metrics,
     )
+
+
+def _require_literal(folder: Path) -> None:
+    """Check that MLflow would take the store's address for this folder: some of its code decodes it, other does not.
+
+    Raises:
+        FunnelError: the path has a question mark, or an escape such as %20.
+    """
+    if "?" in str(folder) or unquote(str(folder)) != str(folder):
+        raise FunnelError(
+            f"the model registry cannot lie in {folder}: MLflow takes % and two digits for another character; "
+            "rename the folder, or name another as [models] path"
+        )
 
 
 def _create_store(folder: Path) -> None:

@@ -39,7 +39,7 @@ def audit_staged(run: StageRun, staged: Pinned, check: Check) -> None:
     with cached(read_as_written(run.context.spark, staged)) as written:
         try:
             run.record_findings(check(written))
-        except Exception:
+        except BaseException:
             run.context.warehouse.discard(staged.table, staged.files)
             raise
 

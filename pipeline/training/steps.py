@@ -72,7 +72,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         run.model_version = candidate.version
         try:
             bundle = fit_bundle(exposures, settings, _provenance(run, exposures), on_progress)
-        except Exception:
+        except BaseException:
             tracking.fail(candidate)
             raise
         use = measure_expert_use(bundle, exposures.held_out_part.table)

@@ -255,3 +255,9 @@ def test_another_placeholder_than_ds_in_a_path_is_refused(tmp_path: Path) -> Non
             load(config)
     config.write_text(text.replace("[source.events]", '[source.events]\npath = "{a,b}/{ds}"'), encoding="utf-8")
     assert load(config).source.events.is_partitioned
+
+
+def test_values_nested_too_deeply_are_one_line(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNNEL_CAMPAIGNS", "[" * 100_000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load(company.config)

@@ -168,6 +168,27 @@ def test_a_folder_of_any_name(company: Company, fresh_store: Path) -> None:
     assert registry.bundle_path(trained(registry, march(1))).is_relative_to(models)
 
 
+def test_a_clock_that_was_ahead_keeps_nothing_from_being_promoted_or_withdrawn(registry: Registry) -> None:
+    first, second = promoted(registry, 1), promoted(registry, 2)
+    ahead = {"promoted_at": "2999-01-01T00:00:00.000000+00:00"}
+    number = next(each.number for each in registry.versions() if each.version == second)
+    registry.tracking.client.set_model_version_tag(registry.name, number, *next(iter(ahead.items())))
+    assert registry.rollback() == (second, first)
+    assert registry.champion(march(31)) == first
+    registry.promote(second)
+    assert registry.champion(march(31)) == second
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b"])
+def test_a_folder_that_mlflow_would_take_for_another_is_refused(company: Company, name: str) -> None:
+    folder = company.folder / name
+    folder.mkdir()
+    made = Company(folder, company.config.read_text(encoding="utf-8"))
+    with pytest.raises(FunnelError, match="rename the folder"):
+        trained(Registry(made.settings), march(1))
+    assert not (folder / "models").exists() and not (company.folder / "a").exists()
+
+
 def test_an_unknown_version_names_the_newest(registry: Registry) -> None:
     versions = [promoted(registry, day) for day in range(1, 8)]
     with pytest.raises(FunnelError) as raised:
