@@ -19,6 +19,7 @@ from pipeline.features.known_users import publish_known_users_if_due, read_known
 from pipeline.features.precision import Midnights, describe_precision, knows_only_dates
 from pipeline.features.samples import sample_features
 from pipeline.runs.context import Context
+from pipeline.runs.landed_with import require_same_time_zone
 from pipeline.runs.publish import stage_audit_publish
 from pipeline.runs.record import Counts, StageRun, recorded
 
@@ -31,9 +32,11 @@ def build_examples(context: Context, as_of: date) -> None:
 
     Raises:
         AuditError: a critical expectation failed; `examples` is unchanged.
+        FunnelError: days landed with another time zone.
     """
     settings, dates = context.settings, DateRange(as_of, as_of)
     with recorded(context, "examples", dates) as run:
+        require_same_time_zone(context)
         with cached_exposures(run, as_of) as exposed:
             # Features are those of the evening before, which the night that planned the message would have known.
             spine = exposed.selectExpr("user_id", "feature_as_of AS as_of").distinct()
