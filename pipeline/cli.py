@@ -359,7 +359,7 @@ def doctor(
     config: Config = DEFAULT_CONFIG,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every file of the warehouse's tables.")] = False,
 ) -> None:
-    """Check the configuration, Java, the warehouse, the source and the champion."""
+    """Check the configuration, Java, the warehouse, a sample of the source and the champion."""
     from pipeline.doctor import doctor
 
     doctor(config, deep=deep)

@@ -8,6 +8,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import Terminated, describe_error
 from pipeline.ingest.activity import build_activity
 from pipeline.ingest.ingest import ingest
+from pipeline.ingest.turns import take_turn, wait_for_earlier
 from pipeline.monitoring.monitor import monitor
 from pipeline.report.report import report
 from pipeline.runs.context import Context
@@ -24,16 +25,18 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
     """
     night = DateRange(ds, ds)
     with _report_afterwards(context, ds):
-        ingest(context, night)
-        build_activity(context, night)
+        load_history(context, night)
+        # Days before it may have landed since, and their tiles may still be on the way.
+        wait_for_earlier(context, night)
         score(context, ds, model=model)
         monitor(context, ds)
 
 
 def load_history(context: Context, dates: DateRange) -> None:
     """Land a range of dates and build its activity tiles: one Spark job and one commit for each of the two stages."""
-    ingest(context, dates)
-    build_activity(context, dates)
+    with take_turn(context, dates):
+        ingest(context, dates)
+        build_activity(context, dates)
 
 
 def backfill(context: Context, dates: DateRange, *, model: str | None = None) -> None:

@@ -123,6 +123,10 @@ class Audit(ConfigSection):
 
     empty_day: Literal["critical", "warning"] = "critical"
     """What a day without events is if nights before it had some: `critical` stops the night."""
+    missed_nights: Literal["stop", "land", "warn"] = "stop"
+    """What a night does if the source has days that never landed, between the first that did and its own: `stop` names
+    the command that lands them; `land` lands them first; `warn` goes on without them and the withdrawals of consent
+    that they hold."""
     row_count_ratio: Ratios = (0.3, 3.0)
     """Lowest and highest rows of a night, relative to the median of its last 7 nights; outside is a warning."""
     max_quarantine_share: Share = 0.1

@@ -20,7 +20,7 @@ from pipeline.errors import FunnelError
 from pipeline.ingest.busy_users import describe_busy_users, describe_no_ids, is_no_id
 from pipeline.ingest.contradictions import describe_contradictions, settle
 from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_misspelt_events
-from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_user_columns
+from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_mapped
 from pipeline.ingest.reading import read_source
 from pipeline.ingest.repeats import describe_repeats
 from pipeline.ingest.values import BLANKS, REPLACEMENT, Reading
@@ -74,10 +74,7 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     context, dates = run.context, run.dates
     settings, spark = context.settings, context.spark
     source = settings.source.events
-    key = "source.events"
-    mapping = {f"{key}.columns.{name}": expression for name, expression in source.columns.items()}
-    mapping |= {f"{key}.context.{name}": expression for name, expression in source.context.items()}
-    rows = read_source(spark, settings, "events", dates, mapping)
+    rows = read_source(spark, settings, "events", dates, name_mapped(settings, "events"))
     run.warnings += rows.describe_absent("events")
     before = dates.first - timedelta(days=1)
     known = run.read("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
@@ -132,8 +129,7 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
     if source is None:
         yield None
         return
-    mapping = {f"source.users.columns.{name}": expression for name, expression in name_user_columns(settings).items()}
-    rows = read_source(context.spark, settings, "users", dates, mapping)
+    rows = read_source(context.spark, settings, "users", dates, name_mapped(settings, "users"))
     run.warnings += rows.describe_absent("users")
     if not rows.frames:
         yield None

@@ -50,6 +50,16 @@ def name_user_columns(settings: Settings) -> dict[str, str]:
     return {name: quote(name) for name in profile_columns(settings)} | settings.source.users.columns
 
 
+def name_mapped(settings: Settings, name: str) -> dict[str, str]:
+    """Every expression over the columns of "events" or "users", by its key in the configuration."""
+    key = f"source.{name}"
+    if name == "users":
+        return {f"{key}.columns.{column}": expression for column, expression in name_user_columns(settings).items()}
+    source = settings.source.events
+    mapping = {f"{key}.columns.{column}": expression for column, expression in source.columns.items()}
+    return mapping | {f"{key}.context.{column}": expression for column, expression in source.context.items()}
+
+
 def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:
     """Map profiles: landed_on, updated_at, reason, raw, `UNREAD`, and `profile`, a struct of what the table holds.
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -61,7 +62,7 @@ def read_parts(spark: SparkSession, settings: Settings, name: str, dates: DateRa
         FunnelError: a path is missing, or the reader fails; names the key and the path.
     """
     reader: Reader = getattr(settings.source, name)
-    is_by_day = _has_dated_options(reader) or (reader.is_partitioned and reader.format not in FILE_FORMATS)
+    is_by_day = has_dated_options(reader) or (reader.is_partitioned and reader.format not in FILE_FORMATS)
     reads = [DateRange(day, day) for day in dates] if is_by_day else [dates]
     paths = find_paths(spark, settings, name, dates)
     return [part for days in reads for part in _read(spark, settings, name, days, paths)]
@@ -94,20 +95,20 @@ def find_paths(spark: SparkSession, settings: Settings, name: str, dates: DateRa
         if reader.is_partitioned
         else {None: settings.resolve_pattern(reader.path, escape=escape_wildcards)}
     )
-    jvm, conf = spark._jvm, spark._jsparkSession.sessionState().newHadoopConf()
-
-    def is_missing(path: str) -> bool:
-        hadoop_path = jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-        found = hadoop_path.getFileSystem(conf).globStatus(hadoop_path)
-        return found is None or len(found) == 0
-
-    absent = {day: path for day, path in paths.items() if is_missing(path)}
+    absent = {day: path for day, path in paths.items() if not find_files(spark, path)}
     if absent and not (reader.is_partitioned and reader.missing_day == "empty"):
         more = f" (and {len(absent) - 1} more of {len(paths)} days)" if len(absent) > 1 else ""
         cure = f'; source.{name}.missing_day = "empty" takes such a day as empty' if reader.is_partitioned else ""
         first = settings.resolve(reader.path, next(iter(absent)))
         raise FunnelError(f"source.{name}.path: nothing at {first}{more}; has the source delivered this date?{cure}")
     return {day: path for day, path in paths.items() if day not in absent}
+
+
+def find_files(spark: SparkSession, pattern: str) -> list[Any]:
+    """What there is, by one of Hadoop's globs, in the file system that Spark would read: each as its `FileStatus`."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(pattern)  # type: ignore[union-attr]
+    conf = spark._jsparkSession.sessionState().newHadoopConf()
+    return list(path.getFileSystem(conf).globStatus(path) or ())
 
 
 def declared_columns(reader: Reader, name: str) -> StructType:
@@ -128,7 +129,7 @@ def declared_columns(reader: Reader, name: str) -> StructType:
     return columns
 
 
-def _has_dated_options(reader: Reader) -> bool:
+def has_dated_options(reader: Reader) -> bool:
     return any("{ds}" in value for value in reveal(reader.options).values())
 
 
@@ -150,7 +151,7 @@ def _read(
         spark, reader, f"source.{name}", options, reveal(settings.spark.conf), declared_columns(reader, name)
     )
     here = {day: path for day, path in paths.items() if day is None or day in dates}
-    given = dates.first if _has_dated_options(reader) else None
+    given = dates.first if has_dated_options(reader) else None
     if reader.path is not None and not here:
         return
     if reader.path is None or reader.format not in FILE_FORMATS:

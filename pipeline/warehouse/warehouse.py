@@ -27,7 +27,13 @@ from pipeline.warehouse.evolution import create_table, update_table
 from pipeline.warehouse.places import as_path
 from pipeline.warehouse.retries import as_one_line_error, retry_lost_races
 from pipeline.warehouse.schema import Table
-from pipeline.warehouse.snapshots import PUBLISH_KEY, first_commit, snapshot_at, state_before_last_publish
+from pipeline.warehouse.snapshots import (
+    PUBLISH_KEY,
+    find_property,
+    first_commit,
+    snapshot_at,
+    state_before_last_publish,
+)
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
@@ -162,6 +168,12 @@ class Warehouse:
             day = _partition_date(task)
             counts[day] = counts.get(day, 0) + task.file.record_count
         return counts
+
+    @names_damage
+    def last_property(self, name: str, key: str) -> str | None:
+        """The value of a property in the newest snapshot that has it, of those that lead to the current one."""
+        table = self._load(name)
+        return find_property(table, key) if table else None
 
     @as_one_line_error()
     def staging(self, name: str) -> str:
