@@ -7,6 +7,7 @@ It never touches what a reader or a rollback may still need: snapshots that were
 from datetime import UTC, date, datetime, timedelta
 
 from pipeline.runs.context import Context
+from pipeline.warehouse.exclusion import writing
 from pipeline.warehouse.upkeep import Cleaned, Compacted
 
 NEVER_COMPACTED = ("activity", "users")
@@ -28,6 +29,11 @@ def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = 
     Raises:
         FunnelError: the warehouse cannot be written, or other writers commit too often for this one to get a turn.
     """
+    with writing(context.settings, notify=context.notify):
+        _maintain(context, dry_run=dry_run, now=now)
+
+
+def _maintain(context: Context, *, dry_run: bool, now: datetime | None) -> None:
     warehouse, options = context.warehouse, context.settings.maintenance
     now = now or datetime.now(UTC)
     # Keep the newest of the old states: the nights after it start from it.

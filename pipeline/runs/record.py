@@ -13,8 +13,10 @@ from pipeline.audits.unreadable import ColumnRead, shorten
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
+from pipeline.runs.erasures import read_pending
 from pipeline.text import show
 from pipeline.warehouse.damage import describe
+from pipeline.warehouse.exclusion import writing
 from pipeline.warehouse.warehouse import Pinned
 
 if TYPE_CHECKING:
@@ -99,6 +101,15 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     Raises:
         FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates.
     """
+    with writing(context.settings, notify=context.notify):
+        if pending := read_pending(context.settings):
+            context.notify(f"warning: {pending} is not finished: run `funnel erase`")
+        with _recorded(context, stage, dates) as run:
+            yield run
+
+
+@contextmanager
+def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRun]:
     run = StageRun(context, stage, dates)
     started, clock = datetime.now(UTC), time.monotonic()
     try:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.config.features import Feature, attribute_features, declared_features, user_features
 from pipeline.config.settings import Settings
-from pipeline.warehouse.record_tables import AUDITS, BASELINES, EXPORTS, METRICS, RUN_ID, RUNS, TARGETS
+from pipeline.warehouse.record_tables import AUDITS, BASELINES, ERASURES, EXPORTS, METRICS, RUN_ID, RUNS, TARGETS
 from pipeline.warehouse.schema import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, Table
 
 ARROW_TYPES = {"string": STRING, "int32": INT, "int64": LONG, "float64": DOUBLE}
@@ -89,6 +89,7 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
         TARGETS,
         EXPORTS,
         STOPPED_QUARANTINE,
+        ERASURES,
     ]
     return {table.name: table for table in tables}
 
