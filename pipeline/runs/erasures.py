@@ -77,6 +77,7 @@ def read_pending(settings: Settings) -> Pending | None:
 def write_pending(settings: Settings, pending: Pending) -> None:
     path = state_folder(settings) / PENDING
     draft = path.with_name(f".{PENDING}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         json.dump(asdict(pending), stream)

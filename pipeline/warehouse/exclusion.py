@@ -15,8 +15,12 @@ from pipeline.errors import TransientError
 
 
 def state_folder(settings: Settings) -> Path:
-    """The local folder of the warehouse; with another catalog, what `[warehouse] path` names all the same."""
-    return Path(settings.resolve(settings.warehouse.path))
+    """The local folder of the warehouse; with another catalog, what `[warehouse] path` names all the same.
+
+    If that is no local folder, the configuration's own.
+    """
+    path = settings.resolve(settings.warehouse.path)
+    return settings.base if "://" in path else Path(path)
 
 
 @contextmanager

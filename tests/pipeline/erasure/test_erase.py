@@ -1,7 +1,9 @@
 """A user who is erased is nowhere: in no table, snapshot, manifest, staged file, text or report; others stay."""
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -154,3 +156,18 @@ def test_an_id_that_may_be_a_word_counts_in_quotes_only(company: Company, funnel
     assert [(row["user_id"], row["city_tier"]) for row in company.rows("users")] == [("ben", "17")]
     assert [row["raw"] for row in company.rows("quarantine")] == ['{"uid":"annabel","n":170}']
     assert [row["message"] for row in company.rows("runs")] == ["user '(erased)' has 17 events, ann is a word"]
+
+
+def test_the_artifacts_of_an_mlflow_server_are_read(
+    make_company: Callable[..., Company], funnel: Funnel, tmp_path: Path
+) -> None:
+    company = make_company(f'[models]\ntracking_uri = "sqlite:///{tmp_path}/server.db"\n')
+    fill_a_little(company)
+    version = train_by_hand(company, D3, content=f'{{"vocabulary": ["{ANN}"]}}')
+    # What the server keeps elsewhere is no file below models.path.
+    (company.folder / "models" / "artifacts").rename(tmp_path / "served")
+    with closing(sqlite3.connect(tmp_path / "server.db")) as connection, connection:
+        old, new = f"{company.folder}/models/artifacts", f"{tmp_path}/served"
+        connection.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (old, new))
+    complaint = funnel("erase", "--user", ANN, "-c", company.config).complaint
+    assert "not finished: 1 files" in complaint and "served/" in complaint and version in complaint
