@@ -14,6 +14,7 @@ from pipeline.config.settings import load
 from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
+from pipeline.runs.erasures import is_pending, read_pending
 from pipeline.text import show
 from pipeline.warehouse.damage import describe
 from pipeline.warehouse.tables import all_tables
@@ -54,6 +55,7 @@ def doctor(config: Path, *, deep: bool = False) -> None:
         ("mapping", _check_mapping),
         *([("user_ids", _check_user_ids)] if settings.source.users else []),
         ("champion", _check_champion),
+        *([("erasures", _check_erasures)] if is_pending(settings) else []),
     ]
     if deep:
         checks += [(name, partial(_check_files, name=name)) for name in all_tables(settings)]
@@ -169,3 +171,9 @@ def _check_champion(context: Context) -> str:
         return "none yet: train the first with funnel train --as-of"
     registry.bundle_path(version)
     return f"{version}, trained as of {registry.run(version).as_of}"
+
+
+def _check_erasures(context: Context) -> str:
+    if pending := read_pending(context.settings):
+        raise FunnelError(f"{pending} is not finished: run `funnel erase`")
+    return "all are finished"

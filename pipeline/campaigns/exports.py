@@ -25,6 +25,7 @@ from pipeline.files import write_atomically
 from pipeline.runs.context import Context
 from pipeline.secrets import mask
 from pipeline.text import find_unsafe
+from pipeline.warehouse.exclusion import writing
 
 Format = Literal["csv", "parquet"]
 
@@ -71,6 +72,13 @@ def export(
         FunnelError: no such list, a file with other content is in the way, an id that is not safe in CSV, or the file
             cannot be written.
     """
+    with writing(context.settings, notify=context.notify):
+        return _export(context, ds, campaign, version=version, format=format, out=out)
+
+
+def _export(
+    context: Context, ds: date, campaign: str, *, version: int | None, format: Format | None, out: str | None
+) -> Export:
     with connect(context.settings, "targets, exports, users, activity, events") as connection:
         version = _find_version(context, connection, ds, campaign, version)
         recheck = recheck_targets(connection, context.settings, ds, campaign, version)

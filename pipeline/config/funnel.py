@@ -115,6 +115,9 @@ class Reader(ConfigSection):
     """A Spark SQL condition on the source's columns; other rows are not this funnel's and are not read."""
     columns: dict[str, str] = Field(default={})
     """Our column = the source's column, or a Spark SQL expression over its columns."""
+    raw_content: Literal["mapped", "all"] = "mapped"
+    """What of a rejected row is kept: `mapped`, the columns that the mapping reads, and of a line that does not fit its
+    header the length only; `all`, every column, and such lines as they are written, in messages, too."""
 
     @field_validator("path", "ready")
     @classmethod

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, SecretStr, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, field_validator, model_validator
 
 from pipeline.config.base import ConfigSection, Identifier, Properties, Share
 
@@ -152,6 +152,46 @@ class Maintenance(ConfigSection):
     """The age in hours at which a file that no snapshot names is removed; longer than any run takes to publish."""
     compact_files: Annotated[int, Field(ge=2)] = 8
     """A partition of more small files than this is rewritten as one file."""
+
+
+class Retention(ConfigSection):
+    """`[retention]`: how many days of a table `funnel maintain` keeps; without a key, all.
+
+    A partition goes once its date is more than so many days ago, from disk with the snapshots that `[maintenance]`
+    keeps. `users`, `activity` and `known_users` have no key: who has withdrawn consent or completed rests on them.
+    """
+
+    events: PositiveInt | None = None
+    """By landing day. At least `training.history_days`, the longest window and `source.events.lookback_days` together:
+    less would change examples."""
+    quarantine: PositiveInt | None = None
+    """By landing day."""
+    stopped_quarantine: PositiveInt | None = None
+    """By landing day."""
+    examples: PositiveInt | None = None
+    """By the date that they were built for."""
+    user_scores: PositiveInt | None = None
+    """By night. At least `monitoring.backtest_nights` and the longest window together."""
+    feature_samples: Annotated[int, Field(ge=1, le=90)] | None = None
+    """By night; after 90 nights they go in any case."""
+    targets: PositiveInt | None = None
+    """By night; results of lists that are gone cannot be measured. At least the longest window and a day."""
+    exports: PositiveInt | None = None
+    """By the night of the list; the exported files themselves stay. At least as many as for `targets`."""
+    runs: Annotated[int, Field(ge=30)] | None = None
+    """By night."""
+    metrics: Annotated[int, Field(ge=30)] | None = None
+    """By night, or by the date that a model was trained as of."""
+    audits: Annotated[int, Field(ge=30)] | None = None
+    """By night."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_kept(cls, keys: object) -> object:
+        for name in ("users", "activity", "known_users"):
+            if isinstance(keys, dict) and name in keys:
+                raise ValueError(f"{name} is kept: who has withdrawn consent or completed rests on it")
+        return keys
 
 
 class Threshold(ConfigSection):

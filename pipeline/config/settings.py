@@ -30,6 +30,7 @@ from pipeline.config.sections import (
     Operations,
     Promotion,
     Reports,
+    Retention,
     Scoring,
     Spark,
     Training,
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     scoring: Scoring = Scoring()
     audit: Audit = Audit()
     maintenance: Maintenance = Maintenance()
+    retention: Retention = Retention()
     monitoring: Monitoring = Monitoring()
     targeting: Targeting = Targeting()
     campaigns: dict[CampaignName, Campaign] = {}
@@ -84,6 +86,7 @@ class Settings(BaseSettings):
         check_thresholds(self.monitoring.thresholds)
         self._check_planned_context()
         self._check_attributes()
+        self._check_retention()
         return self
 
     def _check_event_columns(self) -> None:
@@ -133,6 +136,25 @@ class Settings(BaseSettings):
                     f"two columns of the examples would be called {name!r}; give the stage or the context "
                     "that makes it another name"
                 )
+
+    def _check_retention(self) -> None:
+        window = max(stage.window_days for stage in self.funnel.stages)
+        least = {
+            "events": (
+                self.training.history_days + window + self.source.events.lookback_days,
+                "training.history_days, the longest window and source.events.lookback_days",
+            ),
+            "user_scores": (
+                self.monitoring.backtest_nights + window,
+                "monitoring.backtest_nights and the longest window",
+            ),
+            "targets": (window + 1, "the longest window and a day"),
+            "exports": (window + 1, "the longest window and a day"),
+        }
+        for name, (days, what) in least.items():
+            kept = getattr(self.retention, name)
+            if kept is not None and kept < days:
+                raise ValueError(f"retention.{name}: got {kept}, takes {days} or more: {what} together")
 
     @property
     def _computed_columns(self) -> list[str]:

@@ -144,6 +144,8 @@ def _read(
         # position, so within a read, headers that differ must be an error. A quote within quotes is two, as RFC 4180
         # has it and spreadsheets and databases write it; Spark's own default is a backslash before it.
         options = {"header": "true", "enforceSchema": "false", "escape": '"', **options}
+        # Of a line of which it needs a few columns only, Spark would not see that there are too many fields.
+        options = {"columnPruning": "false", **options}
         if re.match("utf-?(16|32)", options.get("encoding", ""), re.IGNORECASE):
             # Spark would look for the ends of lines byte by byte.
             options = {"multiLine": "true", **options}

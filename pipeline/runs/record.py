@@ -13,9 +13,11 @@ from pipeline.audits.unreadable import ColumnRead, shorten
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, Terminated, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
+from pipeline.runs.erasures import read_pending
 from pipeline.runs.termination import raise_on_sigterm
 from pipeline.text import show
 from pipeline.warehouse.damage import describe
+from pipeline.warehouse.exclusion import writing
 from pipeline.warehouse.retries import LockedError, one_attempt
 from pipeline.warehouse.warehouse import Pinned
 
@@ -102,6 +104,15 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
         FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates.
         Terminated: by SIGTERM, with the same prefix.
     """
+    with writing(context.settings, notify=context.notify):
+        if pending := read_pending(context.settings):
+            context.notify(f"warning: {pending} is not finished: run `funnel erase`")
+        with _recorded(context, stage, dates) as run:
+            yield run
+
+
+@contextmanager
+def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRun]:
     run = StageRun(context, stage, dates)
     started, clock = datetime.now(UTC), time.monotonic()
     try:

@@ -37,6 +37,7 @@ from pipeline.warehouse.snapshots import (
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
+    from pipeline.warehouse.erasure import Erased, Scanned, Sought
     from pipeline.warehouse.upkeep import Cleaned, Compacted
 
 
@@ -269,6 +270,24 @@ class Warehouse:
         if table is None:
             return Cleaned()
         return clean(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
+
+    @as_one_line_error()
+    @retry_lost_races
+    @names_damage
+    def erase(self, name: str, sought: "Sought") -> "Erased":
+        """Take what is sought out of a table's rows, snapshots and files, while nobody else writes to it."""
+        from pipeline.warehouse.erasure import Erased, erase
+
+        table = self._load(name)
+        return erase(table, sought) if table else Erased()
+
+    @names_damage
+    def scan(self, name: str, sought: "Sought") -> "Scanned":
+        """Read every file in a table's folder, and tell in which of them there is something sought."""
+        from pipeline.warehouse.erasure import Scanned, scan
+
+        table = self._load(name)
+        return scan(table, sought) if table else Scanned()
 
     @as_one_line_error()
     @retry_lost_races
