@@ -55,14 +55,14 @@ def build(night: Night) -> Section | None:
             Charts(
                 "Lift by band",
                 [_chart_lift(stage, each) for stage, each in with_outcomes.items()],
-                f"The observed rate of each band, with its 95% interval, and the rate of all {night.exposures} (dashed). "
+                f"The observed rate of each band, with its 95% interval, and that of all {night.exposures} (dashed). "
                 "A diamond marks the rate expected from the scores.",
             ),
             Charts(
                 "Reliability",
                 [_chart_reliability(stage, each) for stage, each in with_outcomes.items()],
-                f"{_title(night)} in ten groups by score: the rate expected from the scores and the observed rate, with its "
-                "95% interval. On the diagonal the two agree; above it more came than expected, below it less. The "
+                f"{_title(night)} in ten groups by score: the rate expected from the scores and the observed rate, "
+                "with its 95% interval. On the diagonal the two agree; above it more came than expected, below it less. The "
                 "bars show how the scores are distributed.",
             ),
         ]
