@@ -62,7 +62,7 @@ def build(night: Night) -> Section | None:
                 "Reliability",
                 [_chart_reliability(stage, each) for stage, each in with_outcomes.items()],
                 f"{_title(night)} in ten groups by score: the rate expected from the scores and the observed rate, "
-                "with its 95% interval. On the diagonal the two agree; above it more came than expected, below it less. "
+                "with its 95% interval. On the diagonal the two agree; above it more came than expected, below less. "
                 "The bars show how the scores are distributed.",
             ),
         ]
