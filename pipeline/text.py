@@ -1,7 +1,8 @@
-"""Text that came with the data, as people are shown it: all but secrets, and nothing in it acts on what shows it."""
+"""Text and numbers as people are shown them: all of a text but its secrets, and nothing in it acts on what shows it."""
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 from pipeline.secrets import mask
 
@@ -41,6 +42,15 @@ def find_unsafe(values: Iterable[str]) -> list[str]:
 def is_formula(text: str) -> bool:
     """Whether a spreadsheet would take a cell for a formula."""
     return bool(re.match(FORMULA, text)) and not re.fullmatch(SIGNED_NUMBER, text)
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A number rounded to significant digits, never with an exponent.
+
+    >>> format_number(12412.0), format_number(0.08333), format_number(2.5e-7), format_number(100.0)
+    ('12,400', '0.0833', '0.00000025', '100')
+    """
+    return f"{Decimal(f'{value:.{digits}g}'):,f}"
 
 
 def _escape(character: str) -> str:

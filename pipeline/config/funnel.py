@@ -62,6 +62,8 @@ class Funnel(ConfigSection):
     """The IANA time zone in which nights, windows and local dates are counted."""
     exposure: str
     """The source's name of the event that a message was sent."""
+    exposure_word: Annotated[str, Field(pattern=r"\S")] = "message"
+    """What reports call an exposure, in the singular: `message`, `email`, `call`, `visit`, …"""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """The stages in the order in which users pass through them, one or more."""
     attribution: Literal["last_touch", "any_in_window"] = "last_touch"

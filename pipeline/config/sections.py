@@ -122,7 +122,8 @@ class Audit(ConfigSection):
     """`[audit]`: limits of the checks that run before each commit."""
 
     empty_day: Literal["critical", "warning"] = "critical"
-    """What a day without events is if nights before it had some: `critical` stops the night."""
+    """What a day without events is if nights before it had some, unless its weekday always goes without: `critical`
+    stops the night."""
     missed_nights: Literal["stop", "land", "warn"] = "stop"
     """What a night does if the source has days that never landed, between the first that did and its own: `stop` names
     the command that lands them; `land` lands them first; `warn` goes on without them and the withdrawals of consent
@@ -130,7 +131,7 @@ class Audit(ConfigSection):
     row_count_ratio: Ratios = (0.3, 3.0)
     """Lowest and highest rows of a night, relative to the median of its last 7 nights; outside is a warning."""
     max_quarantine_share: Share = 0.1
-    """The share of rejected rows above which the night stops."""
+    """The share of a day's events that may be rejected; with more, the night stops."""
     max_unreadable_share: Share = 0.9
     """The share of a mapped column's values above which the night stops if they cannot be read; any such value is a
     warning. Rejected rows do not count here."""

@@ -26,6 +26,7 @@ from pipeline.ingest.landing import Landing, land_events, land_users
 from pipeline.ingest.missed import find_missed, tell_missed
 from pipeline.ingest.shared_users import count_shared_users
 from pipeline.ingest.turns import take_turn
+from pipeline.measures.volumes import WEEKS, is_unexpectedly_empty, usual_rows
 from pipeline.runs.context import Context
 from pipeline.runs.landed import join_days
 from pipeline.runs.landed_with import check_landed_alike, describe_landing
@@ -180,11 +181,12 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
     by_kind = counted.pivot(index="landed_on", columns="event", values="count")
     events = by_kind.reindex(index, columns=list(kinds)).fillna(0).astype(float)
     rows = events.sum(axis=1)
-    # A night that was never landed is not an empty one: only nights with rows make the baseline.
-    baseline = rows.where(rows > 0).shift(1).rolling(BASELINE_NIGHTS, min_periods=1).median()
+    landed = run.context.warehouse.row_counts("events", first=dates.first - timedelta(weeks=WEEKS), last=yesterday)
+    landed |= {day: int(rows[day]) for day in dates}
+    baseline = pd.Series([usual_rows(landed, day) for day in index], index=index, dtype=float)
     sums = events.shift(1).rolling(BASELINE_NIGHTS, min_periods=1).sum()
     table = pd.DataFrame({"rows": rows, "rows_to_last_7_nights": (rows / baseline).where(rows > 0)})
-    table["is_unexpectedly_empty"] = (rows == 0) & (baseline > 0)
+    table["is_unexpectedly_empty"] = [is_unexpectedly_empty(landed, day) for day in index]
     for name in kinds[1:]:
         usual = sums[name] / sums[kinds[0]]
         rate = events[name] / events[kinds[0]]
