@@ -97,8 +97,8 @@ class Training(ConfigSection):
 
 
 class Promotion(ConfigSection):
-    """`[promotion]`: what a challenger must show to become champion, on later days held out from both. Without a champion,
-    it must be better than a constant on every stage."""
+    """`[promotion]`: what a challenger must show to become champion, on later days held out from both. Without a
+    champion, it must be better than a constant on every stage."""
 
     stage: Identifier | None = None
     """The stage that must get better; by default the last. No other stage may get worse."""
