@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.log import mask_secret
 
 from pipeline.config.settings import Settings, load
-from pipeline.errors import FunnelError, TransientError
+from pipeline.errors import FunnelError, Terminated, TransientError
+from pipeline.secrets import guard_output, known
 
 if TYPE_CHECKING:
     from pipeline.runs.context import Context
 
 log = logging.getLogger("funnel")
+guard_output()
 # Task logs show level INFO, where these libraries would bury a night's few lines.
 for chatty in ("great_expectations", "py4j", "alembic", "mlflow"):
     logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -32,10 +35,15 @@ SPARK, GPU, PUBLISH = "funnel_spark", "funnel_gpu", "funnel_publish"
 def load_settings() -> Settings:
     """Load the configuration named by `FUNNEL_CONFIG`, else `funnel.toml` next to the DAG folder.
 
+    From then on, Airflow masks its secrets in the logs of tasks, tracebacks of any error included.
+
     Raises:
         ConfigError: it is missing or wrong; Airflow shows the line as the DAG file's import error.
     """
-    return load(Path(os.environ.get("FUNNEL_CONFIG", Path(__file__).resolve().parents[1] / "funnel.toml")))
+    settings = load(Path(os.environ.get("FUNNEL_CONFIG", Path(__file__).resolve().parents[1] / "funnel.toml")))
+    for secret in known():
+        mask_secret(secret)
+    return settings
 
 
 def night_of(data_interval_start: datetime | None, zone: ZoneInfo) -> str:
@@ -80,7 +88,7 @@ def fail_in_one_line(stage: str, day: str = "") -> Iterator[None]:
 
     Raises:
         StageFailed: for a FunnelError.
-        StageFailedTransiently: for a TransientError.
+        StageFailedTransiently: for a TransientError, or for SIGTERM: a worker that shuts down, a run marked as failed.
     """
     try:
         yield
@@ -90,6 +98,9 @@ def fail_in_one_line(stage: str, day: str = "") -> Iterator[None]:
         log.error(line)
         kind = StageFailedTransiently if isinstance(error, TransientError) else StageFailed
         raise kind(line) from None
+    except Terminated as end:
+        log.error(str(end))
+        raise StageFailedTransiently(str(end)) from None
 
 
 def make_context(configuration: Settings, run: str, *, is_bulk: bool = False) -> "Context":

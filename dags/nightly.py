@@ -14,6 +14,8 @@ partition of `user_scores`, monitors it, announces it, and writes its report. Th
   The parameter `model` overrides it; each row of `user_scores` names the version that scored it.
 - **Rerun.** Clear a task or a run: it replaces its own partition as a whole and touches no other. If a day's events
   changed, clear the nights after it too, since their features look back on it.
+- **Missed nights.** A night stops if the source has earlier days that never landed, because their nights failed or
+  never ran: clear those, or run a backfill, first. `audit.missed_nights` can have the night land them itself.
 - **Failure.** The failed task's log ends with one line: what is wrong and where. Where an audit stopped the day, the
   lines before it show rejected rows, and the table `stopped_quarantine` has them all. Bad data and bad configuration
   fail at once; transient errors are tried three times. Either way no table shows half a night. `report` runs
@@ -24,6 +26,8 @@ partition of `user_scores`, monitors it, announces it, and writes its report. Th
   holds `ds`. A backfill announces nothing: no one should be texted on old scores.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from functools import partial
 from typing import Any
@@ -46,6 +50,7 @@ NIGHT = "{{ night_of(dag_run.data_interval_start) }}"
 RUN = "{{ dag_run.run_id }}"
 MODEL = "{{ params.model or '' }}"
 LANDING_TASKS = ("ingest", "activity")
+FAILED = {"failed", "upstream_failed"}
 FINISHED = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
@@ -55,17 +60,16 @@ def _parse_day(night: str) -> date:
 
 @task.sensor(mode="reschedule", poke_interval=OPERATIONS.poke_seconds, timeout=timedelta(days=7).total_seconds())
 def wait(night: str, run: str) -> bool:
-    """Wait for the source's partition of the day, and for earlier nights that are still landing theirs."""
+    """Wait for the source's partition of the day, and for earlier nights to land theirs; fail if one of them failed."""
     from pipeline.errors import FunnelError
-    from pipeline.ingest.arrivals import days_delivered, find_missing
-    from pipeline.runs.record import recorded
+    from pipeline.ingest.arrivals import days_delivered, find_missing, require_landed
 
     context = get_current_context()
     with fail_in_one_line("wait", night):
         day = _parse_day(night)
         until = datetime.combine(day + timedelta(days=1), time(), SETTINGS.zone)
         until += timedelta(hours=OPERATIONS.source_wait_hours)
-        try:
+        with _recorded_if_it_fails(day, run):
             if OPERATIONS.webhook_connection:
                 resolve_webhook(OPERATIONS.webhook_connection)
             absent = find_missing(SETTINGS, day)
@@ -73,17 +77,42 @@ def wait(night: str, run: str) -> bool:
                 delivered = days_delivered(SETTINGS)
                 first = f"; the first day delivered is {delivered[0]}" if delivered and day < delivered[0] else ""
                 raise FunnelError(f"{absent}; waited until {until:%Y-%m-%d %H:%M}{first}")
-        except FunnelError:
-            # Recorded for the night's report, which shows the cause.
-            with recorded(make_context(SETTINGS, run), "wait", DateRange(day, day)):
-                raise
     if absent:
         log.info("%s; waiting until %s", absent, f"{until:%Y-%m-%d %H:%M}")
         return False
     landing = _still_landing(context, day)
     if landing:
         log.info("waiting for earlier nights that are still landing their days: %s", ", ".join(landing))
-    return not landing
+        return False
+    failed = _failed_to_land(context, day)
+    with fail_in_one_line("wait", night), _recorded_if_it_fails(day, run):
+        require_landed(make_context(SETTINGS, run), failed)
+    return True
+
+
+@contextmanager
+def _recorded_if_it_fails(day: date, run: str) -> Iterator[None]:
+    """Record why a night cannot start, for its report."""
+    from pipeline.errors import FunnelError
+    from pipeline.runs.record import recorded
+
+    try:
+        yield
+    except FunnelError:
+        with recorded(make_context(SETTINGS, run), "wait", DateRange(day, day)):
+            raise
+
+
+def _failed_to_land(context: Any, day: date) -> list[date]:
+    """Return the earlier nights that this night looks back on and whose run failed to land its day."""
+    nights = [day - timedelta(days=back) for back in range(longest_window(SETTINGS), 0, -1)]
+    if not any(map(_has_failed, _landing_states(context, nights).values())):
+        return []
+    return [night for night in nights if any(map(_has_failed, _landing_states(context, [night]).values()))]
+
+
+def _has_failed(tasks: Mapping[str, str | None]) -> bool:
+    return not FAILED.isdisjoint(tasks.values())
 
 
 def _still_landing(context: Any, day: date) -> list[str]:
@@ -91,14 +120,22 @@ def _still_landing(context: Any, day: date) -> list[str]:
     scheduled = context["dag_run"].run_type == "scheduled"
     # A backfill of months does not hold up tonight, except on the days it deduplicates events against.
     reach = SETTINGS.source.events.lookback_days if scheduled else longest_window(SETTINGS)
-    earlier = [datetime.combine(day - timedelta(days=back), time(), SETTINGS.zone) for back in range(1, reach + 1)]
-    if not earlier:
+    if not reach:
         return []
     instance, dag_id = context["ti"], context["dag_run"].dag_id
-    states = instance.get_task_states(dag_id=dag_id, task_ids=list(LANDING_TASKS), logical_dates=earlier)
+    states = _landing_states(context, [day - timedelta(days=back) for back in range(1, reach + 1)])
     unfinished = [run for run, tasks in states.items() if not set(tasks.values()) <= FINISHED]
     # Do not wait for queued runs: in a backwards backfill they wait for this one, and it would never end.
     return [run for run in unfinished if instance.get_dr_count(dag_id=dag_id, run_ids=[run], states=["running"])]
+
+
+def _landing_states(context: Any, nights: Sequence[date]) -> dict[str, dict[str, str | None]]:
+    """Return the states of the tasks that land a day, by run and task."""
+    midnights = [datetime.combine(night, time(), SETTINGS.zone) for night in nights]
+    states: dict[str, dict[str, str | None]] = context["ti"].get_task_states(
+        dag_id=context["dag_run"].dag_id, task_ids=list(LANDING_TASKS), logical_dates=midnights
+    )
+    return states
 
 
 @task(pool=SPARK, execution_timeout=timedelta(hours=3))

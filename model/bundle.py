@@ -230,20 +230,49 @@ class Bundle:
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, only to be overwritten
                 network = build_model(spec, tasks, config)
             network.load_state_dict(safetensors.torch.load(weights))
+            calibration = tuple(Calibrator.from_dict(each) for each in manifest["calibration"])
+            targets = tuple(TargetScale(**target) for target in manifest["targets"])
+            _require_scores(network, tasks, targets, calibration)
             return cls(
                 spec=spec,
                 config=config,
                 training=TrainConfig(**manifest["training"]),
                 tasks=tasks,
-                targets=tuple(TargetScale(**target) for target in manifest["targets"]),
+                targets=targets,
                 network=network.eval(),
-                calibration=tuple(Calibrator.from_dict(each) for each in manifest["calibration"]),
+                calibration=calibration,
                 metrics={task.name: FitMetrics(**manifest["metrics"][task.name]) for task in tasks},
                 trained_on=manifest["trained_on"],
             )
+        except BundleError as error:
+            raise BundleError(f"{directory} is damaged: {error}") from None
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise BundleError(f"{directory} does not fit this code: {reason}") from error
+
+
+def _require_scores(
+    network: MultiTaskModel,
+    tasks: tuple[Task, ...],
+    targets: tuple[TargetScale, ...],
+    calibration: tuple[Calibrator, ...],
+) -> None:
+    """Check that every task has a target scale and a calibrator, all of finite numbers, and every weight is finite.
+
+    Raises:
+        BundleError: Scores would be missing, or not numbers.
+    """
+    for name, weight in network.state_dict().items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise BundleError(f"weight {name} has values that are no finite numbers")
+    for what, parts in (("targets", targets), ("calibration", calibration)):
+        if len(parts) != len(tasks):
+            raise BundleError(f"{what} has {len(parts)} entries for {len(tasks)} tasks")
+    for task, target, each in zip(tasks, targets, calibration, strict=True):
+        if not np.isfinite([target.mean, target.scale]).all():
+            raise BundleError(f"the target scale of task {task.name!r} is no finite number")
+        if not each.x or len(each.x) != len(each.y) or not np.isfinite([*each.x, *each.y, each.slope]).all():
+            raise BundleError(f"the calibration of task {task.name!r} has no knots, or numbers that are not finite")
 
 
 def digest_manifest(manifest: Mapping[str, Any]) -> str:
@@ -258,7 +287,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BundleError(f"{directory} is not a bundle: {MANIFEST} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{directory} is damaged: {MANIFEST} is not JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{directory} is not a bundle: {MANIFEST} does not say format {FORMAT!r}")

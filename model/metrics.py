@@ -13,8 +13,9 @@ BINS = 15
 class TaskMetrics:
     """One task's metrics over its labelled rows.
 
-    Metrics prefixed ``raw_`` are of the scores before calibration. ``auc`` is None if only one class occurs; every
-    metric is None without rows. A regression only has ``rmse``, in the unit of the label, and ``r2``.
+    Metrics prefixed ``raw_`` are of the scores before calibration, and so is ``auc``: a calibration that is fitted
+    fold by fold shifts the folds against each other, which is no ranking. ``auc`` is None if only one class occurs;
+    every metric is None without rows. A regression only has ``rmse``, in the unit of the label, and ``r2``.
     """
 
     rows: int
@@ -33,7 +34,7 @@ class TaskMetrics:
         return cls(
             rows=len(labels),
             positives=int(labels.sum()),
-            auc=auc(labels, calibrated),
+            auc=auc(labels, raw),
             log_loss=log_loss(labels, calibrated),
             ece=expected_calibration_error(labels, calibrated),
             raw_log_loss=log_loss(labels, raw),

@@ -1,15 +1,21 @@
 """Entry point of the command line: `funnel`, or `python -m pipeline`."""
 
 import os
+import signal
 import sys
 
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, Terminated
+from pipeline.secrets import guard_output
 
 
 def main() -> None:
-    """Run the command line. A FunnelError is one line on stderr and exit code 1, a traceback under FUNNEL_DEBUG."""
+    """Run the command line. A FunnelError is one line on stderr and exit code 1, a traceback under FUNNEL_DEBUG.
+
+    After SIGTERM the exit code is 143, as shells report it.
+    """
     from pipeline.cli import app
 
+    guard_output()
     try:
         app()
     except FunnelError as error:
@@ -17,6 +23,9 @@ def main() -> None:
             raise
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(1)
+    except Terminated as end:
+        print(f"error: {end}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -302,6 +302,20 @@ def maintain(
     maintain(Context(_load(config)), dry_run=dry_run)
 
 
+@app.command()
+def erase(
+    user: Annotated[list[str] | None, typer.Option("--user", help="A user's id; may be given several times.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A text file of ids, one a line.")] = None,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Remove users from every table, snapshot and report, and prove it; without ids, finish what was broken off."""
+    from pipeline.erasure.erase import erase
+    from pipeline.erasure.ids import read_ids
+
+    context = Context(_load(config))
+    erase(context, read_ids(user or [], file, notify=context.notify))
+
+
 @warehouse_app.command("relocate")
 def relocate_warehouse(
     config: Config = DEFAULT_CONFIG,
@@ -359,7 +373,7 @@ def doctor(
     config: Config = DEFAULT_CONFIG,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every file of the warehouse's tables.")] = False,
 ) -> None:
-    """Check the configuration, Java, the warehouse, the source and the champion."""
+    """Check the configuration, Java, the warehouse, a sample of the source and the champion."""
     from pipeline.doctor import doctor
 
     doctor(config, deep=deep)

@@ -14,7 +14,9 @@ from pipeline.config.settings import load
 from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
+from pipeline.runs.erasures import is_pending, read_pending
 from pipeline.text import show
+from pipeline.warehouse.damage import describe
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
@@ -28,8 +30,14 @@ WAYS = (
 )
 
 
+class Odd(str):
+    """The line of a check that found nothing wrong, but something that may not be meant."""
+
+    __slots__ = ()
+
+
 def doctor(config: Path, *, deep: bool = False) -> None:
-    """Check the configuration, Java, the warehouse, the source and the champion; print one line each.
+    """Check the configuration, Java, the warehouse, the source, its mapping and the champion; print one line each.
 
     Args:
         deep: also open every metadata file, manifest and data file of every table, with a line for each table.
@@ -44,15 +52,18 @@ def doctor(config: Path, *, deep: bool = False) -> None:
         ("java", _check_java),
         ("warehouse", _check_warehouse),
         ("source", _check_source),
+        ("mapping", _check_mapping),
         *([("user_ids", _check_user_ids)] if settings.source.users else []),
         ("champion", _check_champion),
+        *([("erasures", _check_erasures)] if is_pending(settings) else []),
     ]
     if deep:
         checks += [(name, partial(_check_files, name=name)) for name in all_tables(settings)]
     context, failed = Context(settings), 0
     for name, check in checks:
         try:
-            print(f"ok      {name:<13}  {show(check(context))}")
+            line = check(context)
+            print(f"{'odd' if isinstance(line, Odd) else 'ok':<6}  {name:<13}  {show(line)}")
         except FunnelError as error:
             failed += 1
             print(f"failed  {name:<13}  {error}")
@@ -73,6 +84,9 @@ def _check_java(context: Context) -> str:
 
 def _check_warehouse(context: Context) -> str:
     settings, states = context.settings, context.warehouse.states()
+    for state in states:
+        if damage := context.warehouse.damage_of(state.name):
+            raise FunnelError(describe(state.name, damage))
     newest = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
     return f"{settings.resolve(settings.warehouse.path)}: {newest or 'empty'}"
 
@@ -105,6 +119,15 @@ def _check_source(context: Context) -> str:
     return f"{resolved}: {len(days)} days, {days[0]} to {days[-1]}"
 
 
+def _check_mapping(context: Context) -> str:
+    """Map a sample of the source, and name what the configuration expects in it and is not there."""
+    # Imported late, since it brings Spark.
+    from pipeline.ingest.sample import check_sample
+
+    seen, odd = check_sample(context)
+    return Odd("; ".join(odd)) if odd else f"fits {seen}"
+
+
 def _check_user_ids(context: Context) -> str:
     """Look whether the events that landed last and the profiles know each other's users."""
     # Imported late, since most commands run without DuckDB.
@@ -124,7 +147,7 @@ def _check_user_ids(context: Context) -> str:
     if min_share and found.is_impossible:
         raise FunnelError(str(found))
     if found.is_low(min_share):
-        return f"few: {found}"
+        return Odd(f"few: {found}")
     return f"{found.shared:,} of {found.with_events:,} users with events in the last 7 landing days have a profile"
 
 
@@ -148,3 +171,9 @@ def _check_champion(context: Context) -> str:
         return "none yet: train the first with funnel train --as-of"
     registry.bundle_path(version)
     return f"{version}, trained as of {registry.run(version).as_of}"
+
+
+def _check_erasures(context: Context) -> str:
+    if pending := read_pending(context.settings):
+        raise FunnelError(f"{pending} is not finished: run `funnel erase`")
+    return "all are finished"

@@ -29,8 +29,17 @@ class TransientError(FunnelError):
     """A failure that may pass by itself, such as a lost race or an unreachable host: worth retrying."""
 
 
+class Terminated(BaseException):
+    """SIGTERM has told the process to end. No Exception, so that nothing takes it for a failure to go on from."""
+
+    def __init__(self, message: str = "stopped by SIGTERM") -> None:
+        super().__init__(message)
+
+
 def describe_error(error: BaseException) -> str:
     """Describe an error in one line; one raised in Java by its own message and that of its root cause."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
     java = getattr(error, "java_exception", None)
     if java is None:
         return show((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -1,4 +1,4 @@
-"""Keeps the warehouse small: compacts small files, expires old snapshots, removes orphaned files.
+"""Keeps the warehouse small: drops what `[retention]` no longer keeps, compacts, expires snapshots, removes orphans.
 
 It never touches what a reader or a rollback may still need: snapshots that were current within `keep_days`, the last
 `keep_publishes` publishes, and files younger than `orphan_hours`, which a run may have staged but not yet committed.
@@ -7,6 +7,7 @@ It never touches what a reader or a rollback may still need: snapshots that were
 from datetime import UTC, date, datetime, timedelta
 
 from pipeline.runs.context import Context
+from pipeline.warehouse.exclusion import writing
 from pipeline.warehouse.upkeep import Cleaned, Compacted
 
 NEVER_COMPACTED = ("activity", "users")
@@ -28,10 +29,16 @@ def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = 
     Raises:
         FunnelError: the warehouse cannot be written, or other writers commit too often for this one to get a turn.
     """
+    with writing(context.settings, notify=context.notify):
+        _maintain(context, dry_run=dry_run, now=now)
+
+
+def _maintain(context: Context, *, dry_run: bool, now: datetime | None) -> None:
     warehouse, options = context.warehouse, context.settings.maintenance
     now = now or datetime.now(UTC)
+    changed = _drop_expired(context, now, dry_run=dry_run)
     # Keep the newest of the old states: the nights after it start from it.
-    changed = _drop_old(context, "known_users", "states", spare=1, dry_run=dry_run)
+    changed |= _drop_old(context, "known_users", "states", spare=1, dry_run=dry_run)
     changed |= _drop_old(context, "feature_samples", "samples", spare=0, dry_run=dry_run)
     for name in warehouse.tables:
         compacted = Compacted()
@@ -49,6 +56,27 @@ def maintain(context: Context, *, dry_run: bool = False, now: datetime | None = 
             context.notify(f"{name:<11} {line}")
     if not changed:
         context.notify("nothing to clear away")
+
+
+def _drop_expired(context: Context, now: datetime, *, dry_run: bool) -> bool:
+    """Drop the partitions that `[retention]` no longer keeps; return whether there were any."""
+    today = now.astimezone(context.settings.zone).date()
+    changed = False
+    for name, days in context.settings.retention.model_dump(exclude_none=True).items():
+        last = today - timedelta(days=days + 1)
+        old = context.warehouse.row_counts(name, first=date.min, last=last)
+        if not old:
+            continue
+        changed = True
+        if not dry_run:
+            summary = {"funnel.run_id": context.run_id}
+            context.warehouse.publish(name, (), first=min(old), last=last, summary=summary)
+        would = "would be " if dry_run else ""
+        context.notify(
+            f"{name:<11} {sum(old.values()):,} rows of {len(old):,} days until {max(old)} {would}dropped: "
+            f"retention.{name} = {days}"
+        )
+    return changed
 
 
 def _drop_old(context: Context, name: str, what: str, *, spare: int, dry_run: bool) -> bool:

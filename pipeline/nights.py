@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from datetime import date
 
 from pipeline.dates import DateRange
-from pipeline.errors import describe_error
+from pipeline.errors import Terminated, describe_error
 from pipeline.ingest.activity import build_activity
 from pipeline.ingest.ingest import ingest
+from pipeline.ingest.turns import take_turn, wait_for_earlier
 from pipeline.monitoring.monitor import monitor
 from pipeline.report.report import report
 from pipeline.runs.context import Context
+from pipeline.runs.termination import raise_on_sigterm
 from pipeline.scoring.scoring import score
 
 
@@ -19,19 +21,22 @@ def nightly(context: Context, ds: date, *, model: str | None = None) -> None:
 
     Raises:
         FunnelError: from the first stage that failed, once the report is written; or from the report itself.
+        Terminated: by SIGTERM, once the stopped stage is recorded and the report written.
     """
     night = DateRange(ds, ds)
     with _report_afterwards(context, ds):
-        ingest(context, night)
-        build_activity(context, night)
+        load_history(context, night)
+        # Days before it may have landed since, and their tiles may still be on the way.
+        wait_for_earlier(context, night)
         score(context, ds, model=model)
         monitor(context, ds)
 
 
 def load_history(context: Context, dates: DateRange) -> None:
     """Land a range of dates and build its activity tiles: one Spark job and one commit for each of the two stages."""
-    ingest(context, dates)
-    build_activity(context, dates)
+    with take_turn(context, dates):
+        ingest(context, dates)
+        build_activity(context, dates)
 
 
 def backfill(context: Context, dates: DateRange, *, model: str | None = None) -> None:
@@ -58,10 +63,11 @@ def backfill(context: Context, dates: DateRange, *, model: str | None = None) ->
 
 @contextmanager
 def _report_afterwards(context: Context, ds: date) -> Iterator[None]:
-    """Write the night's report once its stages have ended, even if one failed."""
+    """Write the night's report once its stages have ended, even if one failed or was stopped."""
     try:
-        yield
-    except Exception:
+        with raise_on_sigterm():
+            yield
+    except (Exception, KeyboardInterrupt, Terminated):
         try:
             report(context, ds)
         except Exception as error:

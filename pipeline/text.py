@@ -1,7 +1,10 @@
-"""Text that came with the data, as people are shown it: all of it, and nothing in it acts on what shows it."""
+"""Text and numbers as people are shown them: all of a text but its secrets, and nothing in it acts on what shows it."""
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
+
+from pipeline.secrets import mask
 
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -15,7 +18,7 @@ SIGNED_NUMBER = r"^[+-][0-9 ]*[0-9]([.,][0-9]+)?([eE][+-]?[0-9]+)?$"
 
 
 def show(text: str, *, keep: str = "") -> str:
-    """Escape what a reader would not see, or what would act on a terminal or on the text around it.
+    """Mask secrets, and escape what a reader would not see or what would act on a terminal or on the text around it.
 
     Args:
         keep: characters to leave, such as a newline of our own.
@@ -24,7 +27,7 @@ def show(text: str, *, keep: str = "") -> str:
     \\x1b[31mred\\x1b[0m [bold]\\nnext a\\u202eb one
     two\\t
     """
-    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), mask(text))
 
 
 def find_unsafe(values: Iterable[str]) -> list[str]:
@@ -39,6 +42,15 @@ def find_unsafe(values: Iterable[str]) -> list[str]:
 def is_formula(text: str) -> bool:
     """Whether a spreadsheet would take a cell for a formula."""
     return bool(re.match(FORMULA, text)) and not re.fullmatch(SIGNED_NUMBER, text)
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A number rounded to significant digits, never with an exponent.
+
+    >>> format_number(12412.0), format_number(0.08333), format_number(2.5e-7), format_number(100.0)
+    ('12,400', '0.0833', '0.00000025', '100')
+    """
+    return f"{Decimal(f'{value:.{digits}g}'):,f}"
 
 
 def _escape(character: str) -> str:

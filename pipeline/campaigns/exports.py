@@ -23,7 +23,9 @@ from pipeline.campaigns.rules import find_campaign
 from pipeline.errors import FunnelError, describe_error
 from pipeline.files import write_atomically
 from pipeline.runs.context import Context
+from pipeline.secrets import mask
 from pipeline.text import find_unsafe
+from pipeline.warehouse.exclusion import writing
 
 Format = Literal["csv", "parquet"]
 
@@ -70,6 +72,13 @@ def export(
         FunnelError: no such list, a file with other content is in the way, an id that is not safe in CSV, or the file
             cannot be written.
     """
+    with writing(context.settings, notify=context.notify):
+        return _export(context, ds, campaign, version=version, format=format, out=out)
+
+
+def _export(
+    context: Context, ds: date, campaign: str, *, version: int | None, format: Format | None, out: str | None
+) -> Export:
     with connect(context.settings, "targets, exports, users, activity, events") as connection:
         version = _find_version(context, connection, ds, campaign, version)
         recheck = recheck_targets(connection, context.settings, ds, campaign, version)
@@ -85,16 +94,18 @@ def export(
     path = out or f"{folder}/{campaign}-{ds}-v{version}.{format}"
     if "://" not in path:
         path = str(Path(path).resolve())
-    recorded = [sha256 for its_path, sha256 in earlier if its_path == path]
+    # A URI may hold a password.
+    shown = mask(path)
+    recorded = [sha256 for its_path, sha256 in earlier if its_path == shown]
     present = _read_file(path)
     if present is not None and not _holds(present, content, ids, format) and _digest(present) not in recorded:
         raise FunnelError(f"{path} holds something other than version {version} of {campaign!r}: choose another --out")
     is_new = present is None or not _holds(present, content, ids, format)
     if is_new:
-        write_atomically(path, content, what=path, see="[targeting] path or --out")
+        write_atomically(path, content, what=path, see="[targeting] path or --out", is_private=True)
     sha256 = _digest(content if is_new or present is None else present)
     done = Export(
-        campaign, ds, version, path, len(ids), recheck.withdrawn, recheck.completed, sha256=sha256, is_new=is_new
+        campaign, ds, version, shown, len(ids), recheck.withdrawn, recheck.completed, sha256=sha256, is_new=is_new
     )
     if recorded[-1:] != [sha256]:
         # After the file: if a run dies in between, the next one finds the file and records it.
@@ -102,7 +113,7 @@ def export(
             "ds": ds,
             "campaign_id": campaign,
             "version": version,
-            "path": path,
+            "path": shown,
             "users": done.users,
             "withdrawn": done.withdrawn,
             "completed": done.completed,

@@ -227,8 +227,8 @@ def _warn_of_deviations(users: Mapping[str, int], texted: Mapping[str, int], lef
     """Users texted, or not texted, against the list: each stays in its arm, which makes the uplift look smaller."""
     if texted["control"]:
         share = texted["control"] / users["control"]
-        yield f"{texted['control']:,} of {users['control']:,} control users ({share:.1%}) were texted anyway"
+        yield f"{texted['control']:,} of {users['control']:,} control users ({share:.1%}) were contacted anyway"
     missed = users["target"] - texted["target"]
     if missed:
         why = f", {left_out:,} of them because they had withdrawn consent or completed by then" if left_out else ""
-        yield f"{missed:,} of {users['target']:,} targets ({missed / users['target']:.1%}) were never texted{why}"
+        yield f"{missed:,} of {users['target']:,} targets ({missed / users['target']:.1%}) were never contacted{why}"

@@ -36,7 +36,7 @@ def draw_gains_curve(name: str, shares: np.ndarray, found: np.ndarray) -> str:
     with draw_chart(name) as chart:
         chart.axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
         chart.axes.plot(at, np.interp(at, shares, found), color=ACCENT, linewidth=1.6)
-        chart.axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="share of messages, best first", ylabel="share of outcomes")
+        chart.axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="best-scored share", ylabel="share of outcomes")
         chart.axes.xaxis.set_major_formatter(PERCENT)
         chart.axes.yaxis.set_major_formatter(PERCENT)
     return chart.svg
@@ -76,7 +76,9 @@ def draw_reliability_curve(name: str, groups: Rates, scores: np.ndarray) -> str:
         axes.stairs(counts / counts.max() * top / 8 - top / 7, edges, baseline=-top / 7, fill=True, color=FAINT)
         axes.set(xlim=(0, top), ylim=(-top / 7, 1.15 * top), xlabel="expected rate", ylabel="observed rate")
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        axes.yaxis.set_major_locator(FixedLocator([tick for tick in axes.get_yticks() if tick >= 0]))
+        for axis in (axes.xaxis, axes.yaxis):
+            # The axes reach a little below and beyond the rates.
+            axis.set_major_locator(FixedLocator([tick for tick in axis.get_majorticklocs() if 0 <= tick <= 1]))
         axes.xaxis.set_major_formatter(PERCENT)
         axes.yaxis.set_major_formatter(PERCENT)
     return chart.svg

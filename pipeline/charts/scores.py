@@ -6,19 +6,20 @@ from datetime import date
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.charts.svg import ACCENT, INK, PERCENT, STEPS, draw_chart, draw_days
+from pipeline.charts.svg import ACCENT, INK, NUMBER, PERCENT, STEPS, draw_chart, draw_days
 
 
-def draw_rates_by_day(name: str, days: Sequence[date], rates: Sequence[float | None]) -> str:
+def draw_rates_by_day(name: str, days: Sequence[date], rates: Sequence[float | None], label: str) -> str:
     """A line over days; a day without a rate is a gap.
 
     Args:
         name: unique in the page.
+        label: of the rates.
     """
     with draw_chart(name) as chart:
         draw_days(chart.axes, days, rates)
-        chart.axes.set(ylim=(0, None), ylabel="events per message")
-        chart.axes.yaxis.set_major_formatter(PERCENT)
+        chart.axes.set(ylim=(0, None), ylabel=label)
+        chart.axes.yaxis.set_major_formatter(NUMBER)
     return chart.svg
 
 

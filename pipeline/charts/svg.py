@@ -17,6 +17,8 @@ from matplotlib.dates import AutoDateLocator, DateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipeline.text import format_number
+
 INK, ACCENT, FAINT, PAPER = "#010203", "#010204", "#010205", "#010206"
 """Placeholders for the page's own colours: matplotlib knows no CSS variables."""
 _PAGE_COLOURS = {INK: "var(--ink)", ACCENT: "var(--accent)", FAINT: "var(--faint)", PAPER: "var(--paper)"}
@@ -37,7 +39,8 @@ _STYLE = {
     "grid.linewidth": 0.5,
 }
 STEPS = [1, 2, 5, 10]
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
+PERCENT = FuncFormatter(lambda share, _: f"{format_number(100 * share, 4)}%")
+NUMBER = FuncFormatter(lambda value, _: format_number(value, 4))
 _WITHOUT_ORIGIN = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 """No metadata: the same figures give the same text, whenever and by whichever version of matplotlib they are drawn."""
 

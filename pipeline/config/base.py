@@ -1,9 +1,10 @@
 """What every section of the configuration is made of: its base class and the values that several sections take."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 T = TypeVar("T")
 
@@ -22,6 +23,13 @@ def _check_identifier(value: str) -> str:
 
 Identifier = Annotated[str, AfterValidator(_check_identifier)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Properties = dict[str, SecretStr]
+"""Properties of another system, any of which may be a password: no message and no dump of the settings shows one."""
+
+
+def reveal(properties: Mapping[str, SecretStr]) -> dict[str, str]:
+    """The properties as they are, for the system that they are meant for."""
+    return {name: value.get_secret_value() for name, value in properties.items()}
 
 
 def check_names(

@@ -43,13 +43,16 @@ class Figure:
 FIGURES: Mapping[str, Figure] = {
     "rows_landed": Figure("Rows landed", "events and users that arrived and were kept", "count"),
     "rows_landed_ratio": Figure(
-        "Rows landed, relative to usual",
+        "Events landed, relative to usual",
         "relative to the median of the last 7 nights",
         "ratio",
-        bound=Bound("rows landed, relative to the median of the last 7 nights,", "factor", 2.0),
+        bound=Bound("events landed, relative to the median of the last 7 nights,", "factor", 2.0),
     ),
     "quarantined_share": Figure(
-        "Quarantined", "share of the rows read that were rejected", "share", bound=Bound("quarantined share", "above")
+        "Quarantined",
+        "share of the rows read, events and users, that were rejected",
+        "share",
+        bound=Bound("quarantined share", "above"),
     ),
     "unreadable_share": Figure(
         "Unreadable values",
@@ -64,7 +67,7 @@ FIGURES: Mapping[str, Figure] = {
         "hours",
         bound=Bound("hours from the end of the day to its scores", "above"),
     ),
-    "users_scored": Figure("Users scored", "everyone who may be texted", "count"),
+    "users_scored": Figure("Users scored", "every eligible user", "count"),
     "users_scored_ratio": Figure(
         "Users scored, relative to usual",
         "relative to the median of the last 7 nights",
@@ -78,7 +81,7 @@ FIGURES: Mapping[str, Figure] = {
         bound=Bound("share of users also scored the night before", "below"),
     ),
     "mean_score": Figure(
-        "Mean score", "share of users expected to reach the stage if all were texted", "probability", "stage"
+        "Mean score", "share of users expected to reach the stage after one exposure each", "probability", "stage"
     ),
     # The default bounds of an index are Siddiqi's: from 0.25 on a shift is large (Credit Risk Scorecards, Wiley 2006).
     "score_psi": Figure(
@@ -136,8 +139,8 @@ FIGURES: Mapping[str, Figure] = {
     "matured_positives": Figure("Of these, reached the stage", "within its window", "count", "model"),
     "matured_auc": Figure(
         "Ranking (AUC)",
-        "chance that of two users texted the one who reached the stage had the higher score: 0.5 is a coin toss, 1 is "
-        "perfect",
+        "chance that of two exposures, one followed by the stage and one not, the first had the higher score: 0.5 is a "
+        "coin toss, 1 is perfect",
         "index",
         "model",
         Bound("ranking of {subject}: AUC", "below", 0.55),
@@ -159,7 +162,7 @@ FIGURES: Mapping[str, Figure] = {
     # A useless top band has everyone's rate.
     "matured_lift": Figure(
         "Lift of the top band",
-        "observed rate in band 10 relative to that of everyone texted",
+        "observed rate in band 10 relative to that of all exposures",
         "ratio",
         "model",
         Bound("lift of the top band of {subject}", "below", 1.0),

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
-from pipeline.config.base import ConfigSection, Identifier, check_names
+from pipeline.config.base import ConfigSection, Identifier, Properties, check_names
 from pipeline.dates import FIRST_DAY, LAST_DAY
 
 EXPOSURE = "exposure"
@@ -62,6 +62,8 @@ class Funnel(ConfigSection):
     """The IANA time zone in which nights, windows and local dates are counted."""
     exposure: str
     """The source's name of the event that a message was sent."""
+    exposure_word: Annotated[str, Field(pattern=r"\S")] = "message"
+    """What reports call an exposure, in the singular: `message`, `email`, `call`, `visit`, …"""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """The stages in the order in which users pass through them, one or more."""
     attribution: Literal["last_touch", "any_in_window"] = "last_touch"
@@ -107,7 +109,7 @@ class Reader(ConfigSection):
     """Types of the source's columns in Spark's DDL, such as `offer STRING, amount DOUBLE`. Of these columns, one that a
     day lacks is null, without a warning; a CSV file without a header has them in this order; JSON that is declared
     `STRING` is read as it is written. Others are as they are found."""
-    options: dict[str, str] = Field(default={})
+    options: Properties = Field(default={})
     """Options of the Spark reader; `{ds}` works here too, in a query for example."""
     ready: str | None = None
     """A path that exists once a night's partition is complete, such as `landing/{ds}/_SUCCESS`; by default `path`."""
@@ -115,6 +117,9 @@ class Reader(ConfigSection):
     """A Spark SQL condition on the source's columns; other rows are not this funnel's and are not read."""
     columns: dict[str, str] = Field(default={})
     """Our column = the source's column, or a Spark SQL expression over its columns."""
+    raw_content: Literal["mapped", "all"] = "mapped"
+    """What of a rejected row is kept: `mapped`, the columns that the mapping reads, and of a line that does not fit its
+    header the length only; `all`, every column, and such lines as they are written, in messages, too."""
 
     @field_validator("path", "ready")
     @classmethod

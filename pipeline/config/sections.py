@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, field_validator, model_validator
 
-from pipeline.config.base import ConfigSection, Identifier, Share
+from pipeline.config.base import ConfigSection, Identifier, Properties, Share
 
 Architecture = Literal["shared_bottom", "l2_constrained", "cross_stitch", "omoe", "mmoe", "ple", "aitm", "esmm"]
 
@@ -26,7 +26,7 @@ class Warehouse(ConfigSection):
     """The folder of the tables and their SQLite catalog, as long as `catalog` is empty."""
     namespace: Identifier = "funnel"
     """The Iceberg namespace of the tables."""
-    catalog: dict[str, str] = Field(default={})
+    catalog: Properties = Field(default={})
     """Properties of any PyIceberg catalog, such as `{ type = "rest", uri = "https://…", warehouse = "s3://…" }`; empty
     means SQLite under `path`."""
 
@@ -36,7 +36,7 @@ class Models(ConfigSection):
 
     path: str = "models"
     """A local folder: SQLite and bundles, or copies of the bundles that an MLflow server holds."""
-    tracking_uri: str | None = None
+    tracking_uri: SecretStr | None = None
     """The address of an MLflow server or of its database; without one, everything is under `path`."""
     name: Identifier = "funnel"
     """The name of the registered model."""
@@ -50,8 +50,9 @@ class Models(ConfigSection):
 
     @field_validator("tracking_uri")
     @classmethod
-    def _check_tracking_uri(cls, uri: str | None) -> str | None:
-        if uri is not None and not re.match(r"(https?|(postgresql|mysql|mssql|sqlite)(\+\w+)?)://", uri):
+    def _check_tracking_uri(cls, uri: SecretStr | None) -> SecretStr | None:
+        known = r"(https?|(postgresql|mysql|mssql|sqlite)(\+\w+)?)://"
+        if uri is not None and not re.match(known, uri.get_secret_value()):
             raise ValueError("an MLflow server's or a database's address, such as 'http://mlflow:5000'")
         return uri
 
@@ -121,11 +122,16 @@ class Audit(ConfigSection):
     """`[audit]`: limits of the checks that run before each commit."""
 
     empty_day: Literal["critical", "warning"] = "critical"
-    """What a day without events is if nights before it had some: `critical` stops the night."""
+    """What a day without events is if nights before it had some, unless its weekday always goes without: `critical`
+    stops the night."""
+    missed_nights: Literal["stop", "land", "warn"] = "stop"
+    """What a night does if the source has days that never landed, between the first that did and its own: `stop` names
+    the command that lands them; `land` lands them first; `warn` goes on without them and the withdrawals of consent
+    that they hold."""
     row_count_ratio: Ratios = (0.3, 3.0)
     """Lowest and highest rows of a night, relative to the median of its last 7 nights; outside is a warning."""
     max_quarantine_share: Share = 0.1
-    """The share of rejected rows above which the night stops."""
+    """The share of a day's events that may be rejected; with more, the night stops."""
     max_unreadable_share: Share = 0.9
     """The share of a mapped column's values above which the night stops if they cannot be read; any such value is a
     warning. Rejected rows do not count here."""
@@ -147,6 +153,46 @@ class Maintenance(ConfigSection):
     """The age in hours at which a file that no snapshot names is removed; longer than any run takes to publish."""
     compact_files: Annotated[int, Field(ge=2)] = 8
     """A partition of more small files than this is rewritten as one file."""
+
+
+class Retention(ConfigSection):
+    """`[retention]`: how many days of a table `funnel maintain` keeps; without a key, all.
+
+    A partition goes once its date is more than so many days ago, from disk with the snapshots that `[maintenance]`
+    keeps. `users`, `activity` and `known_users` have no key: who has withdrawn consent or completed rests on them.
+    """
+
+    events: PositiveInt | None = None
+    """By landing day. At least `training.history_days`, the longest window and `source.events.lookback_days` together:
+    less would change examples."""
+    quarantine: PositiveInt | None = None
+    """By landing day."""
+    stopped_quarantine: PositiveInt | None = None
+    """By landing day."""
+    examples: PositiveInt | None = None
+    """By the date that they were built for."""
+    user_scores: PositiveInt | None = None
+    """By night. At least `monitoring.backtest_nights` and the longest window together."""
+    feature_samples: Annotated[int, Field(ge=1, le=90)] | None = None
+    """By night; after 90 nights they go in any case."""
+    targets: PositiveInt | None = None
+    """By night; results of lists that are gone cannot be measured. At least the longest window and a day."""
+    exports: PositiveInt | None = None
+    """By the night of the list; the exported files themselves stay. At least as many as for `targets`."""
+    runs: Annotated[int, Field(ge=30)] | None = None
+    """By night."""
+    metrics: Annotated[int, Field(ge=30)] | None = None
+    """By night, or by the date that a model was trained as of."""
+    audits: Annotated[int, Field(ge=30)] | None = None
+    """By night."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_kept(cls, keys: object) -> object:
+        for name in ("users", "activity", "known_users"):
+            if isinstance(keys, dict) and name in keys:
+                raise ValueError(f"{name} is kept: who has withdrawn consent or completed rests on it")
+        return keys
 
 
 class Threshold(ConfigSection):
@@ -204,5 +250,5 @@ class Spark(ConfigSection):
     """Spark's master: `local[*]`, `spark://…`, `yarn` or `k8s://…`."""
     driver_memory: str = "1500m"
     """Memory of the driver, as Spark writes it."""
-    conf: dict[str, str] = Field(default={})
+    conf: Properties = Field(default={})
     """Any Spark property."""

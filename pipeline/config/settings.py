@@ -4,14 +4,16 @@
 """
 
 import difflib
+import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -28,18 +30,23 @@ from pipeline.config.sections import (
     Operations,
     Promotion,
     Reports,
+    Retention,
     Scoring,
     Spark,
     Training,
     Warehouse,
 )
 from pipeline.errors import ConfigError
+from pipeline.secrets import learn, learn_environment
+
+ENVIRONMENT = "FUNNEL_"
+"""What the variables begin with that override the file."""
 
 
 class Settings(BaseSettings):
     """The whole configuration. `base` is the folder of the TOML file, where relative paths start."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FUNNEL_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=ENVIRONMENT, env_nested_delimiter="__")
 
     funnel: Funnel
     source: Source
@@ -51,6 +58,7 @@ class Settings(BaseSettings):
     scoring: Scoring = Scoring()
     audit: Audit = Audit()
     maintenance: Maintenance = Maintenance()
+    retention: Retention = Retention()
     monitoring: Monitoring = Monitoring()
     targeting: Targeting = Targeting()
     campaigns: dict[CampaignName, Campaign] = {}
@@ -78,6 +86,7 @@ class Settings(BaseSettings):
         check_thresholds(self.monitoring.thresholds)
         self._check_planned_context()
         self._check_attributes()
+        self._check_retention()
         return self
 
     def _check_event_columns(self) -> None:
@@ -128,6 +137,25 @@ class Settings(BaseSettings):
                     "that makes it another name"
                 )
 
+    def _check_retention(self) -> None:
+        window = max(stage.window_days for stage in self.funnel.stages)
+        least = {
+            "events": (
+                self.training.history_days + window + self.source.events.lookback_days,
+                "training.history_days, the longest window and source.events.lookback_days",
+            ),
+            "user_scores": (
+                self.monitoring.backtest_nights + window,
+                "monitoring.backtest_nights and the longest window",
+            ),
+            "targets": (window + 1, "the longest window and a day"),
+            "exports": (window + 1, "the longest window and a day"),
+        }
+        for name, (days, what) in least.items():
+            kept = getattr(self.retention, name)
+            if kept is not None and kept < days:
+                raise ValueError(f"retention.{name}: got {kept}, takes {days} or more: {what} together")
+
     @property
     def _computed_columns(self) -> list[str]:
         """The columns of `examples` that follow from the configuration, but for the users' attributes."""
@@ -160,7 +188,7 @@ class Settings(BaseSettings):
 
 
 def load(path: Path) -> Settings:
-    """Read and check a configuration file.
+    """Read and check a configuration file. Its secrets are masked in all that the process says from now on.
 
     Raises:
         ConfigError: names the file, the key, what it got and what it takes.
@@ -173,15 +201,36 @@ def load(path: Path) -> Settings:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: values are nested too deeply") from None
     if "base" in content:
         raise ConfigError(f"{path}: base is not a key of the configuration; relative paths start at the file's folder")
+    # Before the check, whose complaints quote what is wrong.
+    learn(content)
+    learn_environment(os.environ, ENVIRONMENT)
     try:
         return Settings(**content, base=path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_mistake(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}, or a FUNNEL_… environment variable: values are nested too deeply") from None
     except SettingsError as error:
-        got = getattr(error.__cause__, "doc", None)
-        raise ConfigError(f"a FUNNEL_… environment variable: {error}: got {got!r}, takes JSON such as [1, 7]") from None
+        raise ConfigError(_describe_variable(error)) from None
+
+
+def _describe_variable(error: SettingsError) -> str:
+    """Describe a variable whose value is no JSON, without the value where it may hold a secret."""
+    cause = error.__cause__
+    got = getattr(cause, "doc", None)
+    name = next((each for each in os.environ if each.startswith(ENVIRONMENT) and os.environ[each] == got), None)
+    if name is None:
+        return f"a {ENVIRONMENT}… environment variable: {error}"
+    where = f"{getattr(cause, 'msg', 'it cannot be read')} at character {getattr(cause, 'pos', 0) + 1}"
+    if _may_hold_secrets(name.removeprefix(ENVIRONMENT).lower().split("__")):
+        return (
+            f'{name} takes JSON such as {{"type": "rest"}}: {where}; its value is not shown, since it may hold secrets'
+        )
+    return f"{name}: got {got!r}, takes JSON such as [1, 7]: {where}"
 
 
 def describe_mistake(error: ValidationError) -> str:
@@ -204,18 +253,40 @@ def _describe_error(error: ErrorDetails) -> str:
         return f"{key}: {message}".removeprefix(": ")
     takes = re.sub(r"^(greater|less) than", r"a number \1 than", message.removeprefix("Input should be "))
     takes = re.sub(r"^\w+ should have (at least|at most) (\d+) items?.*", r"a list of \1 \2", takes)
+    if _may_hold_secrets(error["loc"]):
+        return f"{key}: got a value that is not shown, since it may hold secrets; takes {takes}"
     return f"{key}: got {error['input']!r}, takes {takes}"
+
+
+def _may_hold_secrets(location: Iterable[int | str]) -> bool:
+    """Whether the value at a location of the configuration, or a value inside it, is secret by its type."""
+    section: type[BaseModel] | None = Settings
+    annotation: Any = Settings
+    for part in location:
+        fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+        if part not in fields:
+            break
+        annotation = fields[str(part)].annotation
+        section = _section_of(annotation)
+    return _has_secrets(annotation)
+
+
+def _has_secrets(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_has_secrets(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(map(_has_secrets, get_args(annotation)))
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation names, alone or as one of its arguments."""
+    candidates = [annotation, *get_args(annotation)]
+    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _suggest_key(location: tuple[int | str, ...]) -> str:
     section: type[BaseModel] = Settings
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:
-            annotation = section.model_fields[part].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            section = next(
-                (kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)),
-                section,
-            )
+            section = _section_of(section.model_fields[part].annotation) or section
     close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(section.model_fields)}"

@@ -16,7 +16,9 @@ from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
+from pipeline.engines.launch import JAVA_OPTIONS, start_jvm
 from pipeline.engines.templates import render
 from pipeline.errors import FunnelError
 from pipeline.warehouse.schema import Table
@@ -35,9 +37,11 @@ def open_session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
         raise FunnelError("Spark needs Java 17 or newer: no `java` on the PATH and JAVA_HOME is not set")
     # Workers would otherwise run whatever `python3` is on the PATH. A session made in Python reads the variable,
     # spark-submit the property.
-    os.environ.setdefault("PYSPARK_PYTHON", settings.spark.conf.get("spark.pyspark.python", sys.executable))
-    builder = SparkSession.builder.appName("funnelcast").master(settings.spark.master)
-    for key, value in properties(settings, is_bulk=is_bulk).items():
+    os.environ.setdefault("PYSPARK_PYTHON", reveal(settings.spark.conf).get("spark.pyspark.python", sys.executable))
+    given = properties(settings, is_bulk=is_bulk)
+    start_jvm(given)
+    builder = SparkSession.builder
+    for key, value in given.items():
         builder = builder.config(key, value)
     # PySpark logs the Java trace of every analysis error that it raises; our one line is enough.
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -53,12 +57,15 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
             see `context.MANY_USERS`.
     """
     log_config = (Path(__file__).parent / "log4j2.properties").as_uri()
+    conf = reveal(settings.spark.conf)
     java_options = [
         f"-Dlog4j2.configurationFile={log_config}",
         *([] if is_bulk else ["-XX:TieredStopAtLevel=1"]),
-        settings.spark.conf.get("spark.driver.extraJavaOptions", ""),
+        conf.get(JAVA_OPTIONS, ""),
     ]
     return {
+        "spark.app.name": "funnelcast",
+        "spark.master": settings.spark.master,
         "spark.pyspark.python": os.environ.get("PYSPARK_PYTHON", sys.executable),
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.ui.enabled": "false",
@@ -74,8 +81,8 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(settings.scoring.score_batch_rows),
         "spark.sql.shuffle.partitions": "8",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-        **settings.spark.conf,
-        "spark.driver.extraJavaOptions": " ".join(java_options).strip(),
+        **conf,
+        JAVA_OPTIONS: " ".join(java_options).strip(),
     }
 
 

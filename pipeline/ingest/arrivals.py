@@ -1,14 +1,18 @@
-"""Whether the source's partition of a night has arrived, which a night waits for."""
+"""Whether a night can start: its partition of the source has arrived, and the nights before it have landed."""
 
 import glob
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
 from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
+from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
+from pipeline.runs.context import Context
+from pipeline.runs.landed import describe_days, find_first_landed, find_not_landed, find_without_activity
 
 IN_PROGRESS = "_temporary"
 """The folder that Hadoop's committers, Spark's among them, keep until a write is complete."""
@@ -27,6 +31,32 @@ def find_missing(settings: Settings, ds: date) -> str | None:
         if not _exists(settings.resolve_pattern(path, ds, escape=glob.escape), key):
             return f"{key}: nothing at {settings.resolve(path, ds)}"
     return None
+
+
+def require_landed(context: Context, nights: Sequence[date]) -> None:
+    """Refuse to go on after earlier nights whose runs failed, unless their days have landed since in another way.
+
+    Days before the first that landed do not count, nor those that the source does not have.
+
+    Raises:
+        FunnelError: a day has not landed or is without its activity, and `audit.missed_nights` is `stop`.
+    """
+    first = find_first_landed(context)
+    if not nights or first is None or context.settings.audit.missed_nights != "stop":
+        return
+    span = DateRange(min(nights), max(nights))
+    incomplete = {*find_not_landed(context, span), *find_without_activity(context, span)}
+    missed = [
+        night
+        for night in sorted(nights)
+        if night >= first and night in incomplete and find_missing(context.settings, night) is None
+    ]
+    if missed:
+        raise FunnelError(
+            f"{describe_days(missed)} never landed, since {'its run' if len(missed) == 1 else 'their runs'} failed, so "
+            "that events and withdrawals of consent are not known: clear the failed tasks, or run funnel backfill "
+            f"--start {missed[0]} --end {missed[-1]}, and then clear this one"
+        )
 
 
 def days_delivered(settings: Settings) -> list[date]:

@@ -18,12 +18,18 @@ from pipeline.audits.unreadable import ColumnRead, audit_columns
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, read_as_written, stage
-from pipeline.errors import AuditError
+from pipeline.errors import AuditError, TransientError
+from pipeline.ingest.activity import build_activity
 from pipeline.ingest.busy_users import TOO_MANY
 from pipeline.ingest.evidence import UNKNOWN, describe_unknown_events, drop_evidence, keep_evidence
 from pipeline.ingest.landing import Landing, land_events, land_users
+from pipeline.ingest.missed import find_missed, tell_missed
 from pipeline.ingest.shared_users import count_shared_users
+from pipeline.ingest.turns import take_turn
+from pipeline.measures.volumes import WEEKS, is_unexpectedly_empty, usual_rows
 from pipeline.runs.context import Context
+from pipeline.runs.landed import join_days
+from pipeline.runs.landed_with import check_landed_alike, describe_landing
 from pipeline.runs.publish import publish
 from pipeline.runs.record import Counts, StageRun, recorded
 from pipeline.warehouse.warehouse import Pinned
@@ -35,15 +41,34 @@ MIN_RATE_EVENTS = 20
 def ingest(context: Context, dates: DateRange) -> None:
     """Land the events and users of a range of dates: `events`, `users` and `quarantine` by `landed_on`.
 
+    Days that other runs on this machine are landing are waited for, and missed nights stop it or land first, as
+    `audit.missed_nights` says.
+
     Raises:
-        FunnelError: the source is not there or does not fit its mapping.
+        FunnelError: the source is not there or does not fit its mapping, nights before these were missed, or other days
+            have landed with other stages or another time zone.
         AuditError: a critical expectation failed; no table changed.
+        TransientError: another run has landed an earlier day meanwhile.
     """
-    with (
-        recorded(context, "ingest", dates) as run,
-        land_events(run) as events,
-        land_users(run) as users,
-    ):
+    with take_turn(context, dates):
+        if context.settings.audit.missed_nights == "land":
+            for missed in join_days(find_missed(context, dates)):
+                context.notify(f"ingest {dates}: landing {missed} first, which never landed")
+                _ingest(context, missed)
+                build_activity(context, missed)
+        _ingest(context, dates)
+
+
+def _ingest(context: Context, dates: DateRange) -> None:
+    with recorded(context, "ingest", dates) as run:
+        check_landed_alike(run)
+        tell_missed(run)
+        _land(run, _pin_looked_at(run))
+
+
+def _land(run: StageRun, known: Pinned) -> None:
+    context, dates = run.context, run.dates
+    with land_events(run) as events, land_users(run) as users:
         landings = [events, users] if users else [events]
         for landing in landings:
             run.warnings += landing.warnings
@@ -60,6 +85,7 @@ def ingest(context: Context, dates: DateRange) -> None:
             )
             staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
             _audit(run, staged, landings)
+            _require_unchanged(run, known)
         except Exception as error:
             for name, each in staged.items():
                 context.warehouse.discard(name, each.files)
@@ -68,8 +94,23 @@ def ingest(context: Context, dates: DateRange) -> None:
             raise
         # Events come last: readers who see them find their quarantine and users too.
         for name in staged:
-            run.output_snapshot = publish(run, staged[name], dates)
+            properties = describe_landing(context.settings) if name == "events" else {}
+            run.output_snapshot = publish(run, staged[name], dates, properties)
         drop_evidence(run)
+
+
+def _pin_looked_at(run: StageRun) -> Pinned:
+    """The events that landed before the run's dates, in which it looks for repeats."""
+    first, lookback = run.dates.first, run.context.settings.source.events.lookback_days
+    days = (first - timedelta(days=lookback), first - timedelta(days=1))
+    return run.context.warehouse.pin("events", first=days[0], last=days[1])
+
+
+def _require_unchanged(run: StageRun, known: Pinned) -> None:
+    if _pin_looked_at(run).files != known.files:
+        raise TransientError(
+            "another run has landed earlier days meanwhile, whose events this one has not looked at: run it again"
+        )
 
 
 def _join_rejected(landings: list[Landing]) -> DataFrame:
@@ -140,11 +181,12 @@ def _measure_days(run: StageRun, written: DataFrame, landing: Landing) -> pd.Dat
     by_kind = counted.pivot(index="landed_on", columns="event", values="count")
     events = by_kind.reindex(index, columns=list(kinds)).fillna(0).astype(float)
     rows = events.sum(axis=1)
-    # A night that was never landed is not an empty one: only nights with rows make the baseline.
-    baseline = rows.where(rows > 0).shift(1).rolling(BASELINE_NIGHTS, min_periods=1).median()
+    landed = run.context.warehouse.row_counts("events", first=dates.first - timedelta(weeks=WEEKS), last=yesterday)
+    landed |= {day: int(rows[day]) for day in dates}
+    baseline = pd.Series([usual_rows(landed, day) for day in index], index=index, dtype=float)
     sums = events.shift(1).rolling(BASELINE_NIGHTS, min_periods=1).sum()
     table = pd.DataFrame({"rows": rows, "rows_to_last_7_nights": (rows / baseline).where(rows > 0)})
-    table["is_unexpectedly_empty"] = (rows == 0) & (baseline > 0)
+    table["is_unexpectedly_empty"] = [is_unexpectedly_empty(landed, day) for day in index]
     for name in kinds[1:]:
         usual = sums[name] / sums[kinds[0]]
         rate = events[name] / events[kinds[0]]

@@ -19,8 +19,9 @@ from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError
 from pipeline.ingest.busy_users import describe_busy_users, describe_no_ids, is_no_id
 from pipeline.ingest.contradictions import describe_contradictions, settle
+from pipeline.ingest.erased_users import leave_out_erased
 from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_misspelt_events
-from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_user_columns
+from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_mapped
 from pipeline.ingest.reading import read_source
 from pipeline.ingest.repeats import describe_repeats
 from pipeline.ingest.values import BLANKS, REPLACEMENT, Reading
@@ -74,19 +75,17 @@ def land_events(run: StageRun) -> Iterator[Landing]:
     context, dates = run.context, run.dates
     settings, spark = context.settings, context.spark
     source = settings.source.events
-    key = "source.events"
-    mapping = {f"{key}.columns.{name}": expression for name, expression in source.columns.items()}
-    mapping |= {f"{key}.context.{name}": expression for name, expression in source.context.items()}
-    rows = read_source(spark, settings, "events", dates, mapping)
+    rows = read_source(spark, settings, "events", dates, name_mapped(settings, "events"))
     run.warnings += rows.describe_absent("events")
     before = dates.first - timedelta(days=1)
     known = run.read("events", first=dates.first - timedelta(days=source.lookback_days), last=before)
     parts = [map_events(frame, settings, dates) for frame in rows.frames]
     mapped = join_mapped(parts) if parts else _no_events(context)
+    source_rows, notes = leave_out_erased(context, mapped.rows, F.col("user_id"), "events")
     classified = run_sql(
         spark,
         "classify",
-        {"source": mapped.rows, "known": known},
+        {"source": source_rows, "known": known},
         event_names={theirs.strip(BLANKS): ours for theirs, ours in settings.funnel.event_names.items()},
         tolerance_hours=source.future_tolerance_hours,
         lookback_days=source.lookback_days,
@@ -103,6 +102,7 @@ def land_events(run: StageRun) -> Iterator[Landing]:
             values,
             (F.col("shares_id") | F.col("has_other_details") | is_no_id(F.col("user_id"))) & F.col("reason").isNull(),
         )
+        landing.notes += notes
         if landing.odd_rows:
             landing.warnings += describe_repeats(fates, source.same_id)
             landing.warnings += describe_no_ids(fates, F.col("user_id"), "events")
@@ -132,15 +132,15 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
     if source is None:
         yield None
         return
-    mapping = {f"source.users.columns.{name}": expression for name, expression in name_user_columns(settings).items()}
-    rows = read_source(context.spark, settings, "users", dates, mapping)
+    rows = read_source(context.spark, settings, "users", dates, name_mapped(settings, "users"))
     run.warnings += rows.describe_absent("users")
     if not rows.frames:
         yield None
         return
     mapped = join_mapped([map_users(frame, settings, dates) for frame in rows.frames])
     # Only quarantined rows keep their raw content, as events do.
-    users = mapped.rows.withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
+    users, notes = leave_out_erased(context, mapped.rows, F.col("profile.user_id"), "users")
+    users = users.withColumn("raw", F.when(F.col("reason").isNotNull(), F.col("raw")))
     names = [name for name in users.select("profile.*").columns if name != "user_id"]
     users = settle(users, names)
     # After settling, the profiles of a user and day are all alike: any of them is kept.
@@ -156,6 +156,7 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
         if landing.odd_rows:
             landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
             landing.warnings += describe_no_ids(fates, user_id, "users")
+        landing.notes += notes
         yield landing
 
 

@@ -50,16 +50,22 @@ def mark_damage(rows: DataFrame, file_format: str, options: Mapping[str, str], n
     return marked.withColumn(LINE, F.when(line.isNotNull() & (is_lossy | F.col(DAMAGE).isNotNull()), line))
 
 
-def read_lines(rows: DataFrame, lands_anyway: Column | None) -> Reading | None:
+def show_line(*, is_kept: bool) -> Column:
+    """A line as it is written, or if it may not be kept, its length."""
+    return F.col(LINE) if is_kept else F.concat(F.length(LINE).cast("string"), F.lit(" characters, not kept"))
+
+
+def read_lines(rows: DataFrame, lands_anyway: Column | None, *, is_kept: bool) -> Reading | None:
     """What lands of a row that could not be read whole; None if the source's lines are not known.
 
     Args:
+        is_kept: whether an example may be a line as it is written.
         lands_anyway: of a row with damage, whether it lands; None: it never does.
     """
     if LINE not in rows.columns:
         return None
     lands = F.col(DAMAGE).isNull()
-    lost = F.when(lands if lands_anyway is None else lands | lands_anyway, F.col(LINE))
+    lost = F.when(lands if lands_anyway is None else lands | lands_anyway, show_line(is_kept=is_kept))
     effect = "what they lack, or have of another type than is declared, counts as missing"
     return Reading("(row)", F.lit(True), lost, "not complete", effect)
 

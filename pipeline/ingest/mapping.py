@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, MapType, StructType
 
+from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.ingest.contradictions import read_updated_at
-from pipeline.ingest.lines import DAMAGE, LINE, read_lines
-from pipeline.ingest.source import LANDED, map_columns
+from pipeline.ingest.lines import DAMAGE, LINE, read_lines, show_line
+from pipeline.ingest.source import LANDED, find_column, find_columns_read, map_columns
 from pipeline.ingest.values import (
     OWN,
     Mapped,
@@ -48,6 +50,16 @@ def name_user_columns(settings: Settings) -> dict[str, str]:
     """What our columns of users are in the source, as Spark SQL."""
     assert settings.source.users is not None
     return {name: quote(name) for name in profile_columns(settings)} | settings.source.users.columns
+
+
+def name_mapped(settings: Settings, name: str) -> dict[str, str]:
+    """Every expression over the columns of "events" or "users", by its key in the configuration."""
+    key = f"source.{name}"
+    if name == "users":
+        return {f"{key}.columns.{column}": expression for column, expression in name_user_columns(settings).items()}
+    source = settings.source.events
+    mapping = {f"{key}.columns.{column}": expression for column, expression in source.columns.items()}
+    return mapping | {f"{key}.context.{column}": expression for column, expression in source.context.items()}
 
 
 def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRows:
@@ -105,8 +117,10 @@ def map_users(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedRo
         "updated_at": updated_at,
         "reason": reason,
     }
+    content = _find_content(rows, list(mapped.values()), source)
     return replace(
-        _finish(steps, rows, columns, landed_on, readings, dates, is_withdrawal), is_timed=settings.has_update_times
+        _finish(steps, rows, columns, landed_on, readings, dates, content, is_withdrawal),
+        is_timed=settings.has_update_times,
     )
 
 
@@ -144,7 +158,8 @@ def map_events(rows: DataFrame, settings: Settings, dates: DateRange) -> MappedR
     # Without its landing day, a row has no time either, and is quarantined.
     columns["event_time"] = F.when(landed_on.isNotNull(), time.value)
     readings |= {reading.name: reading for reading in context.values()}
-    return _finish(steps, rows, columns, landed_on, readings, dates)
+    content = _find_content(rows, [*mapped.values(), *in_context.values()], source)
+    return _finish(steps, rows, columns, landed_on, readings, dates, content)
 
 
 def _damage(rows: DataFrame) -> Column:
@@ -171,6 +186,27 @@ def _find_landing_day(
     return readings["landed_on"].value
 
 
+def _find_content(rows: DataFrame, mapped: Sequence[Mapped], source: Reader) -> dict[str, Column] | None:
+    """What a rejected row keeps by name: the columns that are mapped; None if it keeps all.
+
+    Of a column that holds others, such as a struct, only what an expression takes of it is kept.
+    """
+    if source.raw_content == "all":
+        return None
+    content: dict[str, Column] = {}
+    for each in mapped:
+        named = find_column(rows.columns, each.expression)
+        # To look into an expression takes Spark's analyser, which is slow where columns are many.
+        names = find_columns_read(rows, each.column) if named is None else [named]
+        if named is None and any(
+            isinstance(rows.schema[name].dataType, StructType | MapType | ArrayType) for name in names
+        ):
+            content[each.expression] = each.column
+        else:
+            content |= {name: F.col(quote(name)) for name in names}
+    return content
+
+
 def _finish(
     steps: Steps,
     rows: DataFrame,
@@ -178,14 +214,18 @@ def _finish(
     landed_on: Column,
     readings: Mapping[str, Reading],
     dates: DateRange,
+    content: Mapping[str, Column] | None,
     lands_anyway: Column | None = None,
 ) -> MappedRows:
-    own = F.struct(*(F.col(quote(name)) for name in rows.columns if not name.startswith(OWN)))
+    all_columns = {name: F.col(quote(name)) for name in rows.columns if not name.startswith(OWN)}
+    own = F.struct(*(column.alias(name) for name, column in (all_columns if content is None else content).items()))
     raw = F.to_json(own, {"ignoreNullFields": "false"})
-    lines = read_lines(rows, lands_anyway)
+    lines = read_lines(rows, lands_anyway, is_kept=content is None)
     if lines is not None:
         readings = {**readings, lines.name: lines}
-        raw = F.when(F.col(DAMAGE).isNotNull(), F.to_json(F.struct(F.col(LINE).alias("line")))).otherwise(raw)
+        raw = F.when(
+            F.col(DAMAGE).isNotNull(), F.to_json(F.struct(show_line(is_kept=content is None).alias("line")))
+        ).otherwise(raw)
     complete = {
         **columns,
         # A row whose landing day cannot be read is counted on the last day, never dropped.

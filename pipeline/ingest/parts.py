@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from pipeline.config.base import reveal
 from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
@@ -60,7 +62,7 @@ def read_parts(spark: SparkSession, settings: Settings, name: str, dates: DateRa
         FunnelError: a path is missing, or the reader fails; names the key and the path.
     """
     reader: Reader = getattr(settings.source, name)
-    is_by_day = _has_dated_options(reader) or (reader.is_partitioned and reader.format not in FILE_FORMATS)
+    is_by_day = has_dated_options(reader) or (reader.is_partitioned and reader.format not in FILE_FORMATS)
     reads = [DateRange(day, day) for day in dates] if is_by_day else [dates]
     paths = find_paths(spark, settings, name, dates)
     return [part for days in reads for part in _read(spark, settings, name, days, paths)]
@@ -93,20 +95,20 @@ def find_paths(spark: SparkSession, settings: Settings, name: str, dates: DateRa
         if reader.is_partitioned
         else {None: settings.resolve_pattern(reader.path, escape=escape_wildcards)}
     )
-    jvm, conf = spark._jvm, spark._jsparkSession.sessionState().newHadoopConf()
-
-    def is_missing(path: str) -> bool:
-        hadoop_path = jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-        found = hadoop_path.getFileSystem(conf).globStatus(hadoop_path)
-        return found is None or len(found) == 0
-
-    absent = {day: path for day, path in paths.items() if is_missing(path)}
+    absent = {day: path for day, path in paths.items() if not find_files(spark, path)}
     if absent and not (reader.is_partitioned and reader.missing_day == "empty"):
         more = f" (and {len(absent) - 1} more of {len(paths)} days)" if len(absent) > 1 else ""
         cure = f'; source.{name}.missing_day = "empty" takes such a day as empty' if reader.is_partitioned else ""
         first = settings.resolve(reader.path, next(iter(absent)))
         raise FunnelError(f"source.{name}.path: nothing at {first}{more}; has the source delivered this date?{cure}")
     return {day: path for day, path in paths.items() if day not in absent}
+
+
+def find_files(spark: SparkSession, pattern: str) -> list[Any]:
+    """What there is, by one of Hadoop's globs, in the file system that Spark would read: each as its `FileStatus`."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(pattern)  # type: ignore[union-attr]
+    conf = spark._jsparkSession.sessionState().newHadoopConf()
+    return list(path.getFileSystem(conf).globStatus(path) or ())
 
 
 def declared_columns(reader: Reader, name: str) -> StructType:
@@ -127,8 +129,8 @@ def declared_columns(reader: Reader, name: str) -> StructType:
     return columns
 
 
-def _has_dated_options(reader: Reader) -> bool:
-    return any("{ds}" in value for value in reader.options.values())
+def has_dated_options(reader: Reader) -> bool:
+    return any("{ds}" in value for value in reveal(reader.options).values())
 
 
 def _read(
@@ -136,18 +138,22 @@ def _read(
 ) -> Iterator[Part]:
     """Read with options that hold for all the dates."""
     reader: Reader = getattr(settings.source, name)
-    options = {key: value.replace("{ds}", dates.first.isoformat()) for key, value in reader.options.items()}
+    options = {key: value.replace("{ds}", dates.first.isoformat()) for key, value in reveal(reader.options).items()}
     if reader.format == "csv":
         # All columns as text, cast by the mapping: one broken row would change an inferred type. Columns go by
         # position, so within a read, headers that differ must be an error. A quote within quotes is two, as RFC 4180
         # has it and spreadsheets and databases write it; Spark's own default is a backslash before it.
         options = {"header": "true", "enforceSchema": "false", "escape": '"', **options}
+        # Of a line of which it needs a few columns only, Spark would not see that there are too many fields.
+        options = {"columnPruning": "false", **options}
         if re.match("utf-?(16|32)", options.get("encoding", ""), re.IGNORECASE):
             # Spark would look for the ends of lines byte by byte.
             options = {"multiLine": "true", **options}
-    files = FileReader(spark, reader, f"source.{name}", options, settings.spark.conf, declared_columns(reader, name))
+    files = FileReader(
+        spark, reader, f"source.{name}", options, reveal(settings.spark.conf), declared_columns(reader, name)
+    )
     here = {day: path for day, path in paths.items() if day is None or day in dates}
-    given = dates.first if _has_dated_options(reader) else None
+    given = dates.first if has_dated_options(reader) else None
     if reader.path is not None and not here:
         return
     if reader.path is None or reader.format not in FILE_FORMATS:

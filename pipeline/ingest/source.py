@@ -68,6 +68,15 @@ def _find_named(rows: DataFrame, expression: str, is_name: bool) -> str | None:
     return expression if named is None and is_name else named
 
 
+def find_columns_read(rows: DataFrame, column: Column) -> list[str]:
+    """The names of the columns that an expression over `rows` reads, in their order there."""
+    read = rows.select(column)._jdf.queryExecution().analyzed().references().iterator()
+    names = set()
+    while read.hasNext():
+        names.add(read.next().name())
+    return [name for name in rows.columns if name in names and not name.startswith(OWN)]
+
+
 def _is_repeatable(rows: DataFrame) -> bool:
     return bool(rows._jdf.queryExecution().analyzed().deterministic())
 

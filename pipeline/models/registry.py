@@ -1,7 +1,7 @@
 """Which model is champion on which date: versions, promotions and withdrawals in MLflow's registry."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,7 +139,7 @@ class Registry:
             if reason:
                 self._tag(model, "reason", reason)
             if not model.is_promoted:
-                self._tag(model, "promoted_at", _now())
+                self._tag(model, "promoted_at", _after(model.withdrawn_at))
         self._point_alias()
 
     def rollback(self) -> tuple[str, str]:
@@ -162,7 +162,7 @@ class Registry:
         model = self._find(withdrawn)
         assert model is not None
         with self.tracking.as_one_line_error():
-            self._tag(model, "withdrawn_at", _now())
+            self._tag(model, "withdrawn_at", _after(model.promoted_at))
         self._point_alias()
         return withdrawn, before
 
@@ -201,5 +201,9 @@ def _registered(found: "ModelVersion") -> Registered:
     )
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def _after(earlier: str) -> str:
+    """Now; or just after a time that another machine's clock has put in the future."""
+    now = datetime.now(UTC)
+    if earlier:
+        now = max(now, datetime.fromisoformat(earlier) + timedelta(microseconds=1))
+    return now.isoformat(timespec="microseconds")

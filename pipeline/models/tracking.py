@@ -14,7 +14,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from pipeline.config.settings import Settings
@@ -62,8 +62,9 @@ class Tracking:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.models.name
         self.folder = Path(settings.resolve(settings.models.path))
-        self._server = settings.models.tracking_uri
-        self.place = _hide_password(self._server) if self._server else str(self.folder)
+        given = settings.models.tracking_uri
+        self._server = None if given is None else given.get_secret_value()
+        self.place = self._server or str(self.folder)
 
     @property
     def is_empty(self) -> bool:
@@ -74,6 +75,7 @@ class Tracking:
     def client(self) -> "MlflowClient":
         with self.as_one_line_error():
             if self._server is None:
+                _require_literal(self.folder)
                 _create_store(self.folder)
             return _open_client(self._server or _sqlite_uri(self.folder / DATABASE))
 
@@ -87,7 +89,7 @@ class Tracking:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = _hide_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             is_transient = isinstance(error, OperationalError) or re.search(
                 "API request to .* failed with|locked", reason
             )
@@ -238,6 +240,19 @@ def _training_run(run: "Run") -> TrainingRun:
     )
 
 
+def _require_literal(folder: Path) -> None:
+    """Check that MLflow would take the store's address for this folder: some of its code decodes it, other does not.
+
+    Raises:
+        FunnelError: the path has a question mark, or an escape such as %20.
+    """
+    if "?" in str(folder) or unquote(str(folder)) != str(folder):
+        raise FunnelError(
+            f"the model registry cannot lie in {folder}: MLflow takes % and two digits for another character; "
+            "rename the folder, or name another as [models] path"
+        )
+
+
 def _create_store(folder: Path) -> None:
     """Create the SQLite store, if there is none, under another name and move it into place when complete.
 
@@ -271,10 +286,6 @@ def _open_client(uri: str) -> "MlflowClient":
 def _set_defaults() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-
-
-def _hide_password(text: str) -> str:
-    return re.sub(r"://[^/@\s]*@", "://…@", text)
 
 
 def _strip_quotes(value: str) -> str:

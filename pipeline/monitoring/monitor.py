@@ -6,7 +6,6 @@ figure past its threshold warns, or fails the night. DuckDB and numpy do the wor
 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
-from statistics import median
 
 import duckdb
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.config.figures import FIGURES
 from pipeline.dates import DateRange, end_of_day
 from pipeline.errors import FunnelError
 from pipeline.measures.drift import DECILES, ERRORS, drift, index_by_chance, psi
+from pipeline.measures.volumes import USUAL_DAYS, usual_rows
 from pipeline.monitoring.backtest import MaturedExposures, measure_quality, read_matured
 from pipeline.monitoring.baseline import Baseline, read_baseline, steady_features
 from pipeline.monitoring.readability import sum_columns_read
@@ -27,8 +27,6 @@ from pipeline.runs.record import Counts, StageRun, StageWarning, recorded
 
 PUBLISHING = ("score", "publish")
 """The stages that make scores visible to readers; scores are ready when the last of them ends."""
-USUAL_NIGHTS = 7
-"""A night's volumes are compared with the median of this many nights before it."""
 FEWEST_NIGHTS = 3
 """The fewest earlier nights that make a median."""
 BACKFILL_HOURS = 48
@@ -86,6 +84,7 @@ def _measure_night(
     context: Context, run: StageRun, ds: date, before: date | None, nights: Mapping[date, int]
 ) -> list[Measurement]:
     settings = context.settings
+    events = context.warehouse.row_counts("events", first=ds - timedelta(days=USUAL_DAYS), last=ds)
     connection, pins = connect_pinned(settings, "user_scores, runs, events, baselines, metrics", None)
     with connection:
         for pinned in pins:
@@ -94,7 +93,7 @@ def _measure_night(
         ((model,),) = connection.execute("SELECT max(model_version) FROM user_scores WHERE ds = ?", [ds]).fetchall()
         baseline = read_baseline(connection, model) if model else None
         measured = [
-            *_measure_volumes(connection, ds, nights),
+            *_measure_volumes(connection, ds, nights, events),
             *measure_columns(sum_columns_read(context.warehouse.arrow("runs", first=ds, last=ds))),
             *_measure_freshness(connection, ds, end_of_day(ds, settings.zone)),
             *_measure_scores(connection, ds, before, settings.funnel.stage_names, model, baseline),
@@ -108,20 +107,19 @@ def _measure_night(
 
 
 def _measure_volumes(
-    connection: duckdb.DuckDBPyConnection, ds: date, nights: Mapping[date, int]
+    connection: duckdb.DuckDBPyConnection, ds: date, nights: Mapping[date, int], events: Mapping[date, int]
 ) -> Iterator[Measurement]:
-    landed = {
-        day: (rows_in, rows_out, quarantined)
-        for day, rows_in, rows_out, quarantined in connection.execute(
-            "SELECT ds, rows_in, rows_out, quarantined FROM runs WHERE stage = 'ingest' AND status = 'ok' "
-            "AND ds BETWEEN ? AND ? QUALIFY row_number() OVER (PARTITION BY ds ORDER BY started_at DESC) = 1",
-            [ds - timedelta(days=USUAL_NIGHTS), ds],
-        ).fetchall()
-    }
-    if ds in landed:
-        rows_in, rows_out, quarantined = landed[ds]
+    landed = connection.execute(
+        "SELECT rows_in, rows_out, quarantined FROM runs WHERE stage = 'ingest' AND status = 'ok' AND ds = ? "
+        "ORDER BY started_at DESC LIMIT 1",
+        [ds],
+    ).fetchone()
+    if landed:
+        rows_in, rows_out, quarantined = landed
         yield Measurement("rows_landed", rows_out)
-        yield from _compare_with_usual("rows_landed_ratio", {day: rows for day, (_, rows, _) in landed.items()}, ds)
+        # A day without events is the audit's to tell.
+        if ds in events:
+            yield from _compare_with_usual("rows_landed_ratio", events, ds)
         yield Measurement("quarantined_share", quarantined / rows_in if rows_in else 0.0)
     yield Measurement("users_scored", nights[ds])
     yield from _compare_with_usual("users_scored_ratio", nights, ds)
@@ -138,9 +136,9 @@ def measure_columns(read: Mapping[str, ColumnRead]) -> Iterator[Measurement]:
 
 def _compare_with_usual(name: str, counts: Mapping[date, int], ds: date) -> Iterator[Measurement]:
     """A night's count relative to the median of the week before; by chance a count n varies by sqrt(n) (Poisson)."""
-    week = [count for day, count in counts.items() if ds - timedelta(days=USUAL_NIGHTS) <= day < ds]
-    usual = median(week) if len(week) >= FEWEST_NIGHTS else 0
-    if usual:
+    week = [day for day in counts if ds - timedelta(days=USUAL_DAYS) <= day < ds]
+    usual = usual_rows(counts, ds)
+    if usual and len(week) >= FEWEST_NIGHTS:
         ratio = counts[ds] / usual
         error = float(np.sqrt(1 / max(counts[ds], 1) + 1 / usual))
         yield Measurement(name, ratio, chance=ERRORS * error * max(ratio, 1 / ratio if ratio else 0.0))

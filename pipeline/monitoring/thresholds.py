@@ -7,6 +7,7 @@ from typing import Literal
 from pipeline.config.figures import BOUNDS
 from pipeline.config.sections import Threshold
 from pipeline.config.settings import Settings
+from pipeline.text import format_number
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class Breach:
         name, value = self.measurement.name, self.measurement.value
         about = BOUNDS[name]
         sign = "<" if about.side == "below" else ">"
-        shown = f"{self.bound:g}"
+        shown = format_number(self.bound, 6)
         if about.side == "factor" and value < 1:
-            sign, shown = "<", f"1/{self.bound:g}"
+            sign, shown = "<", f"1/{shown}"
         elif about.side == "change" and value < 0:
-            sign, shown = "<", f"-{self.bound:g}"
+            sign, shown = "<", f"-{shown}"
         described = about.description.format(subject=self.measurement.feature or self.measurement.stage)
         suffix = f" ({self.measurement.basis})" if self.measurement.basis else ""
-        return f"{described} {value:.3g} {sign} {shown}{suffix}"
+        return f"{described} {format_number(value)} {sign} {shown}{suffix}"
 
 
 def resolve_thresholds(settings: Settings) -> Mapping[str, Threshold]:

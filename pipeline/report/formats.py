@@ -1,13 +1,15 @@
 """Numbers as a person reads them."""
 
+from pipeline.text import format_number
+
 
 def format_percent(value: float | None) -> str:
     """A share as a percentage of three digits; a dash for None.
 
-    >>> format_percent(0.0974271), format_percent(0.00861), format_percent(None)
-    ('9.74%', '0.861%', '–')
+    >>> format_percent(0.0974271), format_percent(0.00861), format_percent(0.0000004), format_percent(None)
+    ('9.74%', '0.861%', '0.00004%', '–')
     """
-    return "–" if value is None else f"{100 * value:.3g}%"
+    return "–" if value is None else f"{format_number(100 * value)}%"
 
 
 def format_expected(count: float) -> str:
@@ -55,8 +57,9 @@ def format_change(before: float | None, now: float, kind: str) -> str:
             return format_points(now - before)
         case "count":
             return f"{_sign(now - before)}{abs(now - before):,.0f}"
-    difference = format_figure(abs(now - before), kind)
-    return f"±{difference}" if difference == format_figure(0.0, kind) else f"{_sign(now - before)}{difference}"
+    unit, digits = {"hours": (" h", 1), "index": ("", 3), "ratio": (" ×", 2)}[kind]
+    rounded = round(now - before, digits)
+    return f"{_sign(rounded)}{abs(rounded):.{digits}f}{unit}"
 
 
 def format_figure(value: float | None, kind: str) -> str:
@@ -64,8 +67,8 @@ def format_figure(value: float | None, kind: str) -> str:
 
     >>> format_figure(2704.0, "count"), format_figure(5.25, "hours"), format_figure(6212.2, "hours")
     ('2,704', '5.2 h', '259 days')
-    >>> format_figure(0.0032, "index")
-    '0.003'
+    >>> format_figure(0.0032, "index"), format_figure(0.0833, "ratio")
+    ('0.0032', '0.0833 ×')
     >>> format_figure(1.04, "ratio"), format_figure(None, "count")
     ('1.04 ×', '–')
     """
@@ -77,9 +80,9 @@ def format_figure(value: float | None, kind: str) -> str:
         case "hours":
             return f"{value:.1f} h" if abs(value) < 48 else f"{value / 24:,.0f} days"
         case "index":
-            return f"{value:.3f}"
+            return format_number(value)
         case "ratio":
-            return f"{value:.2f} ×"
+            return f"{format_number(value)} ×"
     return format_percent(value)
 
 
@@ -89,7 +92,18 @@ def pluralise(count: int, noun: str) -> str:
     >>> pluralise(1, "warning"), pluralise(1200, "user")
     ('1 warning', '1,200 users')
     """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun if count == 1 else pluralise_noun(noun)}"
+
+
+def pluralise_noun(noun: str) -> str:
+    """The plural of an English noun, by the usual endings.
+
+    >>> [pluralise_noun(noun) for noun in ("message", "push", "query", "display")]
+    ['messages', 'pushes', 'queries', 'displays']
+    """
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
 
 
 def _sign(difference: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
+from pipeline.report.formats import pluralise_noun
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,20 @@ class Night:
     runs: list[dict[str, Any]]
     """The latest run of each stage, in the order they started."""
     scores: dict[str, Any] | None
-    """`users`, `model`, `scored_at` and `expected` (outcomes of the last stage if all are texted)."""
+    """`users`, `model`, `scored_at` and `expected` (outcomes of the last stage from one exposure each)."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         return self.settings.funnel.stage_names
+
+    @property
+    def exposure(self) -> str:
+        """What the funnel calls an exposure, such as `message`."""
+        return self.settings.funnel.exposure_word
+
+    @property
+    def exposures(self) -> str:
+        return pluralise_noun(self.exposure)
 
     @cached_property
     def failures(self) -> list[dict[str, Any]]:

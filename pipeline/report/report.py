@@ -16,7 +16,7 @@ from pipeline.analyst.connection import connect
 from pipeline.errors import FunnelError
 from pipeline.files import write_atomically
 from pipeline.report.formats import format_expected
-from pipeline.report.glossary import GLOSSARY
+from pipeline.report.glossary import build_glossary
 from pipeline.report.night import Night, read_night
 from pipeline.report.parts import Section
 from pipeline.report.sections import (
@@ -90,5 +90,8 @@ def _render(night: Night, sections: list[Section]) -> str:
         files("pipeline.report").joinpath(f"templates/report.{kind}.j2").read_text("utf-8") for kind in ("html", "css")
     )
     return environment.from_string(template).render(
-        night=night, sections=sections, glossary=GLOSSARY, style=Markup(style)
+        night=night,
+        sections=sections,
+        glossary=build_glossary(night.exposure, night.exposures),
+        style=Markup(style),
     )

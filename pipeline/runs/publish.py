@@ -1,6 +1,6 @@
 """Stage, audit, commit: how a frame becomes a partition that readers see."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pyspark.sql import DataFrame
 
@@ -39,17 +39,21 @@ def audit_staged(run: StageRun, staged: Pinned, check: Check) -> None:
     with cached(read_as_written(run.context.spark, staged)) as written:
         try:
             run.record_findings(check(written))
-        except Exception:
+        except BaseException:
             run.context.warehouse.discard(staged.table, staged.files)
             raise
 
 
-def publish(run: StageRun, staged: Pinned, dates: DateRange) -> int | None:
-    """Commit staged files as the table's partitions of `dates`; returns the snapshot that readers now see."""
+def publish(run: StageRun, staged: Pinned, dates: DateRange, properties: Mapping[str, str] | None = None) -> int | None:
+    """Commit staged files as the table's partitions of `dates`; returns the snapshot that readers now see.
+
+    Args:
+        properties: more to keep with the snapshot than the stage and the run.
+    """
     return run.context.warehouse.publish(
         staged.table,
         staged.files,
         first=dates.first,
         last=dates.last,
-        summary={"funnel.stage": run.stage, "funnel.run_id": run.context.run_id},
+        summary={"funnel.stage": run.stage, "funnel.run_id": run.context.run_id, **(properties or {})},
     )

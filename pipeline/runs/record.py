@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.audits.findings import Finding, require_no_failures
 from pipeline.audits.unreadable import ColumnRead, shorten
 from pipeline.dates import DateRange
-from pipeline.errors import FunnelError, TransientError, describe_error
+from pipeline.errors import FunnelError, Terminated, TransientError, describe_error
 from pipeline.runs.context import Context, code_version
+from pipeline.runs.erasures import read_pending
+from pipeline.runs.termination import raise_on_sigterm
 from pipeline.text import show
 from pipeline.warehouse.damage import describe
+from pipeline.warehouse.exclusion import writing
+from pipeline.warehouse.retries import LockedError, one_attempt
 from pipeline.warehouse.warehouse import Pinned
 
 if TYPE_CHECKING:
@@ -98,19 +102,33 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
 
     Raises:
         FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates.
+        Terminated: by SIGTERM, with the same prefix.
     """
+    with writing(context.settings, notify=context.notify):
+        if pending := read_pending(context.settings):
+            context.notify(f"warning: {pending} is not finished: run `funnel erase`")
+        with _recorded(context, stage, dates) as run:
+            yield run
+
+
+@contextmanager
+def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRun]:
     run = StageRun(context, stage, dates)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
-        yield run
-    except Exception as error:
+        with raise_on_sigterm():
+            yield run
+    except GeneratorExit:
+        raise
+    except BaseException as error:
         damage = _find_damage(run, error)
         message = damage or describe_error(error)
-        # The stage's own error is the one to report, even if recording it fails too.
-        with suppress(Exception):
+        # The stage's own error is the one to report, even if recording it fails too; a lock is not waited for again.
+        with suppress(Exception), one_attempt() if isinstance(error, LockedError) else nullcontext():
             _write(run, started, time.monotonic() - clock, status="failed", message=message)
-        with suppress(Exception):
             _write_audits(run)
+        if isinstance(error, Terminated):
+            raise Terminated(f"{stage} {dates}: {error}") from None
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}", stage=stage) from error
         if damage:
@@ -126,7 +144,7 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     context.notify(f"{stage:<9} {dates}  {_describe_rows(run.total)}  {seconds:.1f} s")
 
 
-def _find_damage(run: StageRun, error: Exception) -> str | None:
+def _find_damage(run: StageRun, error: BaseException) -> str | None:
     """The damaged file, in one line, if the error is that one of the run's inputs cannot be read; else None."""
     if isinstance(error, FunnelError) or not re.search("parquet|no such file|not exist", describe_error(error), re.I):
         return None
@@ -137,7 +155,7 @@ def _find_damage(run: StageRun, error: Exception) -> str | None:
     return None
 
 
-def _classify_spark_error(error: Exception) -> type[FunnelError] | None:
+def _classify_spark_error(error: BaseException) -> type[FunnelError] | None:
     """The kind of FunnelError that an error of Spark's is; None for other errors and for our own code in a worker."""
     # Imported late, since most stages run without Spark.
     from py4j.protocol import Py4JJavaError

@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
-from model import Bundle, BundleError
 from pipeline.audits.audit import audit
 from pipeline.audits.expectations import BASELINE_NIGHTS, score_expectations
 from pipeline.audits.findings import Finding
@@ -22,12 +21,15 @@ from pipeline.dates import DateRange
 from pipeline.engines.spark import cached, stage_one_partition
 from pipeline.errors import FunnelError
 from pipeline.features.eligible import select_eligible
-from pipeline.features.features import compute_features, planned_context
+from pipeline.features.features import activity_reach, compute_features, planned_context
 from pipeline.features.known_users import publish_known_users_if_due, read_known_users
 from pipeline.features.samples import is_sampled, publish_sample
 from pipeline.runs.context import Context, code_version
+from pipeline.runs.landed import describe_days, find_without_activity
+from pipeline.runs.landed_with import require_same_time_zone
 from pipeline.runs.publish import audit_staged, publish
 from pipeline.runs.record import Counts, StageRun, recorded
+from pipeline.scoring.fit import load_fitting, warn_of_unknown_context
 from pipeline.scoring.predict import SAMPLED, predictor
 from pipeline.warehouse.tables import feature_columns
 from pipeline.warehouse.warehouse import Pinned
@@ -54,14 +56,18 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
     Returns: the files, all that `publish_scores` needs.
 
     Raises:
-        FunnelError: no promoted model was trained on data up to `ds`, no user is eligible, or the bundle does not fit.
+        FunnelError: no promoted model was trained on data up to `ds`, no user is eligible, the model does not fit the
+            configuration, a day has landed without its activity, or days landed with another time zone.
         AuditError: a critical expectation failed; the files are removed.
     """
     settings = context.settings
     with recorded(context, "score", DateRange(ds, ds)) as run:
         run.model_version = model or _require_champion(context, ds)
         path = context.registry.bundle_path(run.model_version)
-        _require_same_stages(path, settings)
+        bundle = load_fitting(path, settings)
+        require_same_time_zone(context)
+        _require_activity(context, ds)
+        run.warnings += warn_of_unknown_context(bundle, run.model_version, settings)
         state = publish_known_users_if_due(run, ds)
         known = read_known_users(run, state, ds)
         eligible = select_eligible(context, known, ds)
@@ -184,15 +190,13 @@ def _require_champion(context: Context, ds: date) -> str:
     return champion
 
 
-def _require_same_stages(bundle: Path, settings: Settings) -> None:
-    try:
-        tasks = Bundle.load(bundle).task_names
-    except BundleError as error:
-        raise FunnelError(str(error)) from error
-    if tasks != settings.funnel.stage_names:
+def _require_activity(context: Context, ds: date) -> None:
+    """Refuse features that would lack a day's events, which landed but whose tiles were never built."""
+    days = find_without_activity(context, DateRange(ds - activity_reach(context.settings), ds))
+    if days:
         raise FunnelError(
-            f"model {bundle.name} knows the stages {', '.join(tasks)}, funnel.stages has "
-            f"{', '.join(settings.funnel.stage_names)}: train a model for these first"
+            f"{describe_days(days)} landed, but the activity was never built: funnel activity --ds {days[0]}"
+            + (", and so on for each of them" if len(days) > 1 else "")
         )
 
 

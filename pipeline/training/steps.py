@@ -72,7 +72,7 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         run.model_version = candidate.version
         try:
             bundle = fit_bundle(exposures, settings, _provenance(run, exposures), on_progress)
-        except Exception:
+        except BaseException:
             tracking.fail(candidate)
             raise
         use = measure_expert_use(bundle, exposures.held_out_part.table)
@@ -82,9 +82,10 @@ def fit_candidate(context: Context, as_of: date, *, on_progress: OnProgress | No
         tracking.finish(candidate)
     for stage, metrics in bundle.metrics.items():
         context.notify(
-            f"  {stage:<12} AUC {_number(metrics.auc)}  log loss {_number(metrics.log_loss)}  "
-            f"calibration error {_number(metrics.ece)}  ({metrics.held_out_positives:,} positives of "
-            f"{metrics.held_out_rows:,} held out)"
+            f"  {stage:<12} AUC {_number(metrics.auc)} as a night scores, context unknown, "
+            f"{_number(metrics.auc_in_context)} with each exposure's context  "
+            f"log loss {_number(metrics.log_loss)}  calibration error {_number(metrics.ece)}  "
+            f"({metrics.held_out_positives:,} positives of {metrics.held_out_rows:,} held out)"
         )
     return candidate.version
 

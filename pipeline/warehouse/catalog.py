@@ -22,7 +22,7 @@ from pipeline.warehouse.damage import Damage, describe, has_rows, read_metadata
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry, LocalReader, read_entries
 from pipeline.warehouse.moved import moved_to
 from pipeline.warehouse.places import as_path, is_same_place
-from pipeline.warehouse.retries import is_unreachable, retry_lost_races
+from pipeline.warehouse.retries import LOCK_SECONDS, is_unreachable, retry_lost_races
 
 
 class OwnCatalog:
@@ -133,8 +133,7 @@ def open_catalog(location: str, properties: Mapping[str, str], namespace: str) -
             properties = local_properties(location)
         return _with_namespace(properties, namespace)
     except (OSError, DatabaseError, ValueError, NotInstalledError) as error:
-        # An address may contain a password.
-        place = re.sub(r"://[^/@]*@", "://…@", properties.get("uri", location))
+        place = properties.get("uri", location)
         raise cannot_be_opened(location if "sqlite" in place else place, error) from None
 
 
@@ -142,7 +141,7 @@ def local_properties(location: str) -> dict[str, str]:
     """PyIceberg's properties of the default catalog of a folder."""
     return {
         "type": "sql",
-        "uri": f"sqlite:///{quote(location)}/{DATABASE}?timeout=30",
+        "uri": f"sqlite:///{quote(location)}/{DATABASE}?timeout={LOCK_SECONDS}",
         "warehouse": root_of(location),
     }
 
@@ -167,8 +166,10 @@ def root_of(location: str) -> str:
 def cannot_be_opened(location: str, error: Exception) -> FunnelError:
     """The error of a catalog that cannot be opened, in one line."""
     reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-    kind = TransientError if is_unreachable(error) else FunnelError
+    kind = TransientError if is_unreachable(error) or "locked" in str(reason) else FunnelError
     advice = "see [warehouse]"
+    if "locked" in str(reason):
+        advice = "end the program that holds the lock, or try again later"
     if re.search("not a database|malformed", str(reason)):
         advice = f"{DATABASE} is damaged, and `funnel warehouse recover` makes a new one from the tables' metadata"
     return kind(f"the warehouse at {location} cannot be opened: {reason}; {advice}")

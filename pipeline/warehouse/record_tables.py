@@ -124,3 +124,18 @@ EXPORTS = Table(
         Column("ds", DATE, "The night of the list."),
     ),
 )
+
+ERASURES = Table(
+    "erasures",
+    "One user who was erased, or is being erased: by a hash, so that ingest leaves the user out, and no id.",
+    (
+        Column("erasure_id", STRING, "The erasure: one `funnel erase`, with all users that it was given."),
+        Column("status", STRING, "begun or done; an erasure that was finished has both rows of each user."),
+        Column("salt", STRING, "What the hash begins with: the same for the whole company."),
+        Column("user_hash", STRING, "SHA-256 of salt and user id, in hexadecimal."),
+        Column("models", STRING, "Models trained on any of the erasure's users, separated by commas; null until done."),
+        Column("files_scanned", LONG, "Files that were read at the end and had none of the ids; null until done."),
+        Column("recorded_at", TIMESTAMP, "When the row was written."),
+        Column("ds", DATE, "The date of the erasure."),
+    ),
+)

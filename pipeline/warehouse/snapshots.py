@@ -16,8 +16,16 @@ PUBLISH_KEY = "funnel.publish"
 
 def publish_id(snapshot: Snapshot) -> str:
     """The id that the snapshots of one publish share; an append is a publish of its own."""
-    properties = snapshot.summary.additional_properties if snapshot.summary else {}
-    return properties.get(PUBLISH_KEY, str(snapshot.snapshot_id))
+    return _properties(snapshot).get(PUBLISH_KEY, str(snapshot.snapshot_id))
+
+
+def find_property(table: Table, key: str) -> str | None:
+    """The value of a property in the newest snapshot of the current one's lineage that has it."""
+    return next((value for each in lineage(table) if (value := _properties(each).get(key)) is not None), None)
+
+
+def _properties(snapshot: Snapshot) -> dict[str, str]:
+    return snapshot.summary.additional_properties if snapshot.summary else {}
 
 
 def lineage(table: Table) -> Iterator[Snapshot]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.config.features import Feature, attribute_features, declared_features, user_features
 from pipeline.config.settings import Settings
-from pipeline.warehouse.record_tables import AUDITS, BASELINES, EXPORTS, METRICS, RUN_ID, RUNS, TARGETS
+from pipeline.warehouse.record_tables import AUDITS, BASELINES, ERASURES, EXPORTS, METRICS, RUN_ID, RUNS, TARGETS
 from pipeline.warehouse.schema import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, Table
 
 ARROW_TYPES = {"string": STRING, "int32": INT, "int64": LONG, "float64": DOUBLE}
@@ -37,7 +37,11 @@ QUARANTINE = Table(
             STRING,
             "Why: null user, unknown event, unparsable time, future time, time in milliseconds, …",
         ),
-        Column("raw", STRING, "The source's row as JSON."),
+        Column(
+            "raw",
+            STRING,
+            "What is kept of the source's row, as JSON: the columns that the mapping reads, or all (raw_content).",
+        ),
         Column("landed_on", DATE, "The day the source delivered it."),
     ),
 )
@@ -47,7 +51,11 @@ STOPPED_QUARANTINE = Table(
     "One row of the source that was rejected on a day whose ingest was stopped, so that nothing of it was published.",
     (
         Column("reason", STRING, "Why, as in quarantine."),
-        Column("raw", STRING, "The source's row as JSON."),
+        Column(
+            "raw",
+            STRING,
+            "What is kept of the source's row, as JSON: the columns that the mapping reads, or all (raw_content).",
+        ),
         RUN_ID,
         Column("landed_on", DATE, "The day the source delivered it. Once the day is published, its rows go."),
     ),
@@ -89,6 +97,7 @@ def all_tables(settings: Settings) -> Mapping[str, Table]:
         TARGETS,
         EXPORTS,
         STOPPED_QUARANTINE,
+        ERASURES,
     ]
     return {table.name: table for table in tables}
 

@@ -18,6 +18,7 @@ from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
+from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.warehouse.catalog import OwnCatalog
@@ -26,10 +27,17 @@ from pipeline.warehouse.evolution import create_table, update_table
 from pipeline.warehouse.places import as_path
 from pipeline.warehouse.retries import as_one_line_error, retry_lost_races
 from pipeline.warehouse.schema import Table
-from pipeline.warehouse.snapshots import PUBLISH_KEY, first_commit, snapshot_at, state_before_last_publish
+from pipeline.warehouse.snapshots import (
+    PUBLISH_KEY,
+    find_property,
+    first_commit,
+    snapshot_at,
+    state_before_last_publish,
+)
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
+    from pipeline.warehouse.erasure import Erased, Scanned, Sought
     from pipeline.warehouse.upkeep import Cleaned, Compacted
 
 
@@ -95,7 +103,7 @@ class Warehouse:
         options = settings.warehouse
         return cls(
             location=settings.resolve(options.path),
-            catalog=options.catalog,
+            catalog=reveal(options.catalog),
             namespace=options.namespace,
             tables=all_tables(settings),
             read_only=read_only,
@@ -161,6 +169,12 @@ class Warehouse:
             day = _partition_date(task)
             counts[day] = counts.get(day, 0) + task.file.record_count
         return counts
+
+    @names_damage
+    def last_property(self, name: str, key: str) -> str | None:
+        """The value of a property in the newest snapshot that has it, of those that lead to the current one."""
+        table = self._load(name)
+        return find_property(table, key) if table else None
 
     @as_one_line_error()
     def staging(self, name: str) -> str:
@@ -256,6 +270,24 @@ class Warehouse:
         if table is None:
             return Cleaned()
         return clean(table, since=since, publishes=publishes, older_than=older_than, dry_run=dry_run)
+
+    @as_one_line_error()
+    @retry_lost_races
+    @names_damage
+    def erase(self, name: str, sought: "Sought") -> "Erased":
+        """Take what is sought out of a table's rows, snapshots and files, while nobody else writes to it."""
+        from pipeline.warehouse.erasure import Erased, erase
+
+        table = self._load(name)
+        return erase(table, sought) if table else Erased()
+
+    @names_damage
+    def scan(self, name: str, sought: "Sought") -> "Scanned":
+        """Read every file in a table's folder, and tell in which of them there is something sought."""
+        from pipeline.warehouse.erasure import Scanned, scan
+
+        table = self._load(name)
+        return scan(table, sought) if table else Scanned()
 
     @as_one_line_error()
     @retry_lost_races

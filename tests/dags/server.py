@@ -114,6 +114,22 @@ class Airflow:
             time.sleep(1)
         raise AssertionError(f"waited {seconds} s for {what}")
 
+    def components(self) -> dict[str, int]:
+        """The processes that `dags/standalone.py` has started, by what they are."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text(encoding="utf-8")
+        commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in children.split()}
+        names = ("api_server", "api-server", "scheduler", "dag-processor", "triggerer")
+        return {name.replace("_", "-"): pid for pid, told in commands.items() for name in names if name in told}
+
+    def processes(self) -> list[int]:
+        """The components with their children; each component leads a session of its own."""
+        sessions = set(self.components().values())
+        return [int(each.name) for each in Path("/proc").glob("[0-9]*") if _session(each) in sessions]
+
+    def wait(self, seconds: float) -> int:
+        """The exit code, once it has ended by itself."""
+        return self._process.wait(seconds)
+
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -133,6 +149,31 @@ def descendants(folder: Path) -> list[int]:
                 found.append(int(each.name))
         except OSError:
             continue
+    return found
+
+
+def _session(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[3])
+    except OSError:
+        return 0
+
+
+def listening(pids: list[int]) -> set[str]:
+    """The addresses at which these processes listen, as the kernel writes them; 0100007F is 127.0.0.1."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                inodes.add(str(link.readlink()))
+            except OSError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text(encoding="utf-8").splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in inodes:
+                found.add(local.partition(":")[0])
     return found
 
 

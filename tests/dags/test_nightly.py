@@ -17,6 +17,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import FunnelError, TransientError
 from tests.support.airflow import DAGS, clean_environment
 from tests.support.company import Company
+from tests.support.nights import publish
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
@@ -395,3 +396,56 @@ def test_tonight_waits_for_the_last_days_alone_and_a_backfill_for_its_whole_wind
     assert len(runs.asked) == days
     assert runs.asked[0].astimezone(UTC) == datetime(2026, 3, 11, 4, tzinfo=UTC)
     assert runs.asked[4].astimezone(UTC) == datetime(2026, 3, 7, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("ingest", "activity", "landed", "fails"),
+    [
+        ("failed", "upstream_failed", "nothing", True),
+        ("success", "failed", "events", True),
+        ("failed", "upstream_failed", "everything", False),
+        ("success", "success", "nothing", False),
+    ],
+)
+def test_a_night_fails_after_one_that_failed_to_land_its_day(
+    import_dag: ImportDag,
+    company: Company,
+    monkeypatch: pytest.MonkeyPatch,
+    ingest: str,
+    activity: str,
+    landed: str,
+    fails: bool,
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    first, failed, day = (date(2026, 3, number) for number in (1, 2, 3))
+    company.land(failed)
+    company.land(day)
+    tables = {"nothing": [], "events": ["events"], "everything": ["events", "activity"]}
+    for each, table in [(first, "events"), (first, "activity"), *((failed, name) for name in tables[landed])]:
+        publish(company, table, each, [{"user_id": "ann", "event": "exposure"}])
+    nightly = import_dag(company.config)
+    runs = RunsByNight({failed: {"ingest": ingest, "activity": activity}}, company)
+    context = {"dag_run": SimpleNamespace(run_type="backfill", dag_id="funnel_nightly"), "ti": runs}
+    monkeypatch.setattr(nightly, "get_current_context", lambda: context)
+    if not fails:
+        assert nightly.wait.function(f"{day}", "run") is True
+        return
+    with pytest.raises(AirflowFailException, match=f"{failed} never landed, since its run failed.*--start {failed}"):
+        nightly.wait.function(f"{day}", "run")
+    (record,) = company.rows("runs")
+    assert (record["stage"], record["status"], record["ds"]) == ("wait", "failed", day)
+
+
+class RunsByNight(Runs):
+    """Runs of the DAG by their night, none of them running."""
+
+    def __init__(self, by_night: dict[date, dict[str, str | None]], company: Company) -> None:
+        super().__init__({}, set())
+        self.by_night, self.zone = by_night, company.settings.zone
+
+    def get_task_states(
+        self, *, dag_id: str, task_ids: list[str], logical_dates: list[datetime]
+    ) -> dict[str, dict[str, str | None]]:
+        nights = {moment.astimezone(self.zone).date() for moment in logical_dates}
+        return {f"run of {night}": states for night, states in self.by_night.items() if night in nights}

@@ -1,11 +1,13 @@
 """Bundles: predictions, saving and loading, and what is rejected."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,6 +141,14 @@ def cut_weights(folder):
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def spoil_weights(folder):
+    path = folder / "weights.safetensors"
+    weights = safetensors.torch.load(path.read_bytes())
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    path.write_bytes(safetensors.torch.save(weights))
+    change_manifest(sign=True, weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest())(folder)
+
+
 def change_manifest(*, sign=False, **changes):
     """With ``sign``, as other code might write it; without, as an accident might leave it."""
 
@@ -170,6 +180,10 @@ def change_manifest(*, sign=False, **changes):
         (change_manifest(format_version=1), "has bundle format version 1; this code reads 2"),
         (change_manifest(calibration=[]), "is damaged: bundle.json is not the file that was saved"),
         (change_manifest(sign=True, features={}), "does not fit this code: KeyError: 'categorical'"),
+        (change_manifest(sign=True, calibration=[]), "is damaged: calibration has 0 entries for"),
+        (change_manifest(sign=True, targets=[]), "is damaged: targets has 0 entries for"),
+        (spoil_weights, "is damaged: weight .* has values that are no finite numbers"),
+        (lambda folder: (folder / "bundle.json").write_text("[" * 200_000), "bundle.json is not JSON"),
         (change_manifest(sign=True, model={"depth": 3}), "does not fit this code: TypeError: .*depth"),
         (change_manifest(sign=True, model={"experts": 3}), "does not fit this code: .*size mismatch"),
     ],

@@ -7,9 +7,12 @@ import pytest
 
 from tests.support.commands import Ended
 from tests.support.company import Company
+from tests.support.funnels import sms
 from tests.support.nights import publish
 
 DAY = date(2026, 3, 1)
+
+pytestmark = pytest.mark.usefixtures("spark")
 
 
 def line_of(ended: Ended, check: str) -> str:
@@ -34,14 +37,14 @@ def test_a_company_that_is_ready(company: Company, funnel: Callable[..., Ended])
 def test_a_missing_source(make_company: Callable[..., Company], funnel: Callable[..., Ended], path: str) -> None:
     company = make_company(replace={"source/events/{ds}": path})
     ended = funnel("doctor", "-c", company.config)
-    assert "1 of 6" in ended.complaint
+    assert "of 7" in ended.complaint
     line = line_of(ended, "source")
     assert line.startswith("failed  source ")
     assert "source.events.path" in line and f"{company.folder}/{path}" in line
 
 
 @pytest.mark.parametrize(
-    ("known", "word"), [(range(6), "ok"), (range(5, 11), "ok"), (range(20, 26), "failed"), (range(0), "ok")]
+    ("known", "word"), [(range(6), "ok"), (range(5, 11), "odd"), (range(20, 26), "failed"), (range(0), "ok")]
 )
 def test_events_and_profiles_that_share_no_user(
     company: Company, funnel: Callable[..., Ended], known: range, word: str
@@ -70,3 +73,53 @@ def test_a_damaged_registry(company: Company, funnel: Callable[..., Ended]) -> N
     line = line_of(ended, "champion")
     assert line.startswith("failed  champion ")
     assert f"{company.folder}/models" in line
+
+
+def deliver(company: Company, *, offer: str = "cash", type: str = "sms_click") -> None:
+    texts = [sms(f"{n}", "ann", f"{DAY}T10:00:00+08:00", offer=offer) for n in range(3)]
+    others = [sms(kind, "ann", f"{DAY}T11:00:00+08:00", type=kind) for kind in ("register", "complete_application")]
+    company.land(DAY, [*texts, *others, sms("c", "ann", f"{DAY}T11:00:00+08:00", type=type)])
+
+
+def test_a_source_that_fits_its_mapping(make_company: Callable[..., Company], funnel: Callable[..., Ended]) -> None:
+    company = make_company('[scoring]\ncontext = { offer = "cash", hour = "10" }\n')
+    deliver(company)
+    ended = funnel("doctor", "-c", company.config)
+    assert ended.code == 0
+    assert line_of(ended, "mapping") == f"ok      mapping        fits 6 events of {DAY}"
+
+
+def test_a_planned_value_and_an_event_that_never_occur(
+    make_company: Callable[..., Company], funnel: Callable[..., Ended]
+) -> None:
+    company = make_company('[scoring]\ncontext = { offer = "csah" }\n')
+    deliver(company, type="sms_clicked")
+    ended = funnel("doctor", "-c", company.config)
+    assert ended.code == 0
+    line = line_of(ended, "mapping")
+    assert line.startswith("odd     mapping ")
+    assert f"event of stage click, 'sms_click' (is it 'sms_clicked'?) never occurs in 6 events of {DAY}" in line
+    assert "scoring.context.offer = 'csah' (is it 'cash'?) never occurs in the messages" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            'user_id = "uid", event = "type"',
+            'user_id = "account", event = "type"',
+            "source.events.columns.user_id = 'account'",
+        ),
+        ('offer = "offer"', 'offer = "product"', "source.events.context.offer = 'product'"),
+        ('consent = "sms_consent"', 'consent = "agreed"', "source.users.columns.consent = 'agreed'"),
+        ('exposure = "sms_sent"', 'exposure = "sms_send"', "funnel.exposure = 'sms_send' (is it 'sms_sent'?) never"),
+    ],
+)
+def test_a_mapping_that_does_not_fit(
+    make_company: Callable[..., Company], funnel: Callable[..., Ended], old: str, new: str, line: str
+) -> None:
+    company = make_company(replace={old: new})
+    deliver(company)
+    ended = funnel("doctor", "-c", company.config)
+    assert "1 of 7" in ended.complaint
+    assert line_of(ended, "mapping").startswith(f"failed  mapping        {line}")

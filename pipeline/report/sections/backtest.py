@@ -36,10 +36,10 @@ def build(night: Night) -> Section | None:
     found = read_matured(night.connection, night.settings, night.ds)
     known = {stage: each for stage, each in found.items() if len(each)}
     windows = {stage.name: stage.window_days for stage in night.settings.funnel.stages}
-    waiting = [Note(_explain_wait(stage, windows[stage])) for stage in night.stages if stage not in known]
+    waiting = [Note(_explain_wait(night, stage, windows[stage])) for stage in night.stages if stage not in known]
     lead = (
-        "Messages old enough that their outcomes are known, each compared with the score its user had the night "
-        f"before: the latest {night.settings.monitoring.backtest_nights} nights whose windows have passed."
+        f"{_title(night)} old enough that their outcomes are known, each compared with the score its user had the "
+        f"night before: the latest {night.settings.monitoring.backtest_nights} nights whose windows have passed."
     )
     with_outcomes = {stage: each for stage, each in known.items() if each.outcomes.any()}
     parts: list[Part] = [_tabulate_figures(night, known)] if known else []
@@ -48,31 +48,35 @@ def build(night: Night) -> Section | None:
             *_chart_ranking(night),
             Charts(
                 "Gains",
-                [_chart_gains(stage, each) for stage, each in with_outcomes.items()],
-                "If only the best-scored share of these messages had been sent, what share of the outcomes would they "
-                "have brought? The further the line lies above the diagonal (any order), the better the ranking.",
+                [_chart_gains(night, stage, each) for stage, each in with_outcomes.items()],
+                f"The share of the outcomes that followed the best-scored share of these {night.exposures}. The "
+                "further the line lies above the diagonal (any order), the better the ranking.",
             ),
             Charts(
                 "Lift by band",
                 [_chart_lift(stage, each) for stage, each in with_outcomes.items()],
-                "The observed rate of each band, with its 95% interval, and the rate of all messages (dashed). "
+                f"The observed rate of each band, with its 95% interval, and that of all {night.exposures} (dashed). "
                 "A diamond marks the rate expected from the scores.",
             ),
             Charts(
                 "Reliability",
                 [_chart_reliability(stage, each) for stage, each in with_outcomes.items()],
-                "Messages in ten groups by score: the rate expected from the scores and the observed rate, with its "
-                "95% interval. On the diagonal the two agree; above it more came than expected, below it less. The "
-                "bars show how the scores are distributed.",
+                f"{_title(night)} in ten groups by score: the rate expected from the scores and the observed rate, "
+                "with its 95% interval. On the diagonal the two agree; above it more came than expected, below less. "
+                "The bars show how the scores are distributed.",
             ),
         ]
     return Section("backtest", "Did earlier scores come true?", lead, [*parts, *waiting])
 
 
-def _explain_wait(stage: str, window_days: int) -> str:
+def _title(night: Night) -> str:
+    return night.exposures[0].upper() + night.exposures[1:]
+
+
+def _explain_wait(night: Night, stage: str, window_days: int) -> str:
     return (
         f"{stage}: no scored night is old enough yet. An outcome counts once the {window_days} days after the day of "
-        "the message have passed."
+        f"the {night.exposure} have passed."
     )
 
 
@@ -100,8 +104,8 @@ def _tabulate_figures(night: Night, known: Mapping[str, MaturedExposures]) -> Ta
                 ]
             )
     return Table(
-        "Messages with known outcomes, by stage and model",
-        ["Model", "Messages", "Observed", "Expected", *(FIGURES[name].title for name in SHOWN)],
+        f"{_title(night)} with known outcomes, by stage and model",
+        ["Model", _title(night), "Observed", "Expected", *(FIGURES[name].title for name in SHOWN)],
         rows,
     )
 
@@ -133,11 +137,11 @@ def _chart_ranking(night: Night) -> list[Charts]:
     return [Charts(f"Ranking (AUC), last {SERIES_DAYS} nights", charts, lead)] if charts else []
 
 
-def _chart_gains(stage: str, each: MaturedExposures) -> Chart:
+def _chart_gains(night: Night, stage: str, each: MaturedExposures) -> Chart:
     shares, found = gains(each.scores, each.outcomes)
     best = float(np.interp(BEST_SHARE, shares, found))
     sent, brought = format_percent(BEST_SHARE), format_percent(best)
-    caption = f"The best {sent} of {len(each):,} messages brought {brought} of the outcomes."
+    caption = f"The best {sent} of {len(each):,} {night.exposures} brought {brought} of the outcomes."
     return Chart(stage, Markup(draw_gains_curve(f"gains-{stage}", shares, found)), caption)
 
 

@@ -26,9 +26,9 @@ def build(night: Night) -> Section | None:
     return Section(
         "campaigns",
         "Campaigns",
-        "Lists made from this night's scores: who is texted, who is left out, and why. Earlier lists with known "
-        "outcomes: whether texting worked, by the rate of those texted and of a control group drawn from the same "
-        "users.",
+        "Lists made from this night's scores: who is a target, who is left out, and why. Earlier lists with known "
+        f"outcomes: whether the {night.exposures} worked, by the rate of the targets and of a control group drawn from "
+        "the same users.",
         [*parts, *_show_results(night)],
     )
 
@@ -60,10 +60,10 @@ def _show_results(night: Night) -> Iterator[Part]:
         yield Note("No earlier list is old enough yet to tell whether it worked.")
         return
     for each in found:
-        yield from _show_result(each)
+        yield from _show_result(each, night.exposures)
 
 
-def _show_result(each: "CampaignResults") -> Iterator[Part]:
+def _show_result(each: "CampaignResults", exposures: str) -> Iterator[Part]:
     name = f"{each.campaign} of {each.ds}"
     goal = each.goal_results
     rows = [
@@ -77,37 +77,39 @@ def _show_result(each: "CampaignResults") -> Iterator[Part]:
         ]
         for stage in each.stages
     ]
-    columns = ["Stage", "Texted", "Control", "Uplift (95%)", "Caused (95%)", "Cost per caused"]
-    sent = f"{each.users['target'] - each.left_out:,} users were texted for {each.cost:,.2f} on {each.send_on}."
-    yield Table(f"Results of {name}", columns, rows, lead=f"{sent} {_state_verdict(each)}")
+    columns = ["Stage", "Targets", "Control", "Uplift (95%)", "Caused (95%)", "Cost per caused"]
+    sent = f"{each.users['target'] - each.left_out:,} {exposures} for {each.cost:,.2f} on {each.send_on}."
+    yield Table(f"Results of {name}", columns, rows, lead=f"{sent} {_state_verdict(each, exposures)}")
     if each.qini and goal:
         from pipeline.charts.campaigns import draw_qini_curve
 
         ranking = (
             "gained more than chance explains" if each.qini.is_beyond_chance else "gained no more than chance explains"
         )
-        caption = f"All messages together: {format_signed(each.qini.gains[-1])} {each.goal}. The best ranks {ranking}."
+        caption = (
+            f"All {exposures} together: {format_signed(each.qini.gains[-1])} {each.goal}. The best ranks {ranking}."
+        )
         svg = Markup(draw_qini_curve(f"qini-{each.campaign}-{each.ds}", each.qini))
         yield Charts(
             f"Qini curve of {name}",
             [Chart(each.goal, svg, caption)],
-            "Outcomes that messages caused, best ranks first. Above the dashed line (any order), the best ranks were "
-            "those whom a message moves; the shaded area is what chance alone gives.",
+            f"Outcomes that {exposures} caused, best ranks first. Above the dashed line (any order), the best ranks "
+            "were those whom they move; the shaded area is what chance alone gives.",
         )
     for warning in each.warnings:
         yield Note(warning, mark="warn")
 
 
-def _state_verdict(each: "CampaignResults") -> str:
+def _state_verdict(each: "CampaignResults", exposures: str) -> str:
     goal = each.goal_results
     if goal is None or goal.overall.uplift is None or goal.caused is None:
-        return "Without a control group, what the messages caused is unknown."
+        return f"Without a control group, what the {exposures} caused is unknown."
     difference = goal.overall.uplift.difference
     if difference.low > 0:
         caused = f"about {goal.caused.value:,.0f} more {each.goal}"
-        return f"It worked: the messages caused {caused}, {format_points(difference.value)}."
+        return f"It worked: the {exposures} caused {caused}, {format_points(difference.value)}."
     if difference.high < 0:
-        return f"It did harm: those texted reached the goal less often, {format_points(difference.value)}."
+        return f"It did harm: the targets reached the goal less often, {format_points(difference.value)}."
     return f"Inconclusive: {format_points(difference.value)}, and the interval includes 0."
 
 

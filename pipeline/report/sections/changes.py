@@ -6,6 +6,7 @@ from pipeline.config.features import user_features
 from pipeline.report.formats import format_percent, format_points
 from pipeline.report.night import Night
 from pipeline.report.parts import Note, Part, Section, Table
+from pipeline.text import format_number
 
 MOST_MOVED = 6
 """How many of the features that moved most are listed."""
@@ -113,5 +114,7 @@ def _tabulate_features(night: Night) -> Iterator[Part]:
     if not listed:
         yield Note(f"No feature's mean moved by more than {MIN_MOVE} standard deviations.", heading="Biggest movers")
         return
-    rows = [[name, f"{now:.4g}", f"{earlier:.4g}", f"{by:.2f} sd"] for by, name, earlier, now in listed]
+    rows = [
+        [name, format_number(now, 4), format_number(earlier, 4), f"{by:.2f} sd"] for by, name, earlier, now in listed
+    ]
     yield Table("Biggest movers: features by how far their mean moved", ["Feature", "Mean", "Before", "Moved by"], rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.formats import format_percent, format_points
+from pipeline.report.formats import format_figure, format_percent, format_points
 from pipeline.report.night import Night
 from pipeline.report.parts import Cell, Note, Section, Table, measured_cell
 
@@ -65,7 +65,7 @@ def _make_row(feature: str, figures: FeatureFigures) -> Sequence[Cell | str]:
     unseen, unseen_past = figures.get("feature_unseen_share", absent)
     return [
         feature,
-        measured_cell("–" if psi is None else f"{psi:.3f}", psi_past, share=psi and min(psi / LARGE, 1.0)),
+        measured_cell(format_figure(psi, "index"), psi_past, share=psi and min(psi / LARGE, 1.0)),
         measured_cell(format_percent(missing), missing_past),
         measured_cell("–" if change is None else format_points(change), change_past),
         measured_cell("–" if untaught is None else format_points(untaught), untaught_past),

@@ -1,4 +1,4 @@
-"""The funnel by day: each stage's events per message of the same day, as known by the night."""
+"""The funnel by day: each stage's events per 100 exposures of the same day, as known by the night."""
 
 from datetime import timedelta
 
@@ -7,9 +7,9 @@ from markupsafe import Markup
 from pipeline.charts.scores import draw_rates_by_day
 from pipeline.config.funnel import EXPOSURE
 from pipeline.dates import DateRange
-from pipeline.report.formats import format_percent
 from pipeline.report.night import Night
 from pipeline.report.parts import Chart, Charts, Section
+from pipeline.text import format_number
 
 DAYS = 30
 
@@ -25,19 +25,23 @@ def build(night: Night) -> Section | None:
             last=days.last,
         )
     }
-    messages = {day: n for (day, event), n in counted.items() if event == EXPOSURE}
-    if not messages:
+    exposures = {day: n for (day, event), n in counted.items() if event == EXPOSURE}
+    if not exposures:
         return None
+    # A user may have several events after one exposure: not a percentage, since it may be above 100.
+    label = f"per 100 {night.exposures}"
     charts = []
     for stage in night.stages:
-        rates = [counted.get((day, stage), 0) / messages[day] if day in messages else None for day in days]
-        overall = sum(counted.get((day, stage), 0) for day in messages) / sum(messages.values())
-        caption = f"{format_percent(overall)} over these days"
-        caption += "." if rates[-1] is None else f", {format_percent(rates[-1])} on the last day."
-        charts.append(Chart(stage, Markup(draw_rates_by_day(f"rates-{stage}", list(days), rates)), caption))
+        rates = [100 * counted.get((day, stage), 0) / exposures[day] if day in exposures else None for day in days]
+        overall = 100 * sum(counted.get((day, stage), 0) for day in exposures) / sum(exposures.values())
+        caption = f"{format_number(overall)} {label} over these days"
+        caption += "." if rates[-1] is None else f", {format_number(rates[-1])} on the last day."
+        svg = draw_rates_by_day(f"rates-{stage}", list(days), rates, label)
+        charts.append(Chart(stage, Markup(svg), caption))
     return Section(
         "funnel",
         f"The funnel, last {DAYS} days",
-        "Each day's events per message sent that day. The later stages of a message may follow on later days.",
-        [Charts("Events per message by day", charts)],
+        f"Each day's events {label} of that day. The later stages may follow on later days, and a user may have an "
+        "event several times.",
+        [Charts(f"Events {label} by day", charts)],
     )

@@ -24,7 +24,7 @@ def build(night: Night) -> Section:
         commands.insert(
             0,
             Command(
-                "Whom to text first, by their last-stage score:",
+                "The most promising users, by their last-stage score:",
                 f'funnel sql "SELECT user_id, p_{last}, band_{last} FROM user_scores\n'
                 f"            WHERE ds = '{night.ds}' ORDER BY p_{last} DESC LIMIT 1000\" --format csv",
             ),

@@ -28,8 +28,8 @@ def build(night: Night) -> Section | None:
     return Section(
         "scores",
         "Scores and bands",
-        "A score is the probability that a user reaches a stage if texted next. Bands split the night's users into "
-        "tenths by score; band 10 is the best.",
+        f"A score is the probability that a user reaches a stage after the next {night.exposure}. Bands split the "
+        "night's users into tenths by score; band 10 is the best.",
         [
             Charts(
                 "Users by score",
@@ -39,7 +39,7 @@ def build(night: Night) -> Section | None:
             Charts(
                 "Mean score by band",
                 [_chart_bands(stage, of_stage) for stage, of_stage in bands.items()],
-                "The steeper, the more there is to gain from texting only the best bands.",
+                "The steeper, the more there is to gain from choosing only the best bands.",
             ),
             Table("Bands", ["Band", "Users", "Mean score"], rows, folded="The bands as a table"),
         ],

@@ -239,3 +239,10 @@ def test_a_non_finite_loss_stops_training_and_names_task_and_step():
     explosive = TrainConfig(learning_rate=1e30, epochs=3, device="cpu")
     with pytest.raises(TrainingError, match=r"loss of task '\w+' is not finite at step \d+"):
         fit_small(draw_funnel(500).table, training=explosive)
+
+
+def test_a_model_of_constants_ranks_nothing() -> None:
+    rows = pa.table({"x": np.ones(900), "label_click": (np.random.default_rng(0).random(900) < 0.2).astype(int)})
+    held_out = np.arange(900)[:, None] >= 500
+    bundle = fit(rows, features=[Numeric("x")], tasks=["click"], held_out=held_out, training=TrainConfig(epochs=1))
+    assert bundle.metrics["click"].auc == bundle.metrics["click"].auc_in_context == 0.5

@@ -2,10 +2,12 @@
 
 import csv
 import hashlib
+import os
+import stat
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -58,6 +60,16 @@ def test_parquet_keeps_ids_as_text(listed: Company, funnel: Callable[..., Ended]
     assert pq.read_table(out).to_pydict() == {"user_id": BEST_FIRST}
     (noted,) = listed.rows("exports")
     assert (noted["path"], noted["sha256"]) == (str(out), digest(out))
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_only_the_owner_may_read_an_export(listed: Company, format: Literal["csv", "parquet"]) -> None:
+    before = os.umask(0)
+    try:
+        exported = Path(export(listed.context(), D, "spring", format=format).path)
+    finally:
+        os.umask(before)
+    assert stat.filemode(exported.stat().st_mode) == "-rw-------"
 
 
 def test_exporting_again_leaves_the_file_and_says_so(listed: Company) -> None:

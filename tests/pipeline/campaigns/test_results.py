@@ -180,8 +180,8 @@ def test_users_texted_or_not_against_the_list_stay_in_their_arm_and_are_reported
     found = measure_campaign(company.settings, "spring")
     assert found.users["control"] == 240 and found.goal_results and found.goal_results.overall.control.outcomes == 12
     assert (found.texted_share("target"), found.texted_share("control")) == (399 / 400, 1 / 240)
-    assert "1 of 240 control users (0.4%) were texted anyway" in found.warnings
-    assert "1 of 400 targets (0.2%) were never texted" in found.warnings
+    assert "1 of 240 control users (0.4%) were contacted anyway" in found.warnings
+    assert "1 of 400 targets (0.2%) were never contacted" in found.warnings
 
 
 def test_targets_left_out_of_the_export_count_in_their_arm_and_cost_nothing(company: Company) -> None:
@@ -210,7 +210,7 @@ def test_targets_left_out_of_the_export_count_in_their_arm_and_cost_nothing(comp
     # Control users who withdrew or completed meanwhile stay in their arm, too.
     assert goal.overall.uplift.difference.value == pytest.approx(newcombe((50, 400), (12, 240))[0])
     assert any(
-        line.startswith("20 of 400 targets (5.0%) were never texted, 20 of them because") for line in found.warnings
+        line.startswith("20 of 400 targets (5.0%) were never contacted, 20 of them because") for line in found.warnings
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from model import ModelConfig
 from model.config import ArchitectureName as ModelArchitecture
+from pipeline.config.base import reveal
 from pipeline.config.sections import Architecture
 from pipeline.config.settings import Settings, load
 from pipeline.errors import ConfigError
@@ -41,7 +42,7 @@ MISTAKES: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "number for text": (
         {'"spark.default.parallelism" = "2"': '"spark.default.parallelism" = 2'},
-        ("spark.conf", "got 2", "takes a valid string"),
+        ("spark.conf", "got a value that is not shown", "takes a valid string"),
     ),
     "one of a few words": (
         {"last_touch": "first_touch"},
@@ -175,7 +176,7 @@ def test_the_environment_overrides_the_file(company: Company, monkeypatch: pytes
     settings = load(company.config)
     assert settings.spark.driver_memory == "4g"
     assert settings.features.windows_days == (2, 4)
-    assert settings.spark.conf["spark.default.parallelism"] == "2", "the rest of the section is the file's"
+    assert reveal(settings.spark.conf)["spark.default.parallelism"] == "2", "the rest of the section is the file's"
 
 
 @pytest.mark.parametrize(
@@ -183,8 +184,8 @@ def test_the_environment_overrides_the_file(company: Company, monkeypatch: pytes
     [
         ("FUNNEL_SPARK__MEMORY", "4g", ("spark.memory is not a key", "did you mean 'driver_memory'?")),
         ("FUNNEL_TRAINING__EPOCHS", "0", ("training.epochs", "got '0'", "greater than 0")),
-        ("FUNNEL_FEATURES__WINDOWS_DAYS", "1,7", ("FUNNEL_", "features", "got '1,7'", "takes JSON")),
-        ("FUNNEL_SPARK", "4g", ("FUNNEL_", "spark", "got '4g'", "takes JSON")),
+        ("FUNNEL_FEATURES__WINDOWS_DAYS", "1,7", ("FUNNEL_FEATURES__WINDOWS_DAYS", "got '1,7'", "takes JSON")),
+        ("FUNNEL_SPARK", "4g", ("FUNNEL_SPARK takes JSON", "at character 2", "not shown")),
     ],
 )
 def test_a_mistake_in_the_environment_is_reported_in_one_line(
@@ -254,3 +255,9 @@ def test_another_placeholder_than_ds_in_a_path_is_refused(tmp_path: Path) -> Non
             load(config)
     config.write_text(text.replace("[source.events]", '[source.events]\npath = "{a,b}/{ds}"'), encoding="utf-8")
     assert load(config).source.events.is_partitioned
+
+
+def test_values_nested_too_deeply_are_one_line(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNNEL_CAMPAIGNS", "[" * 100_000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load(company.config)

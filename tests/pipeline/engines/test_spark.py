@@ -3,6 +3,7 @@
 from datetime import date
 
 import pytest
+from pydantic import SecretStr
 
 from pipeline.engines import spark
 from pipeline.engines.spark import cached, properties
@@ -23,7 +24,8 @@ def test_the_jvm_optimises_its_code_only_where_months_are_read(company: Company)
 
 def test_the_configuration_wins(company: Company) -> None:
     settings = company.settings
-    settings.spark.conf.update({OPTIONS: "-XX:TieredStopAtLevel=4", "spark.sql.shuffle.partitions": "64"})
+    given = {OPTIONS: "-XX:TieredStopAtLevel=4", "spark.sql.shuffle.partitions": "64"}
+    settings.spark.conf.update({name: SecretStr(value) for name, value in given.items()})
     found = properties(settings, is_bulk=False)
     assert found["spark.sql.shuffle.partitions"] == "64"
     # Of an option given twice, the JVM takes the last.

@@ -255,7 +255,10 @@ def test_json_without_a_landing_day_lands_on_its_local_date(make_company: Callab
     company = make_company(
         LENIENT,
         replace=WITHOUT_USERS
-        | {'[source.events]\npath = "source/events/{ds}"': '[source.events]\nformat = "json"\npath = "log"'},
+        | {
+            '[source.events]\npath = "source/events/{ds}"': '[source.events]\nraw_content = "all"\n'
+            'format = "json"\npath = "log"'
+        },
     )
     rows = [
         sms("1", "ann", "2026-03-01T16:30:00Z"),  # half past midnight on March 2 in Shanghai

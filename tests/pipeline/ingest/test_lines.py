@@ -24,7 +24,7 @@ def land(make_company: Callable[..., Company]) -> Callable[..., Company]:
     def land(kind: str, lines: list[str], *, more: str = "", encoding: str = "utf-8") -> Company:
         company = make_company(
             "[audit]\nmax_quarantine_share = 1.0\n",
-            replace={f'path = "source/{kind}/{{ds}}"': f'path = "source/{kind}/{{ds}}"\n{more}'},
+            replace={f'path = "source/{kind}/{{ds}}"': f'path = "source/{kind}/{{ds}}"\nraw_content = "all"\n{more}'},
         )
         company.land(DAY)
         folder = company.folder / "source" / kind / DAY.isoformat()

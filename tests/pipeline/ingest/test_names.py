@@ -25,7 +25,8 @@ def land(company: Company, users: list[dict[str, Any]]) -> None:
 
 
 def test_the_source_s_columns_may_have_any_name(make_company: Callable[..., Company]) -> None:
-    mapping = r'user_id = "my `id`.x", consent = "SMS Consent", city_tier = "Städte.Tier", age = "Age in Years" }'
+    mapping = 'user_id = "my `id`.x", consent = "SMS Consent", city_tier = "Städte.Tier", age = "Age in Years" }'
+    mapping += '\nraw_content = "all"'
     company = make_company(
         "[audit]\nmax_quarantine_share = 1.0\n", replace={'user_id = "uid", consent = "sms_consent" }': mapping}
     )

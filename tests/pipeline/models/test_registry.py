@@ -168,6 +168,27 @@ def test_a_folder_of_any_name(company: Company, fresh_store: Path) -> None:
     assert registry.bundle_path(trained(registry, march(1))).is_relative_to(models)
 
 
+def test_a_clock_that_was_ahead_keeps_nothing_from_being_promoted_or_withdrawn(registry: Registry) -> None:
+    first, second = promoted(registry, 1), promoted(registry, 2)
+    ahead = {"promoted_at": "2999-01-01T00:00:00.000000+00:00"}
+    number = next(each.number for each in registry.versions() if each.version == second)
+    registry.tracking.client.set_model_version_tag(registry.name, number, *next(iter(ahead.items())))
+    assert registry.rollback() == (second, first)
+    assert registry.champion(march(31)) == first
+    registry.promote(second)
+    assert registry.champion(march(31)) == second
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b"])
+def test_a_folder_that_mlflow_would_take_for_another_is_refused(company: Company, name: str) -> None:
+    folder = company.folder / name
+    folder.mkdir()
+    made = Company(folder, company.config.read_text(encoding="utf-8"))
+    with pytest.raises(FunnelError, match="rename the folder"):
+        trained(Registry(made.settings), march(1))
+    assert not (folder / "models").exists() and not (company.folder / "a").exists()
+
+
 def test_an_unknown_version_names_the_newest(registry: Registry) -> None:
     versions = [promoted(registry, day) for day in range(1, 8)]
     with pytest.raises(FunnelError) as raised:
@@ -204,13 +225,15 @@ def test_a_server_that_is_away_is_one_line_and_worth_another_try(
     with pytest.raises(TransientError, match="try again when it answers"):
         Registry(company.settings).champion(march(1))
     line = funnel("models", "-c", company.config).complaint
-    assert "the model registry at http://…@127.0.0.1:" in line and "Connection refused" in line
+    assert "the model registry at http://***@127.0.0.1:" in line and "Connection refused" in line
     assert "secret" not in line
 
 
 def test_an_address_that_is_none_is_refused_by_name(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNNEL_MODELS__TRACKING_URI", "mlflow:5000")
-    with pytest.raises(ConfigError, match=r"models.tracking_uri: got 'mlflow:5000', takes an MLflow server's"):
+    with pytest.raises(
+        ConfigError, match=r"models.tracking_uri: got a value that is not shown.* takes an MLflow server's"
+    ):
         assert company.settings
     monkeypatch.delenv("FUNNEL_MODELS__TRACKING_URI")
     monkeypatch.setenv("FUNNEL_MODELS__PATH", "s3://bucket/models")

@@ -79,6 +79,8 @@ def test_lost_data_is_named_with_its_night(company: Company, funnel: Funnel) -> 
         lost.unlink() if damage is None else lost.write_bytes(damage)
         complaint = funnel("sql", "SELECT count(*) FROM quarantine", "-c", company.config).complaint
         assert f"{lost} with 1 rows of {D2}" in complaint and "backup" in complaint
+        (line,) = [line for line in funnel("doctor", "-c", company.config).out.splitlines() if " warehouse " in line]
+        assert line.startswith("failed") and str(lost) in line
     lost.write_bytes(b"x" * len(content))
     assert str(lost) in funnel("sql", "SELECT * FROM quarantine", "-c", company.config).complaint
     checked = funnel("doctor", "--deep", "-c", company.config).out

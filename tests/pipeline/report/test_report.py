@@ -14,7 +14,7 @@ from pipeline.nights import nightly
 from pipeline.report.report import report
 from tests.support.commands import Ended
 from tests.support.company import Company
-from tests.support.nights import publish_activity, publish_scores, record
+from tests.support.nights import publish, publish_activity, publish_scores, record
 
 D1 = date(2026, 3, 1)
 D2 = D1 + timedelta(days=1)
@@ -68,15 +68,15 @@ def test_a_good_night(nights: Company) -> None:
         "Funnel night 2026-03-02 ✓ Scores are out , without warnings. What to do Nothing: the scores may be used."
         in text
     )
-    assert "Users scored 20 Expected if all are texted 0.5 complete Model model-7 Scored at (Asia/Shanghai)" in text
+    assert "Users scored 20 Expected from one message each 0.5 complete Model model-7 Scored at (Asia/Shanghai)" in text
     assert "2026-03-02 09:30 Compared with 2026-03-01" in text
-    explained = "share of users expected to reach the stage if all were texted"
+    explained = "share of users expected to reach the stage after one exposure each"
     assert f"Mean score {explained} click 9.45% 10.5% −1.05 points" in text
     assert "Rows landed events and users that arrived and were kept 188 188 ±0" in text
     assert "ingest ✓ ok 200 188 10 2 0 1.0 2026-03-03 00:00" in text
     assert "score ✓ ok 20 20 0 0 0 61.2" in text
     assert "Band 10 averages 17.6%, all users 9.45% (dashed)." in text
-    assert "10% over these days, 10% on the last day." in text
+    assert "10 per 100 messages over these days, 10 on the last day." in text
     assert "WHERE ds = '2026-03-02' ORDER BY p_complete DESC" in text
     assert page.tags.count("svg") == 9
 
@@ -86,6 +86,25 @@ def test_scores_that_monitoring_has_not_seen_are_not_to_be_used(nights: Company)
     text = Page(report(nights.context(), D2)).text
     assert "Make no list from these scores before they are monitored: funnel monitor --ds 2026-03-02." in text
     assert "may be used" not in text
+
+
+def test_many_events_of_few_exposures_that_are_no_messages(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={'exposure = "sms_sent"': 'exposure = "visited"\nexposure_word = "visit"'})
+    publish_activity(company, D1, (100, 372, 10, 0))
+    publish_activity(company, D2, (3, 9, 30_000, 0))
+    for day, score in ((D1, 0.0000004), (D2, 0.9)):
+        publish_scores(company, day, dict.fromkeys(SCORES, score))
+        publish(company, "feature_samples", day, [{"user_id": f"u{n}", "age": n + 1e6 * score} for n in range(3)])
+        record(company, day, "score", MIDNIGHT)
+        monitor(company.context(), day)
+    text = Page(report(company.context(), D2)).text
+    assert re.findall(r"\S*\d[eE][+-]?\d\S*", text) == [], "no figure and no axis has an exponent"
+    shares = [float(share.replace(",", "")) for share in re.findall(r"([\d.,]+)%", text)]
+    assert shares and max(shares) <= 100
+    assert "370 per 100 visits over these days, 300 on the last day." in text
+    assert "29,100 per 100 visits over these days, 1,000,000 on the last day." in text
+    assert "age 900,000 " in text
+    assert re.findall(r"(?i)\b(?:text(?:ed|s|ing)|messages?|sms)\b", text.partition("Where to look next Run")[0]) == []
 
 
 def test_it_is_self_contained(nights: Company) -> None:

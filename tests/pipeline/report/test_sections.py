@@ -152,7 +152,7 @@ def test_gains_and_lift(page: Page) -> None:
 
 def test_drift_is_sorted_and_marked(page: Page) -> None:
     assert "▲ 2 of 16 features past a threshold." in page.text
-    assert "age ▲ 0.410 past its threshold 12.5% +2.25 points ▲ −20.00 points past its threshold –" in page.text
+    assert "age ▲ 0.41 past its threshold 12.5% +2.25 points ▲ −20.00 points past its threshold –" in page.text
     assert "click_n_13d 0.023 – – – – click_n_12d 0.022" in page.text
     assert "The other 4" in page.text
     assert "city_tier – – – – ▲ 3.1% past its threshold" in page.text, "by the table, whatever the warnings say"

@@ -1,9 +1,11 @@
 """The warehouse without Spark: tests write the files themselves; other processes publish and read at the same time."""
 
 import multiprocessing
+import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from datetime import date, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from pipeline.config.settings import load
 from pipeline.errors import FunnelError
+from pipeline.warehouse.retries import LockedError
 from pipeline.warehouse.warehouse import Warehouse
 from tests.support.company import Company
 from tests.support.nights import publish_with, put_file
@@ -160,7 +163,7 @@ def test_an_unreachable_catalog_is_named_without_its_password(make_company: Call
     uri = "postgresql+psycopg2://funnel:s3cret@127.0.0.1:1/catalog"
     company = make_company(f'[warehouse]\ncatalog = {{ type = "sql", uri = "{uri}", warehouse = "file:///nowhere" }}\n')
     # Without Postgres's driver the reason is the missing driver; with it, the refused connection.
-    address = r"the warehouse at postgresql\+psycopg2://…@127\.0\.0\.1:1/catalog cannot be opened: "
+    address = r"the warehouse at postgresql\+psycopg2://\*\*\*@127\.0\.0\.1:1/catalog cannot be opened: "
     with pytest.raises(FunnelError, match=address) as raised:
         warehouse_at(company.config)
     assert "s3cret" not in str(raised.value)
@@ -248,3 +251,16 @@ def test_a_reader_sees_the_old_rows_or_the_new_never_neither(company: Company) -
     versions = {look[0] for look in looks if look}
     assert all(len(look) == rows and len(set(look)) == 1 for look in looks), "an empty, a half or a mixed partition"
     assert len(versions) > 2, "the reader never met a publish"
+
+
+def test_a_locked_catalog_is_given_up_when_patience_ends(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.warehouse.catalog.LOCK_SECONDS", 1)
+    monkeypatch.setattr("pipeline.warehouse.retries.PATIENCE_SECONDS", 1)
+    publish(warehouse_at(company.config), D1, D1, {D1: ["a"]})
+    with closing(sqlite3.connect(company.folder / "warehouse" / "catalog.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        with pytest.raises(LockedError, match="another program has locked"):
+            publish(warehouse_at(company.config), D1, D1, {D1: ["b"]})
+        assert time.monotonic() - begun < 15, "twenty attempts would take longer"
+    assert contents(warehouse_at(company.config)) == {D1: ["a"]}
