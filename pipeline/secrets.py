@@ -89,7 +89,7 @@ def learn_environment(environment: Mapping[str, str], prefix: str) -> None:
         if variable.startswith(prefix):
             try:
                 content = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 content = value
             learn(content, variable.rpartition("__")[2])
             learn([entry[4] for entry in _ENTRY.finditer(value) if is_secret_name(entry[2])], "secret")
@@ -124,13 +124,13 @@ def mask(text: str) -> str:
 
 def guard_output() -> None:
     """Mask what this process says of itself: log records with their tracebacks, uncaught errors and warnings."""
-    if getattr(logging.getLogRecordFactory(), "masks", False):
-        return
-    logging.setLogRecordFactory(_masking(logging.getLogRecordFactory()))
+    # Each by itself: a library may have put its own back.
     sys.excepthook = _print_masked
-    threading.excepthook = lambda failed: _print_masked(failed.exc_type, failed.exc_value, failed.exc_traceback)
-    show_as_given = warnings.formatwarning
-    warnings.formatwarning = lambda *given, **named: mask(show_as_given(*given, **named))
+    threading.excepthook = _print_masked_of_thread
+    if not getattr(logging.getLogRecordFactory(), "masks", False):
+        logging.setLogRecordFactory(_masking(logging.getLogRecordFactory()))
+    if not getattr(warnings.formatwarning, "masks", False):
+        warnings.formatwarning = _masking_warnings(warnings.formatwarning)
 
 
 def _masking(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
@@ -149,6 +149,18 @@ def _masking(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.Lo
 
     make_masked.masks = True  # type: ignore[attr-defined]
     return make_masked
+
+
+def _masking_warnings(show: Callable[..., str]) -> Callable[..., str]:
+    def show_masked(*given: Any, **named: Any) -> str:
+        return mask(show(*given, **named))
+
+    show_masked.masks = True  # type: ignore[attr-defined]
+    return show_masked
+
+
+def _print_masked_of_thread(failed: threading.ExceptHookArgs) -> None:
+    _print_masked(failed.exc_type, failed.exc_value, failed.exc_traceback)
 
 
 def _print_masked(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -233,27 +233,32 @@ def _describe_variable(error: SettingsError) -> str:
     return f"{name}: got {got!r}, takes JSON such as [1, 7]: {where}"
 
 
-def describe_mistake(error: ValidationError) -> str:
-    """Describe in one line the mistake that explains the others: its key, what it got and what it takes."""
+def describe_mistake(error: ValidationError, section: str = "") -> str:
+    """Describe in one line the mistake that explains the others: its key, what it got and what it takes.
+
+    Args:
+        section: the name of the section that was checked, if it was one alone.
+    """
     # A misspelt key explains a "missing" one. A list that is short of its one bad item is not the mistake.
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first, *others = [each for each in errors if each["type"] != "too_short"] or errors
     more = f" (and {len(others)} more)" if others else ""
-    return _describe_error(first) + more
+    location = (section, *first["loc"]) if section else first["loc"]
+    return _describe_error(first, location) + more
 
 
-def _describe_error(error: ErrorDetails) -> str:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+def _describe_error(error: ErrorDetails, location: tuple[int | str, ...]) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{key} is not a key of the configuration{_suggest_key(error['loc'])}"
+        return f"{key} is not a key of the configuration{_suggest_key(location)}"
     if error["type"] == "missing":
         return f"{key} is missing"
     if not key or isinstance(error["input"], dict | ConfigSection):
         return f"{key}: {message}".removeprefix(": ")
     takes = re.sub(r"^(greater|less) than", r"a number \1 than", message.removeprefix("Input should be "))
     takes = re.sub(r"^\w+ should have (at least|at most) (\d+) items?.*", r"a list of \1 \2", takes)
-    if _may_hold_secrets(error["loc"]):
+    if _may_hold_secrets(location):
         return f"{key}: got a value that is not shown, since it may hold secrets; takes {takes}"
     return f"{key}: got {error['input']!r}, takes {takes}"
 

@@ -35,7 +35,7 @@ def with_training(settings: Settings, **changes: object) -> Settings:
     try:
         training = Training.model_validate({**settings.training.model_dump(), **given})
     except ValidationError as error:
-        raise ConfigError(f"training.{describe_mistake(error)}") from None
+        raise ConfigError(describe_mistake(error, "training")) from None
     return settings.model_copy(update={"training": training})
 
 
