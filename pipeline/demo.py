@@ -23,6 +23,7 @@ from pipeline.runs.context import Context
 from pipeline.simulate.simulate import simulate
 from pipeline.simulate.simulation import Simulation, Summary
 from pipeline.terminal import TextTable, show_progress, show_training_progress
+from pipeline.training.manually import promote_manually
 from pipeline.training.steps import train
 
 START = date(2026, 1, 1)
@@ -63,7 +64,8 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> None:
 
     load_history(Context(settings), DateRange(START, trained))
     with show_training_progress() as on_progress:
-        train(Context(settings), trained, on_progress=on_progress)
+        version = train(Context(settings), trained, on_progress=on_progress)
+    _promote_if_none(Context(settings), version, trained)
     scored = DateRange(trained + timedelta(days=1), last_night)
     with show_progress() as progress:
         task = progress.add_task("nights", total=len(scored), note="")
@@ -78,6 +80,12 @@ def demo(out: Path, *, users: int, days: int, nights: int) -> None:
     _show_quality(scores, quality)
     _make_list(settings, last_night)
     _show_next(config, last_night, settings)
+
+
+def _promote_if_none(context: Context, version: str, trained: date) -> None:
+    """Promote by hand what training refused: a small demo has too few positives to beat a constant by an interval."""
+    if context.registry.champion(trained) is None:
+        print(promote_manually(context, version, reason="a demo goes on"))
 
 
 def simulate_company(out: Path, *, users: int, days: int, start: date, seed: int) -> Summary:
