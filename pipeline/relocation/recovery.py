@@ -1,10 +1,11 @@
 """Puts tables back into the catalog from their own metadata, after the catalog or a file of theirs was lost or damaged.
 
-Every commit writes a metadata file of its own, and the last hundred stay. The newest whose manifests can all be read is
-registered; what it does not know of stays where it is.
+Every commit writes a metadata file of its own, and the last hundred stay. The newest that a copy of the catalog names and
+whose manifests can all be read is registered, so that a commit that lost its race does not win after all; without
+copies, the newest in the table's folder. What it does not know of stays where it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from pipeline.errors import FunnelError
 from pipeline.relocation.tables import Move, OldFiles
 from pipeline.relocation.warehouse import as_one_line_error, replace_entry
 from pipeline.warehouse.catalog import open_catalog, read_own_entries, root_of
+from pipeline.warehouse.copies import copied_entries, keep_copy
 from pipeline.warehouse.damage import Damage, find_damage, metadata_files, read_metadata
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry
 
@@ -38,6 +40,9 @@ class State:
     def is_whole(self) -> bool:
         """Whether everything but data files can be read: these can be made again by running their nights."""
         return all(damage.kind == "data file" for damage in self.damages)
+
+    def is_after(self, other: "State") -> bool:
+        return self.metadata.last_updated_ms > other.metadata.last_updated_ms
 
     def __str__(self) -> str:
         current = self.metadata.current_snapshot()
@@ -68,14 +73,17 @@ def recover(settings: Settings, metadata: Path | None = None) -> None:
         if not folders:
             raise FunnelError(f"{metadata} is not a metadata file of a table in {warehouse}")
     listed = _read_catalog(warehouse)
-    chosen, lost = _choose(folders, listed, metadata)
+    chosen, lost = _choose(folders, listed, _read_copies(warehouse), metadata)
     _register(warehouse, settings.warehouse.namespace, chosen, listed)
     if lost:
         raise FunnelError(f"no metadata can be read of {', '.join(lost)}: restore a backup, or move the folder away")
 
 
 def _choose(
-    folders: list[Path], listed: dict[tuple[str, str], Entry], metadata: Path | None
+    folders: list[Path],
+    listed: dict[tuple[str, str], Entry],
+    copied: Mapping[tuple[str, str], list[Path]],
+    metadata: Path | None,
 ) -> tuple[dict[tuple[str, str], Path], list[str]]:
     chosen: dict[tuple[str, str], Path] = {}
     lost = []
@@ -85,14 +93,42 @@ def _choose(
         if metadata is None and isinstance(current, State) and current.is_whole:
             _tell(folder.name, "as it was", current)
             continue
-        states = [metadata] if metadata else _newest_first(folder)
-        state = next((found for path in states if (found := _state(folder, path)) and found.is_whole), None)
+        newest = _first_whole(folder, [metadata] if metadata else _newest_first(folder))
+        committed = None if metadata else _first_whole(folder, copied.get(key, ()))
+        state = newest if committed is None or _is_behind(committed, newest) else committed
         if state is None:
             lost.append(folder.name)
             continue
         chosen[key] = state.path
         _tell(folder.name, "registered", state)
+        if newest and newest is not state and newest.path != state.path and newest.is_after(state):
+            print(
+                f"{'':<16} not registered, since no copy of the catalog names it: {newest}; if it is the right one: "
+                f"funnel warehouse recover --metadata {newest.path}"
+            )
     return chosen, lost
+
+
+def _read_copies(warehouse: Path) -> dict[tuple[str, str], list[Path]]:
+    """The metadata files that copies of the catalog name for each table, the newest copy's first, each once."""
+    copied: dict[tuple[str, str], list[Path]] = {}
+    for entry in copied_entries(warehouse):
+        # Under the table's folder as it is now, which may have been moved.
+        path = warehouse / entry.namespace / entry.name / "metadata" / Path(entry.metadata).name
+        paths = copied.setdefault((entry.namespace, entry.name), [])
+        if path not in paths:
+            paths.append(path)
+    return copied
+
+
+def _first_whole(folder: Path, paths: Iterable[Path]) -> State | None:
+    return next((found for path in paths if (found := _state(folder, path)) and found.is_whole), None)
+
+
+def _is_behind(committed: State, newest: State | None) -> bool:
+    """Whether more was committed after the copies: what the newest state was itself built upon."""
+    before = [Path(entry.metadata_file).name for entry in newest.metadata.metadata_log] if newest else []
+    return committed.path.name in before[:-1]
 
 
 def _tell(table: str, what: str, state: State) -> None:
@@ -159,3 +195,5 @@ def _register(
     catalog.close()
     if not listed and chosen:
         draft.rename(database)
+    if chosen:
+        keep_copy(database)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pipeline.errors import FunnelError, describe_error
 from pipeline.relocation.tables import Move, rewrite_table
 from pipeline.warehouse.catalog import cannot_be_opened, read_own_entries, root_of
+from pipeline.warehouse.copies import keep_copy, renew_copies
 from pipeline.warehouse.damage import read_metadata
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, ENTRIES, Entry
 from pipeline.warehouse.moved import note_move
@@ -62,6 +63,7 @@ def relocate_in_place(warehouse: Path) -> Moved:
     pairs, files = _rewrite(entries, warehouse, warehouse)
     with _open(database) as connection:
         _switch(connection, pairs)
+    renew_copies(database)
     return Moved([entry.name for entry, _ in pairs], files)
 
 
@@ -87,6 +89,7 @@ def copy_warehouse(source: Path, target: Path, *, retire: bool = False) -> Moved
         _switch(connection, pairs)
     if not retire:
         draft.rename(target / DATABASE)
+        keep_copy(target / DATABASE)
         return Moved([entry.name for entry in entries], [*files, target / DATABASE])
     with _open(source / DATABASE) as origin:
         # Until the old catalog is out of the way, nobody else can commit to it.
@@ -98,6 +101,7 @@ def copy_warehouse(source: Path, target: Path, *, retire: bool = False) -> Moved
         # Its rows, not its file: a writer that has the file open could still commit to it.
         origin.execute("DELETE FROM iceberg_tables WHERE catalog_name = ?", (CATALOG,))
         origin.execute("COMMIT")
+    keep_copy(target / DATABASE)
     return Moved([entry.name for entry in entries], [*files, target / DATABASE])
 
 

@@ -8,7 +8,7 @@ catalog is refused, for reading as well, since a reader would see the other comp
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -128,10 +128,14 @@ def open_catalog(location: str, properties: Mapping[str, str], namespace: str) -
     # Swapping into an empty range is normal here, and PyIceberg warns of it every time.
     warnings.filterwarnings("ignore", message="Delete operation did not match any records")
     try:
-        if not properties:
-            Path(location).mkdir(parents=True, exist_ok=True)
-            properties = local_properties(location)
-        return _with_namespace(properties, namespace)
+        if properties:
+            return _with_namespace(lambda: load_catalog(CATALOG, **properties), namespace)
+        # Imported late: it imports SQLAlchemy's object mapper.
+        from pipeline.warehouse.copies import CopiedCatalog
+
+        Path(location).mkdir(parents=True, exist_ok=True)
+        database, properties = Path(location) / DATABASE, local_properties(location)
+        return _with_namespace(lambda: CopiedCatalog(CATALOG, database, **properties), namespace)
     except (OSError, DatabaseError, ValueError, NotInstalledError) as error:
         place = properties.get("uri", location)
         raise cannot_be_opened(location if "sqlite" in place else place, error) from None
@@ -228,8 +232,8 @@ def _split(table: str) -> tuple[str, str]:
 
 
 @retry_lost_races
-def _with_namespace(properties: Mapping[str, str], namespace: str) -> Catalog:
-    catalog = load_catalog(CATALOG, **properties)
+def _with_namespace(open_it: Callable[[], Catalog], namespace: str) -> Catalog:
+    catalog = open_it()
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)
     return catalog
