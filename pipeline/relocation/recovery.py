@@ -1,7 +1,7 @@
 """Puts tables back into the catalog from their own metadata, after the catalog or a file of theirs was lost or damaged.
 
-Every commit writes a metadata file of its own, and the last hundred stay. The newest that a copy of the catalog names and
-whose manifests can all be read is registered, so that a commit that lost its race does not win after all; without
+Every commit writes a metadata file of its own, and the last hundred stay. The newest that a copy of the catalog names
+and whose manifests can all be read is registered, so that a commit that lost its race does not win after all; without
 copies, the newest in the table's folder. What it does not know of stays where it is.
 """
 
