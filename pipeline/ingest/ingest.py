@@ -86,11 +86,8 @@ def _land(run: StageRun, known: Pinned) -> None:
             staged["events"] = stage(events.kept, context.warehouse, "events", sort=("user_id", "event_time"))
             _audit(run, staged, landings)
             _require_unchanged(run, known)
-        except Exception as error:
-            for name, each in staged.items():
-                context.warehouse.discard(name, each.files)
-            if isinstance(error, AuditError):
-                keep_evidence(run, _join_rejected(landings))
+        except AuditError:
+            keep_evidence(run, _join_rejected(landings))
             raise
         # Events come last: readers who see them find their quarantine and users too.
         for name in staged:

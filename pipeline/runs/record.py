@@ -101,7 +101,8 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     """Run a stage and record how it ended.
 
     Raises:
-        FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates.
+        FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates; the files that it staged and
+            did not publish are gone.
         Terminated: by SIGTERM, with the same prefix.
     """
     with writing(context.settings, notify=context.notify):
@@ -122,6 +123,7 @@ def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageR
         raise
     except BaseException as error:
         damage = _find_damage(run, error)
+        _remove_staged(context)
         message = damage or describe_error(error)
         # The stage's own error is the one to report, even if recording it fails too; a lock is not waited for again.
         with suppress(Exception), one_attempt() if isinstance(error, LockedError) else nullcontext():
@@ -142,6 +144,15 @@ def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageR
     for warning in run.warnings:
         context.notify(f"warning: {stage} {dates}: {warning.line}")
     context.notify(f"{stage:<9} {dates}  {_describe_rows(run.total)}  {seconds:.1f} s")
+
+
+def _remove_staged(context: Context) -> None:
+    """Remove what the failed stage has written and not published."""
+    with suppress(Exception):
+        # A job that goes on would write on.
+        if "spark" in vars(context):
+            context.spark.sparkContext.cancelAllJobs()
+        context.warehouse.discard_staged()
 
 
 def _find_damage(run: StageRun, error: BaseException) -> str | None:

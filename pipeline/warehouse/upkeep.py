@@ -152,11 +152,24 @@ def _expire(table: Table, snapshots: Sequence[int]) -> None:
     table.refresh()
 
 
-def _list_files(table: Table) -> tuple[FileSystem, list[FileInfo]]:
+def remove_folder(table: Table, location: str) -> None:
+    """Remove a folder of a table with all that is in it; nothing happens if it is not there."""
+    system, path = _open_location(table, location)
+    system.delete_dir_contents(path, missing_dir_ok=True)
+    if system.get_file_info(path).type == FileType.Directory:
+        system.delete_dir(path)
+
+
+def _open_location(table: Table, location: str) -> tuple[FileSystem, str]:
+    """The file system of a location in a table's folder, and its path there."""
     # FileIO has no listing; PyArrow's takes the same properties as any other.
     files = PyArrowFileIO(table.io.properties)
-    scheme, host, path = files.parse_location(table.location(), files.properties)
-    system = files.fs_by_scheme(scheme, host)
+    scheme, host, path = files.parse_location(location, files.properties)
+    return files.fs_by_scheme(scheme, host), path
+
+
+def _list_files(table: Table) -> tuple[FileSystem, list[FileInfo]]:
+    system, path = _open_location(table, table.location())
     found = system.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
     return system, [each for each in found if each.type == FileType.File]
 

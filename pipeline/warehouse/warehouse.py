@@ -92,6 +92,7 @@ class Warehouse:
         self.namespace = namespace
         self.tables = tables
         self._catalog = OwnCatalog(location, catalog, namespace, tables, read_only=read_only)
+        self._staged: dict[str, str] = {}
 
     @classmethod
     def of(cls, settings: Settings, *, read_only: bool = False) -> "Warehouse":
@@ -178,8 +179,13 @@ class Warehouse:
 
     @as_one_line_error()
     def staging(self, name: str) -> str:
-        """The path of a fresh directory in the table; files in it are invisible until they are published."""
-        return f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
+        """The path of a fresh directory in the table; files in it are invisible until they are published.
+
+        `discard_staged` removes those of which nothing was published.
+        """
+        directory = f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
+        self._staged[directory] = name
+        return directory
 
     @as_one_line_error()
     @retry_lost_races
@@ -193,6 +199,8 @@ class Warehouse:
 
         Returns: the snapshot id that readers now see; None if the table was empty and still is.
         """
+        # Whether a commit that fails was made after all is not always known, so its files are left to `clean`.
+        self._staged = {each: its for each, its in self._staged.items() if not _holds_any(each, files)}
         table = self._ensure(name)
         swapped = self._between(name, first, last)
         properties = {**summary, PUBLISH_KEY: uuid.uuid4().hex}
@@ -236,12 +244,15 @@ class Warehouse:
         properties = {PUBLISH_KEY: uuid.uuid4().hex}
         self._ensure(name).overwrite(records, overwrite_filter=where, snapshot_properties=properties)
 
-    def discard(self, name: str, files: Sequence[str]) -> None:
-        """Delete staged files that will not be published."""
-        table = self._ensure(name)
-        for path in files:
-            with suppress(OSError):
-                table.io.delete(path)
+    def discard_staged(self) -> None:
+        """Remove the directories that were staged through this object and not published; failures are left to `clean`."""
+        from pipeline.warehouse.upkeep import remove_folder
+
+        while self._staged:
+            directory, name = self._staged.popitem()
+            with suppress(Exception):
+                if table := self._load(name):
+                    remove_folder(table, directory)
 
     @as_one_line_error()
     @retry_lost_races
@@ -384,6 +395,12 @@ class Warehouse:
 def _partition_date(task: FileScanTask) -> date:
     # Iceberg stores a date as days since 1970.
     return date(1970, 1, 1) + timedelta(days=task.file.partition[0])
+
+
+def _holds_any(directory: str, files: Sequence[str]) -> bool:
+    # By its name, which is unique: engines spell the addresses of files in several ways.
+    name = f"/{directory.rsplit('/', 1)[-1]}/"
+    return any(name in file for file in files)
 
 
 def _current(table: IcebergTable) -> Snapshot:

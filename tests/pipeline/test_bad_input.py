@@ -32,8 +32,8 @@ def contents(company: Company) -> Mapping[str, tuple[str, ...]]:
     warehouse = company.context().warehouse
     seen = {name: warehouse.pin(name).files for name in warehouse.tables if name not in EVIDENCE}
     folder = company.folder.resolve() / "warehouse"
-    staged = {f"file://{path}" for name in seen for path in (folder / "funnel" / name).rglob("data/*/*/*.parquet")}
-    assert staged <= {path for files in seen.values() for path in files}, "staged files left behind"
+    staged = {f"file://{path}" for name in seen for path in (folder / "funnel" / name / "data").glob("*")}
+    assert staged <= {path.rsplit("/", 2)[0] for files in seen.values() for path in files}, "staged files left behind"
     return seen
 
 

@@ -5,9 +5,12 @@ from datetime import date
 import pytest
 from pydantic import SecretStr
 
+from pipeline.dates import DateRange
 from pipeline.engines import spark
 from pipeline.engines.spark import cached, properties
+from pipeline.errors import FunnelError
 from pipeline.runs import context as contexts
+from pipeline.runs.record import recorded
 from tests.support.company import Company
 from tests.support.nights import publish
 
@@ -58,3 +61,23 @@ def test_a_cached_frame_is_released_on_errors_too_and_no_other_is(company: Compa
     assert not frame.storageLevel.useMemory
     assert other.storageLevel.useMemory
     other.unpersist()
+
+
+@pytest.mark.usefixtures("spark")
+@pytest.mark.parametrize("broken", [1, 2], ids=["while files are written", "after files were written"])
+def test_a_stage_that_fails_leaves_no_files(company: Company, broken: int) -> None:
+    context, day = company.context(), date(2026, 1, 1)
+    publish(company, "quarantine", day, [{"reason": "good", "raw": "{}"}])
+    folder = company.folder / "warehouse" / "funnel" / "quarantine" / "data"
+    before = sorted(folder.rglob("*"))
+    rows = "'bad' AS reason, string(id) AS raw, DATE'2026-01-01' AS landed_on"
+    failing = context.spark.range(100).selectExpr(
+        "if(id < 99, 'bad', raise_error('no more')) AS reason", "'{}' AS raw", "DATE'2026-01-01' AS landed_on"
+    )
+    with pytest.raises(FunnelError), recorded(context, "ingest", DateRange(day, day)):
+        spark.stage(context.spark.range(9).selectExpr(rows), context.warehouse, "quarantine", sort=["raw"])
+        assert sorted(folder.rglob("*")) != before
+        if broken == 1:
+            spark.stage(failing, context.warehouse, "quarantine", sort=["raw"])
+        raise FunnelError("a check failed")
+    assert sorted(folder.rglob("*")) == before

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import date, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,11 +105,33 @@ def test_a_pin_holds_only_the_files_of_its_dates(company: Company) -> None:
 def test_staged_files_are_invisible_and_go_when_discarded(company: Company) -> None:
     warehouse = warehouse_at(company.config)
     publish(warehouse, D1, D1, {D1: ["a"]})
-    path = staged(warehouse, D1, ["staged"])
+    folder = company.folder / "warehouse" / "funnel" / "quarantine" / "data"
+    before = sorted(folder.rglob("*"))
+    unfinished = Path(warehouse.staging("quarantine").removeprefix("file://")) / "_temporary" / "0"
+    unfinished.mkdir(parents=True)
+    (unfinished / "part").write_text("half a file", encoding="utf-8")
+    staged(warehouse, D1, ["staged"])
+    assert warehouse.staging("users"), "nothing was written into this one"
     assert contents(warehouse) == {D1: ["a"]}
-    warehouse.discard("quarantine", [path])
-    assert not Path(path.removeprefix("file://")).exists()
+    warehouse.discard_staged()
+    assert sorted(folder.rglob("*")) == before
     assert contents(warehouse) == {D1: ["a"]}
+
+
+def test_files_of_a_commit_that_failed_in_doubt_stay(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse = warehouse_at(company.config)
+    path = staged(warehouse, D1, ["a"])
+    commit = warehouse._catalog.iceberg.commit_table
+
+    def lose_the_answer(*given: Any) -> None:
+        commit(*given)
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(warehouse._catalog.iceberg, "commit_table", lose_the_answer)
+    with pytest.raises(FunnelError, match="connection lost"):
+        warehouse.publish("quarantine", [path], first=D1, last=D1, summary={})
+    warehouse.discard_staged()
+    assert contents(warehouse_at(company.config)) == {D1: ["a"]}
 
 
 def test_a_rollback_restores_the_state_before_the_last_publish(company: Company) -> None:
