@@ -31,6 +31,7 @@ from pipeline.report.sections import (
     next_steps,
     scores,
     stages,
+    training,
 )
 from pipeline.runs.context import Context
 from pipeline.text import show
@@ -43,6 +44,7 @@ SECTIONS: tuple[Callable[[Night], Section | None], ...] = (
     backtest.build,
     funnel.build,
     drift.build,
+    training.build,
     experts.build,
     campaigns.build,
     audits.build,

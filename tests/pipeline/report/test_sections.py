@@ -75,6 +75,16 @@ def fill(company: Company) -> None:
             *(metric("feature_psi", 0.01 + n / 1000, feature=f"click_n_{n}d") for n in range(14)),
             metric("feature_unseen_share", 0.031, feature="city_tier", past="stop"),
             *(
+                metric(f"held_out_{name}", value, stage="click")
+                for name, value in {
+                    "rows": 2_400,
+                    "positives": 60,
+                    "auc": 0.71234,
+                    "log_loss": 0.1163,
+                    "ece": 0.0021,
+                }.items()
+            ),
+            *(
                 metric("expert_use", share, stage=stage, feature=f"expert {expert}")
                 for stage, shares in zip(STAGES, ((0.7, 0.2, 0.1), (0.1, 0.6, 0.3), (0.3, 0.3, 0.4)), strict=True)
                 for expert, share in zip((0, 2, 10), shares, strict=True)
@@ -156,6 +166,11 @@ def test_drift_is_sorted_and_marked(page: Page) -> None:
     assert "click_n_13d 0.023 – – – – click_n_12d 0.022" in page.text
     assert "The other 4" in page.text
     assert "city_tier – – – – ▲ 3.1% past its threshold" in page.text, "by the table, whatever the warnings say"
+
+
+def test_held_out_figures_of_the_model_in_use(page: Page) -> None:
+    assert f"Model model-1 was trained as of {TONIGHT}" in page.text
+    assert "click 2,400 60 2.5% 0.712 – 0.116 0.0021" in page.text
 
 
 def test_experts_in_the_order_of_their_numbers(page: Page) -> None:
