@@ -24,6 +24,7 @@ from pipeline.ingest.evidence import UNKNOWN, count_unknown_events, warn_of_miss
 from pipeline.ingest.mapping import UNREAD, MappedRows, join_mapped, map_events, map_users, name_mapped
 from pipeline.ingest.reading import read_source
 from pipeline.ingest.repeats import describe_repeats
+from pipeline.ingest.unchanged import mark_unchanged, read_lost_withdrawals
 from pipeline.ingest.values import BLANKS, REPLACEMENT, Reading
 from pipeline.runs.context import Context
 from pipeline.runs.record import Counts, StageRun, StageWarning
@@ -40,6 +41,7 @@ class Landing:
         content: what of a kept row its table takes. The customer's names are inside a struct, where none can be taken
             for `fate` or `raw`.
         odd_rows: rows with more to tell of, such as a profile that contradicts another; none on most nights.
+        added: rows that land with those that are kept, and are none of the source; on most nights there are none.
     """
 
     table: str
@@ -53,10 +55,12 @@ class Landing:
     warnings: list[StageWarning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     odd_rows: int = 0
+    added: DataFrame | None = None
 
     @property
     def kept(self) -> DataFrame:
-        return self.rows.where("fate = 'kept'").select(*self.content)
+        kept = self.rows.where("fate = 'kept'").select(*self.content)
+        return kept if self.added is None else kept.unionByName(self.added, allowMissingColumns=True)
 
     @property
     def quarantined(self) -> DataFrame:
@@ -145,7 +149,8 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
     users = settle(users, names)
     # After settling, the profiles of a user and day are all alike: any of them is kept.
     one_a_day = Window.partitionBy("profile.user_id", "landed_on", "reason").orderBy(F.lit(0))
-    repeats = F.row_number().over(one_a_day) > 1
+    users = mark_unchanged(run, users)
+    repeats = (F.row_number().over(one_a_day) > 1) | F.col("is_unchanged")
     fate = F.when(F.col("reason").isNotNull(), "quarantined").when(repeats, "duplicate").otherwise("kept")
     with cached(users.withColumn("fate", fate)) as fates:
         values = {name: F.col(f"given.{quote(name)}") for name in ("user_id", *names)}
@@ -153,6 +158,7 @@ def land_users(run: StageRun) -> Iterator[Landing | None]:
         is_odd = (F.col("differs") | is_no_id(user_id)) & F.col("reason").isNull()
         landing = _count_fates("users", fates, mapped.readings, values, is_odd)
         landing.content = ("profile.*", "consent_at", "landed_on")
+        landing.added = read_lost_withdrawals(run, fates)
         if landing.odd_rows:
             landing.warnings, landing.notes = describe_contradictions(fates, names, is_timed=mapped.is_timed)
             landing.warnings += describe_no_ids(fates, user_id, "users")

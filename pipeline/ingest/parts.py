@@ -129,6 +129,11 @@ def declared_columns(reader: Reader, name: str) -> StructType:
     return columns
 
 
+def has_landing_days(reader: Reader) -> bool:
+    """Whether a source says on which day a row became known: by its path, its options or a column."""
+    return reader.is_partitioned or has_dated_options(reader) or "landed_on" in reader.columns
+
+
 def has_dated_options(reader: Reader) -> bool:
     return any("{ds}" in value for value in reveal(reader.options).values())
 

@@ -101,8 +101,8 @@ def recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageRu
     """Run a stage and record how it ended.
 
     Raises:
-        FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates; the files that it staged and
-            did not publish are gone.
+        FunnelError: whatever the stage or Spark raised, prefixed by the stage and its dates; the files that it staged
+            and did not publish are gone.
         Terminated: by SIGTERM, with the same prefix.
     """
     with writing(context.settings, notify=context.notify):

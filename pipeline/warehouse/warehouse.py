@@ -245,7 +245,7 @@ class Warehouse:
         self._ensure(name).overwrite(records, overwrite_filter=where, snapshot_properties=properties)
 
     def discard_staged(self) -> None:
-        """Remove the directories that were staged through this object and not published; failures are left to `clean`."""
+        """Remove the directories that were staged through this object and not published; failures are left to clean."""
         from pipeline.warehouse.upkeep import remove_folder
 
         while self._staged:

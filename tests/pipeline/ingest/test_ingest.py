@@ -355,6 +355,31 @@ def test_users_in_one_file_without_dates(make_company: Callable[..., Company]) -
 
 
 @pytest.mark.slow
+def test_users_without_dates_land_when_they_change(make_company: Callable[..., Company]) -> None:
+    company = make_company(replace={'"source/users/{ds}"': '"users"\nformat = "csv"', "sms_consent": "agreed = 'yes'"})
+    for day in (D1, D2, D3):
+        company.land(day, [sms(day.isoformat(), "ann", f"{day}T10:00:00+08:00")])
+
+    def land(day: date, *lines: str) -> list[tuple[Any, ...]]:
+        write(company, "users/all.csv", "\n".join(("uid,agreed,city_tier,age", *lines, "")))
+        ingest(company.context(), DateRange(day, day))
+        rows = company.rows("users")
+        return sorted((row["landed_on"], row["user_id"], row["consent"], row["age"]) for row in rows)
+
+    first = [(D1, "ann", True, 30.0), (D1, "bob", False, None), (D1, "cyd", True, None)]
+    assert land(D1, "ann,yes,1,30", "bob,no,,", "cyd,yes,2,") == first
+    assert land(D2, "ann,yes,1,30", "bob,no,,", "cyd,yes,2,") == first
+    changed = [(D3, "ann", False, 30.0), (D3, "cyd", True, 41.0)]
+    assert land(D3, "ann,no,1,30", "bob,no,,", "cyd,yes,2,41") == first + changed
+    assert land(D3, "ann,no,1,30", "bob,no,,", "cyd,yes,2,41") == first + changed, "again, from the same rows before"
+    run = max(company.rows("runs"), key=lambda row: row["started_at"])
+    assert (run["rows_in"], run["rows_out"], run["duplicates"]) == (4, 3, 1), "an event, and bob again"
+    # Whom the source has no more: without the row, cyd's earlier consent would hold again.
+    assert land(D3, "cyd,yes,2,41") == first + changed, "a withdrawal is not lost with the night that it landed on"
+    assert land(D1, "ann,yes,1,31")[:2] == [(D1, "ann", True, 31.0), (D1, "bob", False, None)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a+b c", "per%20cent", "[1]{x,y}*"])
 def test_a_folder_s_name_may_have_any_character(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
