@@ -88,6 +88,7 @@ def _check_java(context: Context) -> str:
 
 
 def _check_warehouse(context: Context) -> str:
+    context.warehouse.require_writable()
     settings, states = context.settings, context.warehouse.states()
     for state in states:
         if damage := context.warehouse.damage_of(state.name):

@@ -118,6 +118,7 @@ def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageR
     started, clock = datetime.now(UTC), time.monotonic()
     try:
         with raise_on_sigterm():
+            context.warehouse.require_writable()
             yield run
     except GeneratorExit:
         raise

@@ -5,6 +5,7 @@ came from: what is written through it lands there, and what it does not know of 
 catalog is refused, for reading as well, since a reader would see the other company.
 """
 
+import os
 import re
 import sqlite3
 import warnings
@@ -60,6 +61,19 @@ class OwnCatalog:
             for name in set(tables) - {entry.name for entry in listed if entry.namespace == namespace}:
                 self._require_unmade(name)
         self.iceberg = open_catalog(location, properties, namespace)
+
+    def require_writable(self) -> None:
+        """Check that the default catalog and its folder can be written; another catalog decides by itself.
+
+        Raises:
+            FunnelError: they cannot.
+        """
+        for path in (Path(self._location), self._database) if self._database else ():
+            if path.exists() and not os.access(path, os.W_OK):
+                raise FunnelError(
+                    f"the warehouse at {self._location} cannot be written: {path} is read-only for this user, or on a "
+                    "file system that is; mount or own it writable, or set another [warehouse] path"
+                )
 
     def load(self, name: str) -> Table | None:
         """The table as it is now; None if it was never made.

@@ -137,6 +137,14 @@ class Warehouse:
                 raise FunnelError(describe(name, damage))
         return Pinned(name, snapshot.snapshot_id, tuple(sorted(file.file_path for file in files)), schema)
 
+    def require_writable(self) -> None:
+        """Check, before work is done in vain, that tables can be written.
+
+        Raises:
+            FunnelError: a local warehouse is read-only.
+        """
+        self._catalog.require_writable()
+
     def oldest_commit(self) -> datetime | None:
         """When the oldest remaining snapshot of any table was committed; None if there is no snapshot."""
         commits = (first_commit(table) for table in map(self._load, self.tables) if table)
