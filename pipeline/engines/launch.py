@@ -1,8 +1,11 @@
 """Starts Spark's JVM so that no property of it shows in the list of processes."""
 
+import logging
 import os
 import shlex
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +36,23 @@ def start_jvm(properties: Mapping[str, str]) -> None:
     with _submitting(given, scratch[0].folder):
         gateway: JavaGateway = launch_gateway(popen_kwargs={"pass_fds": [each.lock for each in scratch]})
     _remove_at_exit(gateway, scratch)
-    SparkContext(gateway=gateway, conf=SparkConf(_jvm=gateway.jvm).setAll([*given.items()]))
+    # py4j logs each Ctrl-C with its traceback, through the root logger.
+    logging.getLogger().addFilter(_is_no_interrupt)
+    with _keeping_ctrl_c():
+        SparkContext(gateway=gateway, conf=SparkConf(_jvm=gateway.jvm).setAll([*given.items()]))
+
+
+@contextmanager
+def _keeping_ctrl_c() -> Iterator[None]:
+    """Undo Spark's handler of Ctrl-C, which calls the JVM amid another call: a stage that ends cancels its jobs."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("KeyboardInterrupt while sending command")
 
 
 @contextmanager

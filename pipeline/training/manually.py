@@ -25,7 +25,8 @@ def promote_manually(context: Context, version: str, *, reason: str) -> str:
         registry.promote(version, reason=reason)
         if found.tags.get("promoted") != "true":
             why = f": {show(reason)}" if reason else ""
-            line = f"model {version} was promoted by hand, against its verdict (see funnel models){why}"
+            judged = "against its verdict (see funnel models)" if "verdict" in found.tags else "never evaluated"
+            line = f"model {version} was promoted by hand, {judged}{why}"
             run.warnings.append(StageWarning("promoted by hand", line))
     champion = registry.champion(date.max)
     status = (

@@ -60,6 +60,13 @@ def test_ctrl_c_leaves_a_record(company: Company, monkeypatch: pytest.MonkeyPatc
     assert statuses(company) == [("score", "failed", "stopped by Ctrl-C")]
 
 
+def test_ctrl_c_is_one_line(company: Company, funnel: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.nights.ingest", stop("ingest", signal.SIGINT))
+    ended = funnel("nightly", "--ds", DAY, "-c", company.config)
+    assert ended.code == 130 and ended.err == "error: stopped by Ctrl-C\n"
+    assert "stopped by Ctrl-C" in (company.folder / "reports" / f"{DAY}.html").read_text(encoding="utf-8")
+
+
 def test_what_was_set_for_sigterm_is_set_again() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with raise_on_sigterm(), raise_on_sigterm():
