@@ -60,7 +60,8 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
     conf = reveal(settings.spark.conf)
     java_options = [
         f"-Dlog4j2.configurationFile={log_config}",
-        *([] if is_bulk else ["-XX:TieredStopAtLevel=1"]),
+        # The one compiler has 48 MiB for its code by default: a demo, which does all in one JVM, fills it.
+        *([] if is_bulk else ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m"]),
         conf.get(JAVA_OPTIONS, ""),
     ]
     return {
