@@ -189,7 +189,7 @@ def cannot_be_opened(location: str, error: Exception) -> FunnelError:
     if "locked" in str(reason):
         advice = "end the program that holds the lock, or try again later"
     if re.search("not a database|malformed", str(reason)):
-        advice = f"{DATABASE} is damaged, and `funnel warehouse recover` makes a new one from the tables' metadata"
+        advice = f"{DATABASE} is damaged, and `funnel warehouse recover` makes a new one from its copies"
     return kind(f"the warehouse at {location} cannot be opened: {reason}; {advice}")
 
 

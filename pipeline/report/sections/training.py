@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from pipeline.report.formats import format_number, format_percent
+from pipeline.report.formats import format_percent
 from pipeline.report.night import Night
 from pipeline.report.parts import Section, Table
 
@@ -56,7 +56,7 @@ def build(night: Night) -> Section | None:
 
 
 def _format(value: float | None) -> str:
-    return "–" if value is None else format_number(value)
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _format_rate(positives: float, rows: float) -> str:

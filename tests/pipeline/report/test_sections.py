@@ -170,7 +170,7 @@ def test_drift_is_sorted_and_marked(page: Page) -> None:
 
 def test_held_out_figures_of_the_model_in_use(page: Page) -> None:
     assert f"Model model-1 was trained as of {TONIGHT}" in page.text
-    assert "click 2,400 60 2.5% 0.712 – 0.116 0.0021" in page.text
+    assert "click 2,400 60 2.5% 0.7123 – 0.1163 0.0021" in page.text
 
 
 def test_experts_in_the_order_of_their_numbers(page: Page) -> None:
