@@ -25,6 +25,7 @@ from pipeline.warehouse.schema import Table
 from pipeline.warehouse.warehouse import Pinned, Warehouse
 
 PARTITION = "_partition"
+LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 
 def open_session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
@@ -67,6 +68,8 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
     return {
         "spark.app.name": "funnelcast",
         "spark.master": settings.spark.master,
+        # Without a cluster nobody else has to reach the driver, and what it caches are the users.
+        **(LOOPBACK if settings.spark.master.startswith("local") else {}),
         "spark.pyspark.python": os.environ.get("PYSPARK_PYTHON", sys.executable),
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.ui.enabled": "false",

@@ -1,13 +1,15 @@
 """How Spark is started, and which frames it keeps."""
 
 from datetime import date
+from ipaddress import IPv6Address, ip_address
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
 from pipeline.dates import DateRange
 from pipeline.engines import spark
-from pipeline.engines.spark import cached, properties
+from pipeline.engines.spark import LOOPBACK, cached, properties
 from pipeline.errors import FunnelError
 from pipeline.runs import context as contexts
 from pipeline.runs.record import recorded
@@ -49,6 +51,26 @@ def test_the_jvm_optimises_a_night_of_many_users(
         publish(company, "known_users", day, [{"user_id": f"user-{each}"} for each in range(known)])
     _ = company.context(is_bulk=is_bulk).spark
     assert asked == [optimises]
+
+
+def test_a_cluster_can_reach_the_driver(company: Company) -> None:
+    spark = company.settings.spark.model_copy(update={"master": "spark://master:7077"})
+    settings = company.settings.model_copy(update={"spark": spark})
+    assert not set(LOOPBACK) & set(properties(settings, is_bulk=False))
+
+
+@pytest.mark.usefixtures("spark")
+def test_without_a_cluster_nothing_listens_to_other_machines(company: Company) -> None:
+    assert company.context().spark.range(3).cache().count() == 3
+    jvms = [each for each in psutil.Process().children(recursive=True) if each.name() == "java"]
+    addresses = [
+        ip_address(found.laddr.ip)
+        for each in jvms
+        for found in each.net_connections(kind="inet")
+        if found.status == psutil.CONN_LISTEN
+    ]
+    assert addresses
+    assert all((each.ipv4_mapped or each if isinstance(each, IPv6Address) else each).is_loopback for each in addresses)
 
 
 @pytest.mark.usefixtures("spark")
