@@ -135,7 +135,11 @@ def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[s
     # Rebalancing keeps a small day in one file and splits a large one.
     spread = rows.hint("rebalance", PARTITION).sortWithinPartitions(PARTITION, *sort)
     spread.write.partitionBy(PARTITION).parquet(directory)
-    return Pinned(name, None, _list_staged(frame.sparkSession, directory), table.schema)
+    files = _list_staged(frame.sparkSession, directory)
+    if not files:
+        # Spark has made the folder all the same.
+        warehouse.discard_staged(directory)
+    return Pinned(name, None, files, table.schema)
 
 
 def stage_one_partition(frame: DataFrame, warehouse: Warehouse, name: str, day: date, *, files: int) -> Pinned:

@@ -252,15 +252,14 @@ class Warehouse:
         properties = {PUBLISH_KEY: uuid.uuid4().hex}
         self._ensure(name).overwrite(records, overwrite_filter=where, snapshot_properties=properties)
 
-    def discard_staged(self) -> None:
-        """Remove the directories that were staged through this object and not published; failures are left to clean."""
+    def discard_staged(self, directory: str | None = None) -> None:
+        """Remove one or all of the directories that were staged here and not published; failures are left to clean."""
         from pipeline.warehouse.upkeep import remove_folder
 
-        while self._staged:
-            directory, name = self._staged.popitem()
+        for each in [directory] if directory else [*self._staged]:
             with suppress(Exception):
-                if table := self._load(name):
-                    remove_folder(table, directory)
+                if table := self._load(self._staged.pop(each)):
+                    remove_folder(table, each)
 
     @as_one_line_error()
     @retry_lost_races
