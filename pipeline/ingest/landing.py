@@ -60,7 +60,11 @@ class Landing:
     @property
     def kept(self) -> DataFrame:
         kept = self.rows.where("fate = 'kept'").select(*self.content)
-        return kept if self.added is None else kept.unionByName(self.added, allowMissingColumns=True)
+        if self.added is None:
+            return kept
+        # In place of a row of the same user and day, which has nothing to say of the consent.
+        others = kept.join(self.added.select("user_id", "landed_on"), ["user_id", "landed_on"], "left_anti")
+        return others.unionByName(self.added, allowMissingColumns=True)
 
     @property
     def quarantined(self) -> DataFrame:

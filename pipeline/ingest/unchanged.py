@@ -38,13 +38,13 @@ def mark_unchanged(run: StageRun, users: DataFrame) -> DataFrame:
 
 
 def read_lost_withdrawals(run: StageRun, users: DataFrame) -> DataFrame | None:
-    """The withdrawals that landed on the run's dates and would be lost with them: of users whom the source has no more.
+    """The withdrawals that landed on the run's dates and would be lost with them: the source has no word of them now.
 
     A repeated night replaces its rows by what the source has now, and later nights have landed only what changed. None
     if the source names landing days, or nothing has landed on these dates.
 
     Args:
-        users: `profile`, a struct with `user_id`, of all rows of the source.
+        users: `fate`, and `profile`, a struct with `user_id` and `consent`, of all rows of the source.
     """
     source, dates, warehouse = run.context.settings.source.users, run.dates, run.context.warehouse
     if source is None or has_landing_days(source):
@@ -52,5 +52,6 @@ def read_lost_withdrawals(run: StageRun, users: DataFrame) -> DataFrame | None:
     if not warehouse.row_counts("users", first=dates.first, last=dates.last):
         return None
     withdrawn = run.read("users", first=dates.first, last=dates.last).where("NOT consent")
-    here = users.select(F.col("profile.user_id").alias("user_id")).distinct()
+    heard = users.where("fate <> 'quarantined' AND profile.consent IS NOT NULL")
+    here = heard.select(F.col("profile.user_id").alias("user_id")).distinct()
     return withdrawn.join(here, "user_id", "left_anti")

@@ -356,7 +356,7 @@ def test_users_in_one_file_without_dates(make_company: Callable[..., Company]) -
 
 @pytest.mark.slow
 def test_users_without_dates_land_when_they_change(make_company: Callable[..., Company]) -> None:
-    company = make_company(replace={'"source/users/{ds}"': '"users"\nformat = "csv"', "sms_consent": "agreed = 'yes'"})
+    company = make_company(replace={'"source/users/{ds}"': '"users"\nformat = "csv"', "sms_consent": "agreed"})
     for day in (D1, D2, D3):
         company.land(day, [sms(day.isoformat(), "ann", f"{day}T10:00:00+08:00")])
 
@@ -376,6 +376,7 @@ def test_users_without_dates_land_when_they_change(make_company: Callable[..., C
     assert (run["rows_in"], run["rows_out"], run["duplicates"]) == (4, 3, 1), "an event, and bob again"
     # Whom the source has no more: without the row, cyd's earlier consent would hold again.
     assert land(D3, "cyd,yes,2,41") == first + changed, "a withdrawal is not lost with the night that it landed on"
+    assert land(D3, "ann,,1,30", "cyd,yes,2,41") == first + changed, "nor by the source's silence"
     assert land(D1, "ann,yes,1,31")[:2] == [(D1, "ann", True, 31.0), (D1, "bob", False, None)]
 
 
