@@ -36,8 +36,9 @@ _CONTAINERS = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 
 _USER_INFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://(?:[^\s/?#@:\"'<>]*:[^\s\"'<>]*|[^\s/?#@:\"'<>]+)@")
 _ORACLE = re.compile(r"(jdbc:oracle:\w+:[^\s/@]*/)([^\s@]+)(?=@)")
-_PAIR = re.compile(r"(?<![\w.])([A-Za-z][\w.-]*)=([^\s&;,\"'<>)}]+)")
-_ENTRY = re.compile(r"([\"']?)\b([A-Za-z][\w.-]*)\1\s*[:=]\s*([\"'])((?:\\.|(?!\3).)*)\3?")
+# A password may be a word, such as "secret", that is then masked in names, too.
+_PAIR = re.compile(r"(?<![\w.*])([A-Za-z*][\w.*-]*)=([^\s&;,\"'<>)}]+)")
+_ENTRY = re.compile(r"([\"']?)(?<![\w*])([A-Za-z*][\w.*-]*)\1\s*[:=]\s*([\"'])((?:\\.|(?!\3).)*)\3?")
 _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)([\w.~+/=-]{6,})")
 
 # In a value of its own, a secret may hold what would end it in a sentence.
@@ -55,7 +56,12 @@ def is_secret_name(name: str) -> bool:
     [True, True, True, True]
     >>> [is_secret_name(each) for each in ("token.provider", "primaryKey", "compass", "user", "path")]
     [False, False, False, False, False]
+    >>> is_secret_name("s3.***-access-key")
+    True
     """
+    if MASK in name:
+        # What was masked in it may be what says so.
+        return True
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", ".", name).lower()
     words = re.findall("[a-z0-9]+", spaced)
     if not words or words[-1] in _PLAIN_WORDS:

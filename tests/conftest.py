@@ -15,6 +15,13 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process masks what it has learnt; a test would mask what the tests before it have planted."""
+    monkeypatch.setattr("pipeline.secrets._known", set())
+    monkeypatch.setattr("pipeline.secrets._pattern", None)
+
+
 @pytest.fixture(scope="session")
 def spark() -> None:
     """Leave to start Spark, in this process or another. It puts the tests that ask for it into the layer `spark`."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pipeline.config.settings import Settings, load
 from pipeline.errors import ConfigError, FunnelError, describe_error
 from pipeline.runs.context import Context
-from pipeline.secrets import guard_output, mask
+from pipeline.secrets import guard_output, learn, mask
 from tests.support.company import FUNNEL
 
 SECRET = "Pl4nted"
@@ -137,6 +137,20 @@ def test_no_dump_of_the_settings_shows_a_connection(key: str, tmp_path: Path) ->
     ],
 )
 def test_what_looks_like_a_secret_is_masked_and_nothing_else(text: str, shown: str) -> None:
+    assert mask(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"s3.secret-access-key": "abc"}', '{"s3.***-access-key": "***"}'),
+        ("{'secret': 'abc', 'user': 'ann'}", "{'***': '***', 'user': 'ann'}"),
+        ("https://h/?secret=abc&page=2", "https://h/?***=***&page=2"),
+        ("client.secret=abc user=ann", "client.***=*** user=ann"),
+    ],
+)
+def test_a_password_that_is_a_word_of_the_names_does_not_bare_what_they_hold(text: str, shown: str) -> None:
+    learn({"password": "secret"})
     assert mask(text) == shown
 
 
