@@ -12,7 +12,7 @@ ARCHIVE := build/spark.jsa
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run airflow test test-unit test-warehouse test-spark test-airflow test-browser test-slow
-.PHONY: check bench browser setup format lock clean
+.PHONY: test-services check bench browser services setup format lock clean
 
 run: setup            ## set up, then run the demo: a simulated lender, trained and scored
 	$(BIN)/funnel demo
@@ -21,28 +21,31 @@ airflow: setup        ## a real Airflow over the demo's company, which is made i
 	@test -f demo/funnel.toml || $(BIN)/funnel demo
 	$(BIN)/python dags/standalone.py demo/funnel.toml --port $(PORT)
 
-test: check browser $(ARCHIVE)  ## set up, check, then every test, the fast ones first
-	$(PYTEST) -m "not (spark or airflow or browser or slow)"
-	$(PYTEST) -m "spark or airflow or browser or slow" --ignore tests/benchmarks
+test: check browser $(ARCHIVE)  ## set up, check, then every test on one machine, the fast ones first
+	$(PYTEST) -m "not (spark or airflow or browser or slow or services)"
+	$(PYTEST) -m "(spark or airflow or browser or slow) and not services" --ignore tests/benchmarks
 
 # Each test is in one of these layers, see CONTRIBUTING.md.
 test-unit: setup      ## tests without a warehouse, Spark, Airflow or a browser, and examples in docstrings
 	$(PYTEST) -m unit
 
 test-warehouse: setup ## tests on small companies with warehouses of their own
-	$(PYTEST) -m "warehouse and not (spark or airflow or browser or slow)"
+	$(PYTEST) -m "warehouse and not (spark or airflow or browser or slow or services)"
 
 test-spark: $(ARCHIVE)  ## tests that start Spark
-	$(PYTEST) -m "spark and not (airflow or browser or slow)"
+	$(PYTEST) -m "spark and not (airflow or browser or slow or services)"
 
 test-airflow: setup   ## tests of the DAGs, in the test's own process
-	$(PYTEST) -m "airflow and not (browser or slow)"
+	$(PYTEST) -m "airflow and not (browser or slow or services)"
 
 test-browser: browser $(ARCHIVE)  ## an operator's day in a real browser on a real Airflow; screenshots in build/airflow
-	$(PYTEST) -m browser
+	$(PYTEST) -m "browser and not services"
 
 test-slow: $(ARCHIVE) ## whole nights, trainings, kills and long random runs
-	$(PYTEST) -m "slow and not browser" --ignore tests/benchmarks
+	$(PYTEST) -m "slow and not (browser or services)" --ignore tests/benchmarks
+
+test-services: services $(ARCHIVE)  ## the same on servers, which the tests start: Postgres, an object store, a Spark cluster
+	$(PYTEST) -m services --ignore tests/benchmarks
 
 $(ARCHIVE): $(STAMP)
 	@$(BIN)/python -m tests.spark_archive $@
@@ -70,6 +73,12 @@ browser:              ## Chromium, which apt installs where it is missing and ma
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium, and it cannot be installed: the tests in a browser are skipped"
+
+services:             ## Postgres, which apt installs where it is missing and may be installed; else its tests are skipped
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; } || \
+	  echo "no Postgres, and it cannot be installed: the tests on it are skipped"
 
 setup: $(STAMP)       ## the virtual environment with the pinned dependencies
 

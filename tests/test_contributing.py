@@ -26,7 +26,7 @@ def test_make_has_the_commands_of_the_page() -> None:
     named = set(re.findall(r"make ([a-z-]+)`", TEXT))
     assert {target for target in named if target.startswith("test")} == {
         "test",
-        *(f"test-{layer}" for layer in ("unit", "warehouse", "spark", "airflow", "browser", "slow")),
+        *(f"test-{layer}" for layer in ("unit", "warehouse", "spark", "airflow", "browser", "slow", "services")),
     }
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert named <= targets

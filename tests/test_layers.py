@@ -32,13 +32,13 @@ def selects(expression: tuple[str, str], marks: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("chosen", product([False, True], repeat=len(MARKS)), ids=str)
-def test_each_test_is_in_one_layer_and_make_test_runs_it_once(chosen: tuple[bool, ...]) -> None:
+def test_each_test_is_in_one_layer_and_make_test_runs_it_once_unless_it_needs_servers(chosen: tuple[bool, ...]) -> None:
     marks = {mark for mark, is_chosen in zip(MARKS, chosen, strict=True) if is_chosen} or {"unit"}
     targets = marks_of_targets()
     layers = {target for target in targets if target != "test"}
-    assert len(layers) == 6
+    assert len(layers) == 7
     assert sum(selects(expression, marks) for layer in layers for expression in targets[layer]) == 1
-    assert sum(selects(expression, marks) for expression in targets["test"]) == 1
+    assert sum(selects(expression, marks) for expression in targets["test"]) == ("services" not in marks)
 
 
 def test_a_test_that_does_not_ask_for_spark_is_refused_it(request: pytest.FixtureRequest) -> None:

@@ -13,6 +13,7 @@ LAYER_FIXTURES = {
     "spark": frozenset({"spark", "spark_in"}),
     "airflow": frozenset({"airflow_home"}),
     "browser": frozenset({"browser", "airflow"}),
+    "services": frozenset({"postgres", "object_store", "rest_catalog", "mlflow_server", "redis", "spark_cluster"}),
 }
 """By mark: the fixtures of which a test with that mark asks for one, directly or through others."""
 REFUSAL = "a test without the fixture `spark` starts Spark: ask for it, which puts the test into the layer `spark`"
