@@ -1,8 +1,8 @@
 """What pytest does with every test, those in docstrings too: its layer, and its place in the order.
 
 A test's layer follows from the fixtures that it asks for, directly or through others: they give it the marks
-`warehouse`, `spark`, `airflow`, `browser` and `services`. `slow` is declared. A test with none of these is a `unit` test. Without
-the mark, Spark does not start and Airflow is not there.
+`warehouse`, `spark`, `airflow`, `browser` and `services`. `slow` is declared. A test with none of these is a `unit`
+test. Without the mark, Spark does not start and Airflow is not there.
 """
 
 import json

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.audits.shared_users import SharedUsers
 from pipeline.config.settings import load
+from pipeline.engines.masters import is_one_process
 from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
 from pipeline.runs.context import Context
@@ -55,6 +56,7 @@ def doctor(config: Path, *, deep: bool = False) -> None:
         ("warehouse", _check_warehouse),
         ("source", _check_source),
         ("mapping", _check_mapping),
+        *([] if is_one_process(settings.spark.master) else [("executor", _check_executor)]),
         *([("user_ids", _check_user_ids)] if settings.source.users else []),
         ("champion", _check_champion),
         *([("erasures", _check_erasures)] if is_pending(settings) else []),
@@ -132,6 +134,13 @@ def _check_mapping(context: Context) -> str:
 
     seen, odd = check_sample(context)
     return Odd("; ".join(odd)) if odd else f"fits {seen}"
+
+
+def _check_executor(context: Context) -> str:
+    # Imported late, since it brings Spark.
+    from pipeline.scoring.workers import check_executor
+
+    return check_executor(context)
 
 
 def _check_user_ids(context: Context) -> str:

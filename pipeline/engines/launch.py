@@ -1,23 +1,29 @@
 """Starts Spark's JVM so that no property of it shows in the list of processes."""
 
+import atexit
 import logging
 import os
 import shlex
 import signal
+import socket
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from py4j.java_gateway import JavaGateway
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 
+from pipeline.engines.masters import is_one_process
 from pipeline.engines.scratch import Scratch, open_scratch
+from pipeline.errors import TransientError
 
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 LOCAL_FOLDERS = "spark.local.dir"
+SECONDS_TO_ANSWER = 10
 
 
 def start_jvm(properties: Mapping[str, str]) -> None:
@@ -25,9 +31,13 @@ def start_jvm(properties: Mapping[str, str]) -> None:
 
     PySpark would name each property on the command line, which every user of the machine can read; here they are in
     files that only the owner can read, and that are removed once the JVM has read them.
+
+    Raises:
+        TransientError: no master of a standalone cluster answers, or it ended the application at once.
     """
     if SparkContext._gateway is not None:
         return
+    _require_answer(properties["spark.master"])
     # As Spark does: the variable wins.
     parents = (os.environ.get("SPARK_LOCAL_DIRS") or properties.get(LOCAL_FOLDERS) or tempfile.gettempdir()).split(",")
     scratch = open_scratch([Path(each.strip()) for each in parents])
@@ -39,7 +49,32 @@ def start_jvm(properties: Mapping[str, str]) -> None:
     # py4j logs each Ctrl-C with its traceback, through the root logger.
     logging.getLogger().addFilter(_is_no_interrupt)
     with _keeping_ctrl_c():
-        SparkContext(gateway=gateway, conf=SparkConf(_jvm=gateway.jvm).setAll([*given.items()]))
+        context = SparkContext(gateway=gateway, conf=SparkConf(_jvm=gateway.jvm).setAll([*given.items()]))
+    if not is_one_process(given["spark.master"]):
+        # A cluster takes a driver that just goes away for one that died, and starts its executors again.
+        atexit.register(_stop, context)
+
+
+def _require_answer(master: str) -> None:
+    """Ask a standalone cluster for a sign of life: Spark would wait a minute, and then tell of a stopped context."""
+    if not master.startswith("spark://"):
+        return
+    reasons = []
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
+        except (OSError, ValueError) as error:
+            reasons.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+        else:
+            return
+    raise TransientError(f"no master of Spark answers at {master} ({'; '.join(reasons)}); see [spark] master")
+
+
+def _stop(context: SparkContext) -> None:
+    # The JVM may be gone already.
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):
+        context.stop()
 
 
 @contextmanager

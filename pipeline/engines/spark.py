@@ -18,13 +18,17 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
+from pipeline.engines.executors import PYTHON
 from pipeline.engines.launch import JAVA_OPTIONS, start_jvm
+from pipeline.engines.masters import is_on_this_machine
 from pipeline.engines.templates import render
 from pipeline.errors import FunnelError
 from pipeline.warehouse.schema import Table
 from pipeline.warehouse.warehouse import Pinned, Warehouse
 
 PARTITION = "_partition"
+FEW_PARTITIONS = {"spark.sql.shuffle.partitions": "8"}
+MERGED_PARTITIONS = {"spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true"}
 LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 
@@ -36,9 +40,11 @@ def open_session(settings: Settings, *, is_bulk: bool = False) -> SparkSession:
     """
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise FunnelError("Spark needs Java 17 or newer: no `java` on the PATH and JAVA_HOME is not set")
-    # Workers would otherwise run whatever `python3` is on the PATH. A session made in Python reads the variable,
-    # spark-submit the property.
-    os.environ.setdefault("PYSPARK_PYTHON", reveal(settings.spark.conf).get("spark.pyspark.python", sys.executable))
+    # A session made in Python reads the variable, spark-submit the property.
+    os.environ.setdefault("PYSPARK_PYTHON", _workers_python(settings))
+    if is_on_this_machine(settings.spark.master):
+        # Executors that are processes of their own read no property before they listen.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     given = properties(settings, is_bulk=is_bulk)
     start_jvm(given)
     builder = SparkSession.builder
@@ -69,8 +75,8 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
         "spark.app.name": "funnelcast",
         "spark.master": settings.spark.master,
         # Without a cluster nobody else has to reach the driver, and what it caches are the users.
-        **(LOOPBACK if settings.spark.master.startswith("local") else {}),
-        "spark.pyspark.python": os.environ.get("PYSPARK_PYTHON", sys.executable),
+        **(LOOPBACK if is_on_this_machine(settings.spark.master) else {}),
+        PYTHON: os.environ.get("PYSPARK_PYTHON") or _workers_python(settings),
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -83,11 +89,18 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(settings.scoring.score_batch_rows),
-        "spark.sql.shuffle.partitions": "8",
+        # On a cluster, Spark's own 200, of which it merges the small ones, in what is cached as well.
+        **(FEW_PARTITIONS if is_on_this_machine(settings.spark.master) else MERGED_PARTITIONS),
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         **conf,
         JAVA_OPTIONS: " ".join(java_options).strip(),
     }
+
+
+def _workers_python(settings: Settings) -> str:
+    """The interpreter of Spark's workers: here this one, not whatever `python3` is on the PATH; elsewhere theirs."""
+    usual = sys.executable if is_on_this_machine(settings.spark.master) else "python3"
+    return reveal(settings.spark.conf).get(PYTHON, usual)
 
 
 def read_pinned(spark: SparkSession, pinned: Pinned) -> DataFrame:

@@ -1,5 +1,6 @@
 """The record of a stage's run: status, rows in and out, seconds, input snapshots, versions, audits."""
 
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,9 +124,9 @@ def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageR
     except GeneratorExit:
         raise
     except BaseException as error:
-        damage = _find_damage(run, error)
+        damage, explained = _find_damage(run, error), _explain_worker_error(error)
         _remove_staged(context)
-        message = damage or describe_error(error)
+        message = damage or explained or describe_error(error)
         # The stage's own error is the one to report, even if recording it fails too; a lock is not waited for again.
         with suppress(Exception), one_attempt() if isinstance(error, LockedError) else nullcontext():
             _write(run, started, time.monotonic() - clock, status="failed", message=message)
@@ -134,8 +135,8 @@ def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageR
             raise Terminated(f"{stage} {dates}: {error}") from None
         if isinstance(error, FunnelError):
             raise type(error)(f"{stage} {dates}: {error}", stage=stage) from error
-        if damage:
-            raise FunnelError(f"{stage} {dates}: {damage}", stage=stage) from error
+        if damage or explained:
+            raise FunnelError(f"{stage} {dates}: {message}", stage=stage) from error
         if kind := _classify_spark_error(error):
             raise kind(f"{stage} {dates}: Spark: {message}", stage=stage) from error
         raise
@@ -167,13 +168,28 @@ def _find_damage(run: StageRun, error: BaseException) -> str | None:
     return None
 
 
-def _classify_spark_error(error: BaseException) -> type[FunnelError] | None:
-    """The kind of FunnelError that an error of Spark's is; None for other errors and for our own code in a worker."""
+def _explain_worker_error(error: BaseException) -> str | None:
+    """Why Spark's executors cannot run our Python, in one line, if that is what the error says; else None."""
+    if not _is_of_spark(error):
+        return None
+    from pipeline.engines.executors import explain_worker_error
+
+    return explain_worker_error(str(error), os.environ.get("PYSPARK_PYTHON", "python3"))
+
+
+def _is_of_spark(error: BaseException) -> bool:
     # Imported late, since most stages run without Spark.
     from py4j.protocol import Py4JJavaError
-    from pyspark.errors import AnalysisException, PySparkException, PythonException
+    from pyspark.errors import PySparkException
 
-    if not isinstance(error, PySparkException | Py4JJavaError) or isinstance(error, PythonException):
+    return isinstance(error, PySparkException | Py4JJavaError)
+
+
+def _classify_spark_error(error: BaseException) -> type[FunnelError] | None:
+    """The kind of FunnelError that an error of Spark's is; None for other errors and for our own code in a worker."""
+    from pyspark.errors import AnalysisException, PythonException
+
+    if not _is_of_spark(error) or isinstance(error, PythonException):
         return None
     # A wrong query stays wrong; an unreadable file or a full disk may pass.
     return FunnelError if isinstance(error, AnalysisException) else TransientError

@@ -18,6 +18,8 @@ FARTHEST = 1_000_000
 """Thousandths of log-odds of a score of exactly 0 or 1, beyond those of any other float64."""
 
 
+WORKER = pa.schema([("host", pa.string()), ("python", pa.string()), ("torch", pa.string()), ("sees", pa.bool_())])
+"""What `describe_worker` returns."""
 SAMPLED = "_is_sampled"
 """Boolean column of the rows to score: whether to return the row's features. No feature's name starts like this."""
 
@@ -36,7 +38,7 @@ def predictor(
     and sorted by Arrow, which is faster than Spark; tests/benchmarks/results/scoring.md shows the whole pass.
 
     Args:
-        bundle_name: the bundle's folder, as given to `SparkContext.addFile`.
+        bundle_name: the bundle's folder, by the name that `executors.send_folder` gave it.
         constants: text columns with one value for all rows, which need not pass through Spark.
         kept: the columns of `sample`.
     """
@@ -57,6 +59,25 @@ def predictor(
         yield from pa.table(columns).to_batches(max_chunksize=parts[0].num_rows)
 
     return predict
+
+
+def describe_worker(folder: str | None) -> Callable[[Iterable[pa.RecordBatch]], Batches]:
+    """Make a function for `mapInArrow` that says where it runs, once a batch.
+
+    Out: `host`, `python`, `torch` (versions), and `sees`, whether the worker can list the folder.
+    """
+
+    def describe(batches: Iterable[pa.RecordBatch]) -> Batches:
+        import platform
+        import socket
+
+        import torch
+
+        for _ in batches:
+            row = {"host": socket.gethostname(), "python": platform.python_version(), "torch": torch.__version__}
+            yield pa.RecordBatch.from_pylist([row | {"sees": folder is None or Path(folder).is_dir()}], WORKER)
+
+    return describe
 
 
 def with_constants(rows: pa.Table, constants: Mapping[str, str | None]) -> pa.Table:

@@ -18,6 +18,7 @@ from pipeline.audits.expectations import BASELINE_NIGHTS, score_expectations
 from pipeline.audits.findings import Finding
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
+from pipeline.engines.executors import send_code, send_folder
 from pipeline.engines.spark import cached, stage_one_partition
 from pipeline.errors import FunnelError
 from pipeline.features.eligible import select_eligible
@@ -148,8 +149,9 @@ def _score_rows(context: Context, inputs: DataFrame, bundle: Path, partitions: i
     last bit on any number of cores.
     """
     settings = context.settings
-    score_batches = predictor(bundle.name, planned_context(settings), list(feature_columns(settings)))
-    context.spark.sparkContext.addFile(str(bundle), recursive=True)
+    send_code(context.spark.sparkContext)
+    sent = send_folder(context.spark.sparkContext, bundle)
+    score_batches = predictor(sent, planned_context(settings), list(feature_columns(settings)))
     spread = inputs.drop("as_of").repartition(partitions, "user_id")
     return spread.mapInArrow(score_batches, _score_schema(settings))
 

@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -29,6 +28,7 @@ from pipeline.simulate.simulation import Simulation
 from pipeline.training.steps import train
 from tests.support.company import SMALL_SPARK
 from tests.support.places import ROOT
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -148,13 +148,6 @@ def kill_while_spark_writes(company: Company, child: subprocess.Popen[str]) -> N
     """Kill once `_temporary` exists, where Spark keeps its tasks' output until all have finished."""
     until(lambda: any(company.tables.glob("*/data/*/_temporary")) or child.poll() is not None, seconds=600, pause=0.005)
     child.kill()
-
-
-def until(is_so: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(pause)
 
 
 def is_gone(session: int) -> bool:

@@ -1,20 +1,25 @@
 """How Spark is started, and which frames it keeps."""
 
+import re
 from datetime import date
 from ipaddress import IPv6Address, ip_address
 
 import psutil
 import pytest
 from pydantic import SecretStr
+from pyspark import SparkContext
 
 from pipeline.dates import DateRange
 from pipeline.engines import spark
+from pipeline.engines.executors import PYTHON
+from pipeline.engines.launch import start_jvm
 from pipeline.engines.spark import LOOPBACK, cached, properties
-from pipeline.errors import FunnelError
+from pipeline.errors import FunnelError, TransientError
 from pipeline.runs import context as contexts
 from pipeline.runs.record import recorded
 from tests.support.company import Company
 from tests.support.nights import publish
+from tests.support.waiting import free_port
 
 OPTIONS = "spark.driver.extraJavaOptions"
 ONE_COMPILER = "-XX:TieredStopAtLevel=1"
@@ -53,10 +58,31 @@ def test_the_jvm_optimises_a_night_of_many_users(
     assert asked == [optimises]
 
 
-def test_a_cluster_can_reach_the_driver(company: Company) -> None:
+def test_a_cluster_can_reach_the_driver_and_keeps_its_own_python_and_partitions(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
     spark = company.settings.spark.model_copy(update={"master": "spark://master:7077"})
     settings = company.settings.model_copy(update={"spark": spark})
-    assert not set(LOOPBACK) & set(properties(settings, is_bulk=False))
+    del settings.spark.conf["spark.sql.shuffle.partitions"]  # those of the tests
+    found = properties(settings, is_bulk=False)
+    assert not set(LOOPBACK) & set(found)
+    assert "spark.sql.shuffle.partitions" not in found
+    assert found[PYTHON] == "python3"
+    settings.spark.conf[PYTHON] = SecretStr("/opt/bin/python3")
+    assert properties(settings, is_bulk=False)[PYTHON] == "/opt/bin/python3"
+
+
+def test_a_master_that_does_not_answer_is_named_before_spark_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparkContext, "_gateway", None)
+    master = f"spark://127.0.0.1:{free_port()},nowhere.invalid:7077"
+    with pytest.raises(TransientError) as told:
+        start_jvm({"spark.master": master})
+    assert re.fullmatch(
+        rf"no master of Spark answers at {master} \(127.0.0.1:\d+: Connection refused; nowhere.invalid:7077: .+\); "
+        r"see \[spark\] master",
+        str(told.value),
+    )
 
 
 @pytest.mark.usefixtures("spark")

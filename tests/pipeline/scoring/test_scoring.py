@@ -1,5 +1,8 @@
 """Train and score a simulated lender: one load, two models, a few nights, and all that a user may check."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyspark
 import pytest
 
 from model import Bundle
@@ -27,6 +31,7 @@ from pipeline.training.steps import train
 from tests.support.commands import Ended
 from tests.support.company import SMALL_SPARK, Company
 from tests.support.funnels import files_by_day, sms
+from tests.support.places import ROOT
 
 START = date(2026, 1, 1)
 TRAINED = START + timedelta(days=54)
@@ -178,6 +183,28 @@ class TestLender:
                 spark.conf.set(key, value)
         pd.testing.assert_frame_equal(
             again.drop(columns=list(OF_A_RUN)), lender.scores[NIGHT].drop(columns=list(OF_A_RUN)), check_exact=True
+        )
+
+    def test_executors_in_processes_of_their_own_give_the_same_scores(self, lender: Lender, tmp_path: Path) -> None:
+        config = lender.company.folder / "executors.toml"
+        cluster = SMALL_SPARK.replace("[spark]\n", '[spark]\nmaster = "local-cluster[2,1,1024]"\n')
+        config.write_text(DEMO + cluster, encoding="utf-8")
+        # Spark makes its workers' folders at home.
+        home = tmp_path / "spark"
+        home.mkdir()
+        for each in Path(pyspark.__file__).parent.iterdir():
+            if each.name != "work":
+                (home / each.name).symlink_to(each)
+        command = [sys.executable, "-m", "pipeline", "score", "--ds", str(NIGHT), "-c", str(config)]
+        variables = os.environ | {"SPARK_HOME": str(home)}
+        ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert [line for line in ended.stderr.splitlines() if line.startswith("spark:")] == []
+        assert len(list((home / "work").glob("app-*/*"))) == 2
+        pd.testing.assert_frame_equal(
+            lender.of(NIGHT).drop(columns=list(OF_A_RUN)),
+            lender.scores[NIGHT].drop(columns=list(OF_A_RUN)),
+            check_exact=True,
         )
 
     def test_stages_release_the_frames_they_cached_and_no_other(self, lender: Lender) -> None:
