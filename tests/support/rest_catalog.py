@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import requests
+from pyarrow.fs import S3FileSystem
 
 from tests.support.postgres import free_port
 
-KEY, SECRET, BUCKET = "funnel", "s3cret-key", "warehouse"
+KEY, SECRET, BUCKET, PROBES = "funnel", "s3cret-key", "warehouse", "probes"
 
 
 class RestCatalog:
@@ -62,6 +63,7 @@ class RestCatalog:
             "s3.port.lance": "0",
             "s3.config": str(self.folder / "s3.json"),
             "tableBucket": BUCKET,
+            "bucket": PROBES,
         } | {name: str(port) for name, port in self._ports.items()}
         (self.folder / "data").mkdir(exist_ok=True)
         with (self.folder / "log").open("ab") as log:
@@ -72,7 +74,7 @@ class RestCatalog:
                 stderr=log,
             )
         for _ in range(300):
-            if self._has_bucket():
+            if self._has_bucket() and self._keeps_files():
                 return
             time.sleep(0.1)
         raise AssertionError((self.folder / "log").read_text(encoding="utf-8")[-2_000:])
@@ -90,6 +92,24 @@ class RestCatalog:
             headers = {"Authorization": f"Bearer {token}"}
             return requests.get(f"{self.uri}/v1/{BUCKET}/namespaces", headers=headers, timeout=5).ok
         except (requests.RequestException, KeyError):
+            return False
+
+    def _keeps_files(self) -> bool:
+        """Whether its object store, which starts later than the catalog, takes a file and gives it back."""
+        store = S3FileSystem(
+            access_key=KEY,
+            secret_key=SECRET,
+            endpoint_override=f"127.0.0.1:{self._ports['s3.port']}",
+            scheme="http",
+            region="us-east-1",
+            request_timeout=2,
+        )
+        try:
+            with store.open_output_stream(f"{PROBES}/probe") as stream:
+                stream.write(b"probe")
+            with store.open_input_file(f"{PROBES}/probe") as file:
+                return bool(file.read() == b"probe")
+        except OSError:
             return False
 
 
