@@ -6,7 +6,7 @@ old rows or the new ones, never a state in between.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,16 +22,15 @@ from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.warehouse.catalog import OwnCatalog
+from pipeline.warehouse.commits import commit_once
 from pipeline.warehouse.damage import Damage, data_damage, describe, files_at, find_damage, names_damage
 from pipeline.warehouse.evolution import create_table, update_table
 from pipeline.warehouse.places import as_path
 from pipeline.warehouse.retries import as_one_line_error, retry_lost_races, retry_until_answered
 from pipeline.warehouse.schema import Table
 from pipeline.warehouse.snapshots import (
-    PUBLISH_KEY,
     find_property,
     first_commit,
-    is_published,
     snapshot_at,
     state_before_last_publish,
 )
@@ -222,7 +221,7 @@ class Warehouse:
                     transaction.add_files(list(files), snapshot_properties=properties, check_duplicate_files=False)
             return True
 
-        self._commit_once(name, swap)
+        commit_once(lambda: self._ensure(name), swap)
         table = self._load(name)
         snapshot = table.current_snapshot() if table else None
         return snapshot.snapshot_id if snapshot else None
@@ -237,7 +236,7 @@ class Warehouse:
             table.append(records, snapshot_properties=dict(mark))
             return True
 
-        self._commit_once(name, add)
+        commit_once(lambda: self._ensure(name), add)
 
     @as_one_line_error()
     @names_damage
@@ -255,7 +254,7 @@ class Warehouse:
             table.append(cast, snapshot_properties=dict(mark))
             return True
 
-        return self._commit_once(name, add)
+        return commit_once(lambda: self._ensure(name), add)
 
     @as_one_line_error()
     @names_damage
@@ -267,30 +266,7 @@ class Warehouse:
             table.overwrite(records, overwrite_filter=where, snapshot_properties=dict(mark))
             return True
 
-        self._commit_once(name, swap)
-
-    def _commit_once(self, name: str, commit: Callable[[IcebergTable, Mapping[str, str]], bool]) -> bool:
-        """Commit, and start over after a lost race or while the catalog is away; never make the same commit twice.
-
-        Args:
-            commit: takes the table as it is now and the snapshot properties that mark the commit.
-
-        Returns: what `commit` returned.
-        """
-        mark = {PUBLISH_KEY: uuid.uuid4().hex}
-        is_first = True
-
-        @retry_until_answered
-        def attempt() -> bool:
-            nonlocal is_first
-            table = self._ensure(name)
-            # Of a commit that was not answered, only the table can tell whether it was made.
-            if not is_first and is_published(table, mark[PUBLISH_KEY]):
-                return True
-            is_first = False
-            return commit(table, mark)
-
-        return attempt()
+        commit_once(lambda: self._ensure(name), swap)
 
     def discard_staged(self, directory: str | None = None) -> None:
         """Remove one or all of the directories that were staged here and not published; failures are left to clean."""

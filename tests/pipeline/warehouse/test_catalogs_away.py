@@ -186,6 +186,16 @@ def test_a_rest_catalog_refuses_whoever_it_does_not_know(
     assert not isinstance(raised.value, TransientError)
 
 
+def test_a_token_that_expires_is_renewed_by_the_credential(
+    rest_catalog: RestCatalog, make_company: Callable[..., Company]
+) -> None:
+    warehouse = warehouse_at(make_company(on_rest(rest_catalog)).config)
+    for reason in ("a", "b"):
+        warehouse._catalog.iceberg._auth_manager._token = "expired"  # type: ignore[attr-defined]
+        publish(warehouse, D1, D1, {D1: [reason]})
+        assert contents(warehouse) == {D1: [reason]}
+
+
 @pytest.mark.parametrize("wrong", ["password", "database"])
 def test_a_postgres_refuses_whoever_it_does_not_know(
     postgres: Postgres, make_company: Callable[..., Company], tmp_path: Path, wrong: str
