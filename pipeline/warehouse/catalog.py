@@ -20,7 +20,7 @@ from pyiceberg.table import Table
 
 from pipeline.errors import FunnelError, TransientError
 from pipeline.warehouse.damage import Damage, describe, has_rows, read_metadata
-from pipeline.warehouse.failures import CREDENTIALS, UnreachableError, is_away, is_of_catalog, reason_of
+from pipeline.warehouse.failures import CREDENTIALS, UnreachableError, is_away, is_busy, is_of_catalog, reason_of
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry, LocalReader, read_entries
 from pipeline.warehouse.moved import moved_to
 from pipeline.warehouse.places import as_path, is_same_place
@@ -96,7 +96,7 @@ class OwnCatalog:
         except (FileNotFoundError, ValidationError, ValueError) as error:
             raise self._explain_metadata(name) or error from None
         except Exception as error:
-            if self._database or not is_of_catalog(error):
+            if self._database or is_busy(error) or not is_of_catalog(error):
                 raise
             raise cannot_be_opened(self._place, error) from error
         self._require_own(name, table.location())

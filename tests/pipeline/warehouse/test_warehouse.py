@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pipeline.config.settings import load
 from pipeline.errors import FunnelError
 from pipeline.warehouse.retries import LockedError
 from pipeline.warehouse.warehouse import Warehouse
+from tests.support.catalogs import in_catalog
 from tests.support.company import Company
 from tests.support.nights import put_file
 
@@ -154,3 +156,20 @@ def test_a_locked_catalog_is_given_up_when_patience_ends(company: Company, monke
             publish(warehouse_at(company.config), D1, D1, {D1: ["b"]})
         assert time.monotonic() - begun < 15, "twenty attempts would take longer"
     assert contents(warehouse_at(company.config)) == {D1: ["a"]}
+
+
+def test_another_catalog_in_sqlite_that_is_locked_for_a_moment_is_waited_for(
+    make_company: Callable[..., Company], tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/c.db?timeout=0.05"
+    company = make_company(in_catalog({"type": "sql", "uri": uri, "warehouse": f"file://{tmp_path}/tables"}))
+    warehouse = warehouse_at(company.config)
+    publish(warehouse, D1, D1, {D1: ["a"]})
+    path = staged(warehouse, D1, ["b"])
+    with closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        release = Timer(1, other.rollback)
+        release.start()
+        warehouse.publish("quarantine", [path], first=D1, last=D1, summary={})
+        release.join()
+    assert contents(warehouse) == {D1: ["b"]}
