@@ -28,7 +28,7 @@ class Warehouse(ConfigSection):
     """The Iceberg namespace of the tables."""
     catalog: Properties = Field(default={})
     """Properties of any PyIceberg catalog, such as `{ type = "rest", uri = "https://…", warehouse = "s3://…" }`; empty
-    means SQLite under `path`."""
+    means SQLite under `path`. See [Another catalog](#another-catalog)."""
 
 
 class Models(ConfigSection):

@@ -5,7 +5,8 @@ from datetime import date
 
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
-from pipeline.models.registry import Registered, Registry
+from pipeline.models.last_known import Registered
+from pipeline.models.registry import Registry
 from pipeline.models.tracking import TrainingRun
 from pipeline.terminal import TextTable
 

@@ -1,12 +1,12 @@
 """Which model is champion on which date: versions, promotions and withdrawals in MLflow's registry."""
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
+from pipeline.models.last_known import LastKnown, Registered, champion_of, recall, remember
 from pipeline.models.tracking import Tracking, TrainingRun
 
 if TYPE_CHECKING:
@@ -16,30 +16,6 @@ CHAMPION = "champion"
 NEWEST = 5
 """The number of versions that an error about an unknown version names."""
 NEVER_TOO_EARLY = date.max
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A model version: the date it was trained as of, and when it was promoted and withdrawn, if it was.
-
-    `number` is MLflow's own version number. Times are ISO 8601 in UTC, so that they sort as text.
-    """
-
-    version: str
-    as_of: date
-    number: str
-    promoted_at: str = ""
-    withdrawn_at: str = ""
-    reason: str = ""
-
-    @property
-    def is_promoted(self) -> bool:
-        """Whether it may be champion: promoted, and not withdrawn since."""
-        return self.promoted_at > self.withdrawn_at
-
-    @property
-    def is_withdrawn(self) -> bool:
-        return bool(self.withdrawn_at) and not self.is_promoted
 
 
 class Registry:
@@ -70,10 +46,12 @@ class Registry:
         Args:
             excluding: a version to leave out, to compare it with the champion without it.
         """
-        known = [
-            each for each in self.versions() if each.is_promoted and each.as_of <= ds and each.version != excluding
-        ]
-        return max(known, key=lambda each: (each.as_of, each.promoted_at)).version if known else None
+        return champion_of(self.versions(), ds, excluding=excluding)
+
+    def last_known(self) -> LastKnown | None:
+        """What the registry's server told last; None if nothing, or if there is no server."""
+        server = self.tracking.server
+        return None if server is None else recall(self.tracking.downloads, server, self.name)
 
     def bundle_path(self, version: str) -> Path:
         """A local folder with a version's bundle, named after the version; a remote bundle is downloaded once.
@@ -106,7 +84,11 @@ class Registry:
                 # Versions that other tools registered under this name lack our tags.
                 found += [_registered(each) for each in page if "version" in each.tags]
                 if not (token := page.token):
-                    return sorted(found, key=lambda each: (each.as_of, int(each.number)), reverse=True)
+                    break
+        versions = sorted(found, key=lambda each: (each.as_of, int(each.number)), reverse=True)
+        if self.tracking.server is not None:
+            remember(self.tracking.downloads, self.tracking.server, self.name, versions)
+        return versions
 
     def register(self, version: str) -> Registered:
         """Register a trained model, unless it is registered already.
@@ -173,11 +155,14 @@ class Registry:
         self.tracking.client.set_model_version_tag(self.name, model.number, name, value)
 
     def _point_alias(self) -> None:
-        champion = self.champion(NEVER_TOO_EARLY)
-        model = self._find(champion) if champion else None
-        if model:
+        pointed_to = None
+        # Whoever promotes at the same time may point the alias, too, and to what was champion a moment ago.
+        while (champion := self.champion(NEVER_TOO_EARLY)) and champion != pointed_to:
+            model = self._find(champion)
+            assert model is not None
             with self.tracking.as_one_line_error():
                 self.tracking.client.set_registered_model_alias(self.name, CHAMPION, model.number)
+            pointed_to = champion
 
     def _ensure_name(self) -> None:
         from mlflow.exceptions import MlflowException

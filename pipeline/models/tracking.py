@@ -19,6 +19,7 @@ from urllib.request import url2pathname
 
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError, TransientError
+from pipeline.warehouse.failures import is_away, is_busy
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 BUNDLE = "bundle"
+AWAY = r"failed with exception|failed with error code (429|5\d\d)|too many 5\d\d|Max retries exceeded|locked"
+"""What MLflow says of a server that does not answer, or cannot now."""
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -63,35 +66,43 @@ class Tracking:
         self.name = settings.models.name
         self.folder = Path(settings.resolve(settings.models.path))
         given = settings.models.tracking_uri
-        self._server = None if given is None else given.get_secret_value()
-        self.place = self._server or str(self.folder)
+        self.server = None if given is None else given.get_secret_value()
+        self.place = self.server or str(self.folder)
+
+    @property
+    def downloads(self) -> Path:
+        """The folder of the bundles that were downloaded from a server."""
+        return self.folder / "downloaded"
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was ever tracked here, found without opening, and so creating, a local store."""
-        return self._server is None and not (self.folder / DATABASE).exists()
+        return self.server is None and not (self.folder / DATABASE).exists()
 
     @cached_property
     def client(self) -> "MlflowClient":
         with self.as_one_line_error():
-            if self._server is None:
+            if self.server is None:
                 _require_literal(self.folder)
                 _create_store(self.folder)
-            return _open_client(self._server or _sqlite_uri(self.folder / DATABASE))
+            return _open_client(self.server or _sqlite_uri(self.folder / DATABASE))
 
     @contextmanager
     def as_one_line_error(self) -> Iterator[None]:
         """Turn MLflow's failures into a line that names the store."""
         _set_defaults()
         from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import OperationalError, SQLAlchemyError
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            is_transient = isinstance(error, OperationalError) or re.search(
-                "API request to .* failed with|locked", reason
+            is_transient = (
+                is_away(error)
+                or is_busy(error)
+                or getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
+                or re.search(AWAY, str(error)) is not None
             )
             kind = TransientError if is_transient else FunnelError
             advice = "try again when it answers" if is_transient else "see models.path and models.tracking_uri"
@@ -175,7 +186,7 @@ class Tracking:
             if not folder.is_dir():
                 raise FunnelError(f"the bundle of model {run.version} is not at {folder}: restore it, or train again")
             return folder
-        kept = self.folder / "downloaded" / run.version
+        kept = self.downloads / run.version
         if not kept.is_dir():
             self._download(run, kept)
         return kept
@@ -200,10 +211,10 @@ class Tracking:
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(self.name)
-        if found is not None and self._server is None:
+        if found is not None and self.server is None:
             self._require_own(found.artifact_location)
         if found is None:
-            is_remote = self._server is not None and self._server.startswith("http")
+            is_remote = self.server is not None and self.server.startswith("http")
             place = None if is_remote else (self.folder / "artifacts").as_uri()
             try:
                 return self.client.create_experiment(self.name, artifact_location=place)

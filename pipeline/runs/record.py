@@ -19,11 +19,15 @@ from pipeline.runs.termination import raise_on_sigterm
 from pipeline.text import show
 from pipeline.warehouse.damage import describe
 from pipeline.warehouse.exclusion import writing
+from pipeline.warehouse.failures import UnreachableError
 from pipeline.warehouse.retries import LockedError, one_attempt
 from pipeline.warehouse.warehouse import Pinned
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+WAITED_FOR = (LockedError, UnreachableError)
+"""Errors of a catalog whose wait is over."""
 
 
 @dataclass
@@ -127,8 +131,8 @@ def _recorded(context: Context, stage: str, dates: DateRange) -> Iterator[StageR
         damage, explained = _find_damage(run, error), _explain_worker_error(error)
         _remove_staged(context)
         message = damage or explained or describe_error(error)
-        # The stage's own error is the one to report, even if recording it fails too; a lock is not waited for again.
-        with suppress(Exception), one_attempt() if isinstance(error, LockedError) else nullcontext():
+        # The stage's own error is the one to report, even if recording it fails too; nothing is waited for twice.
+        with suppress(Exception), one_attempt() if isinstance(error, WAITED_FOR) else nullcontext():
             _write(run, started, time.monotonic() - clock, status="failed", message=message)
             _write_audits(run)
         if isinstance(error, Terminated):

@@ -30,7 +30,8 @@ from pipeline.runs.landed import describe_days, find_without_activity
 from pipeline.runs.landed_with import require_same_time_zone
 from pipeline.runs.publish import audit_staged, publish
 from pipeline.runs.record import Counts, StageRun, recorded
-from pipeline.scoring.fit import load_fitting, warn_of_unknown_context
+from pipeline.scoring.choice import choose_model
+from pipeline.scoring.fit import warn_of_unknown_context
 from pipeline.scoring.predict import SAMPLED, predictor
 from pipeline.warehouse.tables import feature_columns
 from pipeline.warehouse.warehouse import Pinned
@@ -63,12 +64,10 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
     """
     settings = context.settings
     with recorded(context, "score", DateRange(ds, ds)) as run:
-        run.model_version = model or _require_champion(context, ds)
-        path = context.registry.bundle_path(run.model_version)
-        bundle = load_fitting(path, settings)
+        path, bundle = choose_model(run, ds, model)
         require_same_time_zone(context)
         _require_activity(context, ds)
-        run.warnings += warn_of_unknown_context(bundle, run.model_version, settings)
+        run.warnings += warn_of_unknown_context(bundle, path.name, settings)
         state = publish_known_users_if_due(run, ds)
         known = read_known_users(run, state, ds)
         eligible = select_eligible(context, known, ds)
@@ -180,16 +179,6 @@ def _band_sql(column: str, lowest: Mapping[int, int]) -> str:
     """SQL for the band of a column's value, from the lowest value in each band that has any."""
     cases = (f"WHEN {column} >= {lowest[band]} THEN {band}" for band in sorted(lowest, reverse=True))
     return f"CASE {' '.join(cases)} END"
-
-
-def _require_champion(context: Context, ds: date) -> str:
-    champion = context.registry.champion(ds)
-    if champion is None:
-        raise FunnelError(
-            f"no model trained on data up to {ds} was promoted: run `funnel train --as-of` with a date up to it, "
-            "see `funnel models`, or name a version with --model"
-        )
-    return champion
 
 
 def _require_activity(context: Context, ds: date) -> None:

@@ -123,6 +123,8 @@ def register(context: Context, version: str) -> None:
 def promote(context: Context, version: str) -> Verdict:
     """Promote a registered model if its verdict says so; otherwise the stage warns with the reasons.
 
+    If another model was promoted or withdrawn since the verdict, the model is compared anew, with the champion of now.
+
     Returns: the verdict.
 
     Raises:
@@ -130,9 +132,14 @@ def promote(context: Context, version: str) -> Verdict:
     """
     registry = context.registry
     as_of = registry.run(version).as_of
+    verdict = read_verdict(registry, version)
+    if verdict and verdict.promoted and registry.champion(as_of, excluding=version) != verdict.champion:
+        context.notify(
+            f"model {version} was compared with {verdict.champion or 'no champion'}, which is champion no more"
+        )
+        verdict = evaluate(context, version)
     with recorded(context, "promote", DateRange(as_of, as_of)) as run:
         run.model_version = version
-        verdict = read_verdict(registry, version)
         if verdict is None:
             raise FunnelError(
                 f"model {version} was never evaluated: train again, or promote it manually (funnel promote)"

@@ -20,10 +20,14 @@ from pyiceberg.table import Table
 
 from pipeline.errors import FunnelError, TransientError
 from pipeline.warehouse.damage import Damage, describe, has_rows, read_metadata
+from pipeline.warehouse.failures import CREDENTIALS, UnreachableError, is_away, is_busy, is_of_catalog, reason_of
 from pipeline.warehouse.local_catalog import CATALOG, DATABASE, Entry, LocalReader, read_entries
 from pipeline.warehouse.moved import moved_to
 from pipeline.warehouse.places import as_path, is_same_place
-from pipeline.warehouse.retries import LOCK_SECONDS, is_unreachable, retry_lost_races
+from pipeline.warehouse.retries import LOCK_SECONDS, retry_lost_races
+
+CONNECT_SECONDS = 10
+"""How long a Postgres may take to accept a connection, unless the catalog's address has its own connect_timeout."""
 
 
 class OwnCatalog:
@@ -44,6 +48,7 @@ class OwnCatalog:
         self, location: str, properties: Mapping[str, str], namespace: str, tables: Iterable[str], *, read_only: bool
     ) -> None:
         self._location, self._namespace = location, namespace
+        self._place = place_of(location, properties)
         self._database = None if properties else Path(location) / DATABASE
         self._root = root_of(location) if self._database else None
         if properties.get("type") == "sql":
@@ -90,6 +95,10 @@ class OwnCatalog:
             raise cannot_be_opened(self._location, error) from None
         except (FileNotFoundError, ValidationError, ValueError) as error:
             raise self._explain_metadata(name) or error from None
+        except Exception as error:
+            if self._database or is_busy(error) or not is_of_catalog(error):
+                raise
+            raise cannot_be_opened(self._place, error) from error
         self._require_own(name, table.location())
         return table
 
@@ -137,22 +146,49 @@ def open_catalog(location: str, properties: Mapping[str, str], namespace: str) -
     Raises:
         FunnelError: it cannot be opened.
     """
-    from sqlalchemy.exc import DatabaseError
+    from pyiceberg.exceptions import RESTError
+    from sqlalchemy.exc import SQLAlchemyError
 
     # Swapping into an empty range is normal here, and PyIceberg warns of it every time.
     warnings.filterwarnings("ignore", message="Delete operation did not match any records")
     try:
         if properties:
-            return _with_namespace(lambda: load_catalog(CATALOG, **properties), namespace)
+            opened = with_defaults(properties)
+            return _with_namespace(lambda: load_catalog(CATALOG, **opened), namespace)
         # Imported late: it imports SQLAlchemy's object mapper.
         from pipeline.warehouse.copies import CopiedCatalog
 
         Path(location).mkdir(parents=True, exist_ok=True)
         database, properties = Path(location) / DATABASE, local_properties(location)
         return _with_namespace(lambda: CopiedCatalog(CATALOG, database, **properties), namespace)
-    except (OSError, DatabaseError, ValueError, NotInstalledError) as error:
-        place = properties.get("uri", location)
-        raise cannot_be_opened(location if "sqlite" in place else place, error) from None
+    except (OSError, SQLAlchemyError, RESTError, ValueError, NotInstalledError, ModuleNotFoundError) as error:
+        raise cannot_be_opened(place_of(location, properties), error) from None
+
+
+def with_defaults(properties: Mapping[str, str]) -> dict[str, str]:
+    """A catalog's properties, and for SQL on a server: connections are tried before they are used.
+
+    Between two uses lie hours of Spark, in which a server restarts or a firewall forgets a connection.
+    """
+    from sqlalchemy import make_url
+
+    uri = properties.get("uri", "")
+    if not re.match("(postgresql|mysql)", uri):
+        return dict(properties)
+    url = make_url(uri)
+    if url.drivername == "postgresql":
+        # SQLAlchemy would take psycopg, which the extra does not bring.
+        url = url.set(drivername="postgresql+psycopg2")
+    if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
+        # libpq waits minutes for a host that swallows what it is sent.
+        url = url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
+    return {"pool_pre_ping": "true"} | dict(properties) | {"uri": url.render_as_string(hide_password=False)}
+
+
+def place_of(location: str, properties: Mapping[str, str]) -> str:
+    """Where a catalog is, for a message: its folder, or the address of its server."""
+    place = properties.get("uri", location)
+    return location if "sqlite" in place else place
 
 
 def local_properties(location: str) -> dict[str, str]:
@@ -182,13 +218,20 @@ def root_of(location: str) -> str:
 
 
 def cannot_be_opened(location: str, error: Exception) -> FunnelError:
-    """The error of a catalog that cannot be opened, in one line."""
-    reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-    kind = TransientError if is_unreachable(error) or "locked" in str(reason) else FunnelError
-    advice = "see [warehouse]"
-    if "locked" in str(reason):
-        advice = "end the program that holds the lock, or try again later"
-    if re.search("not a database|malformed", str(reason)):
+    """The error of a catalog that cannot be opened, in one line; an UnreachableError if it does not answer."""
+    reason, kind, advice = reason_of(error), FunnelError, "see [warehouse]"
+    # PyIceberg takes whatever cannot be imported for SQLAlchemy.
+    missing = error.__context__ if isinstance(error, NotInstalledError) else error
+    if isinstance(missing, ModuleNotFoundError):
+        package = "funnelcast[postgres]" if missing.name == "psycopg2" else missing.name
+        reason, advice = f"{missing.name} is not installed", f"pip install '{package}'"
+    elif isinstance(error, CREDENTIALS):
+        advice = "see token or credential of [warehouse] catalog, which FUNNEL_WAREHOUSE__CATALOG can set"
+    elif is_away(error):
+        kind, advice = UnreachableError, "try again when its server answers"
+    elif "locked" in reason:
+        kind, advice = TransientError, "end the program that holds the lock, or try again later"
+    elif re.search("not a database|malformed", reason):
         advice = f"{DATABASE} is damaged, and `funnel warehouse recover` makes a new one from its copies"
     return kind(f"the warehouse at {location} cannot be opened: {reason}; {advice}")
 

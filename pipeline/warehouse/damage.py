@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 import pyarrow.parquet as pq
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestFile, read_manifest_list
 from pyiceberg.serializers import FromInputFile
@@ -18,6 +17,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from pipeline.errors import FunnelError, describe_error
+from pipeline.warehouse.failures import is_of_catalog
 from pipeline.warehouse.local_catalog import LocalFiles
 from pipeline.warehouse.places import as_path
 
@@ -141,9 +141,9 @@ def names_damage(method: Callable[Concatenate[S, str, P], R]) -> Callable[Concat
     def wrapped(self: S, name: str, *args: P.args, **options: P.kwargs) -> R:
         try:
             return method(self, name, *args, **options)
-        except (FunnelError, CommitFailedException):
-            raise
         except Exception as error:
+            if is_of_catalog(error):
+                raise
             if damage := self.damage_of(name):
                 raise FunnelError(describe(name, damage)) from error
             raise

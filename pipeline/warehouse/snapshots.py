@@ -19,6 +19,11 @@ def publish_id(snapshot: Snapshot) -> str:
     return _properties(snapshot).get(PUBLISH_KEY, str(snapshot.snapshot_id))
 
 
+def is_published(table: Table, publish: str) -> bool:
+    """Whether a publish of this id was committed, even if it was rolled back since."""
+    return any(publish_id(each) == publish for each in table.snapshots())
+
+
 def find_property(table: Table, key: str) -> str | None:
     """The value of a property in the newest snapshot of the current one's lineage that has it."""
     return next((value for each in lineage(table) if (value := _properties(each).get(key)) is not None), None)

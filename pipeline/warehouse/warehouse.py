@@ -22,13 +22,13 @@ from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
 from pipeline.warehouse.catalog import OwnCatalog
+from pipeline.warehouse.commits import commit_once
 from pipeline.warehouse.damage import Damage, data_damage, describe, files_at, find_damage, names_damage
 from pipeline.warehouse.evolution import create_table, update_table
 from pipeline.warehouse.places import as_path
-from pipeline.warehouse.retries import as_one_line_error, retry_lost_races
+from pipeline.warehouse.retries import as_one_line_error, retry_lost_races, retry_until_answered
 from pipeline.warehouse.schema import Table
 from pipeline.warehouse.snapshots import (
-    PUBLISH_KEY,
     find_property,
     first_commit,
     snapshot_at,
@@ -186,6 +186,7 @@ class Warehouse:
         return find_property(table, key) if table else None
 
     @as_one_line_error()
+    @retry_until_answered
     def staging(self, name: str) -> str:
         """The path of a fresh directory in the table; files in it are invisible until they are published.
 
@@ -196,7 +197,6 @@ class Warehouse:
         return directory
 
     @as_one_line_error()
-    @retry_lost_races
     @names_damage
     def publish(
         self, name: str, files: Sequence[str], *, first: date, last: date, summary: Mapping[str, str]
@@ -209,48 +209,64 @@ class Warehouse:
         """
         # Whether a commit that fails was made after all is not always known, so its files are left to `clean`.
         self._staged = {each: its for each, its in self._staged.items() if not _holds_any(each, files)}
-        table = self._ensure(name)
         swapped = self._between(name, first, last)
-        properties = {**summary, PUBLISH_KEY: uuid.uuid4().hex}
-        has_rows = any(True for _ in table.scan(row_filter=swapped).plan_files())
-        with table.transaction() as transaction:
-            if has_rows:
-                transaction.delete(swapped, snapshot_properties=properties)
-            if files:
-                transaction.add_files(list(files), snapshot_properties=properties, check_duplicate_files=False)
-        snapshot = self._ensure(name).current_snapshot()
+
+        def swap(table: IcebergTable, mark: Mapping[str, str]) -> bool:
+            properties = {**summary, **mark}
+            has_rows = any(True for _ in table.scan(row_filter=swapped).plan_files())
+            with table.transaction() as transaction:
+                if has_rows:
+                    transaction.delete(swapped, snapshot_properties=properties)
+                if files:
+                    transaction.add_files(list(files), snapshot_properties=properties, check_duplicate_files=False)
+            return True
+
+        commit_once(lambda: self._ensure(name), swap)
+        table = self._load(name)
+        snapshot = table.current_snapshot() if table else None
         return snapshot.snapshot_id if snapshot else None
 
     @as_one_line_error()
-    @retry_lost_races
     @names_damage
     def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a few records (runs, metrics), small enough to pass through Python."""
-        self._ensure(name).append(pa.Table.from_pylist(list(rows), schema=self.tables[name].schema))
+        records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
+
+        def add(table: IcebergTable, mark: Mapping[str, str]) -> bool:
+            table.append(records, snapshot_properties=dict(mark))
+            return True
+
+        commit_once(lambda: self._ensure(name), add)
 
     @as_one_line_error()
-    @retry_lost_races
     @names_damage
     def append_to(self, name: str, records: pa.Table, *, snapshot_id: int | None) -> bool:
         """Add records in one commit, provided the table is still at the snapshot they were made from.
 
         Returns: whether it was, and the records were added.
         """
-        table = self._ensure(name)
-        found = table.current_snapshot()
-        if (found and found.snapshot_id) != snapshot_id:
-            return False
-        table.append(records.cast(self.tables[name].schema))
-        return True
+        cast = records.cast(self.tables[name].schema)
+
+        def add(table: IcebergTable, mark: Mapping[str, str]) -> bool:
+            found = table.current_snapshot()
+            if (found and found.snapshot_id) != snapshot_id:
+                return False
+            table.append(cast, snapshot_properties=dict(mark))
+            return True
+
+        return commit_once(lambda: self._ensure(name), add)
 
     @as_one_line_error()
-    @retry_lost_races
     @names_damage
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
         """Replace the records that a filter such as `ds = '2026-01-31'` matches by a few others, in one commit."""
         records = pa.Table.from_pylist(list(rows), schema=self.tables[name].schema)
-        properties = {PUBLISH_KEY: uuid.uuid4().hex}
-        self._ensure(name).overwrite(records, overwrite_filter=where, snapshot_properties=properties)
+
+        def swap(table: IcebergTable, mark: Mapping[str, str]) -> bool:
+            table.overwrite(records, overwrite_filter=where, snapshot_properties=dict(mark))
+            return True
+
+        commit_once(lambda: self._ensure(name), swap)
 
     def discard_staged(self, directory: str | None = None) -> None:
         """Remove one or all of the directories that were staged here and not published; failures are left to clean."""
@@ -378,7 +394,6 @@ class Warehouse:
             raise FunnelError(f"no table {name!r}; {self._known()}")
         return self._catalog.load(name)
 
-    @retry_lost_races
     def _ensure(self, name: str) -> IcebergTable:
         """The table, created if it is new, with the columns and docs of the configuration."""
         wanted = self.tables[name]

@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
+from pipeline.models.last_known import Registered
 from pipeline.models.listing import status_of
-from pipeline.models.registry import Registered
 from pipeline.models.tracking import TrainingRun
 
 AS_OF = date(2026, 3, 1)

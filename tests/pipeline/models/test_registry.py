@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,25 @@ def test_of_two_as_of_one_date_the_one_promoted_last_counts_not_the_one_register
     for version in (second, first):
         registry.promote(version)
     assert registry.champion(march(1)) == alias(registry) == first
+
+
+def test_of_two_promotions_at_once_the_alias_ends_at_the_champion(
+    registry: Registry, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (trained(registry, march(1)) for _ in range(2))
+    other = Registry(company.settings)
+    for version in (first, second):
+        registry.register(version)
+    point = registry.tracking.client.set_registered_model_alias
+
+    def lose_the_race(*given: Any) -> None:
+        monkeypatch.setattr(registry.tracking.client, "set_registered_model_alias", point)
+        other.promote(second)
+        point(*given)
+
+    monkeypatch.setattr(registry.tracking.client, "set_registered_model_alias", lose_the_race)
+    registry.promote(first)
+    assert registry.champion(march(1)) == alias(registry) == second
 
 
 def test_a_model_that_is_only_trained_or_only_registered_scores_no_night(registry: Registry) -> None:
@@ -227,6 +247,18 @@ def test_a_server_that_is_away_is_one_line_and_worth_another_try(
     line = funnel("models", "-c", company.config).complaint
     assert "the model registry at http://***@127.0.0.1:" in line and "Connection refused" in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(401, FunnelError), (403, FunnelError), (429, TransientError), (503, TransientError)]
+)
+def test_a_server_that_refuses_is_not_tried_again(company: Company, code: int, kind: type[FunnelError]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    said = f"API request to endpoint /api/2.0/mlflow/runs/search failed with error code {code} != 200."
+    with pytest.raises(FunnelError, match=str(code)) as raised, Registry(company.settings).tracking.as_one_line_error():
+        raise MlflowException(said)
+    assert type(raised.value) is kind
 
 
 def test_an_address_that_is_none_is_refused_by_name(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,6 +267,21 @@ def test_a_better_challenger_takes_over(bank: Company) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_that_lost_the_race_is_compared_with_the_one_that_won(bank: Company) -> None:
+    land_examples(bank)
+    versions = [fit_candidate(bank.context(run_id=run), AS_OF) for run in ("one", "two")]
+    for version in versions:
+        assert evaluate(bank.context(), version).champion is None
+        register(bank.context(), version)
+    first, second = versions
+    assert promote(bank.context(), first).promoted
+    verdict = promote(bank.context(), second)
+    assert verdict.champion == first
+    assert not verdict.promoted, "it is its equal"
+    assert champion(bank) == first
+    assert promote(bank.context(), first).champion is None, "repeated, it stays what it was"
+
+
 def test_models_are_compared_on_days_that_trained_neither(bank: Company) -> None:
     land_examples(bank)
     context = Context(with_training(settings_of(bank, SHORT), holdout_days=3))
