@@ -18,6 +18,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate
+from pyiceberg.table.update.snapshot import _OverwriteFiles
 
 from pipeline.warehouse.damage import version_of
 from pipeline.warehouse.other_catalogs import metadata_of_others
@@ -72,6 +73,7 @@ def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
             table.transaction() as transaction,
             transaction.update_snapshot(snapshot_properties=properties).overwrite() as swap,
         ):
+            _evaluate_each_manifest_anew(swap)
             for task in (task for tasks in crowded for task in tasks):
                 swap.delete_data_file(task.file)
             for data_file in parquet_files_to_data_files(table.io, table.metadata, iter(written)):
@@ -123,6 +125,16 @@ def _crowded_partitions(table: Table, more_than: int) -> list[list[FileScanTask]
         if task.file.file_size_in_bytes < SMALL_BYTES:
             by_partition.setdefault(task.file.partition[0], []).append(task)
     return [tasks for tasks in by_partition.values() if len(tasks) > more_than]
+
+
+def _evaluate_each_manifest_anew(swap: _OverwriteFiles) -> None:
+    """Give each manifest an evaluator of its own.
+
+    PyIceberg asks one evaluator about several manifests at once, from threads, and it answers for whichever it was
+    asked about last: files to be replaced are then not found.
+    """
+    build = swap._build_manifest_evaluator
+    swap._build_manifest_evaluator = lambda spec_id: lambda manifest: build(spec_id)(manifest)  # type: ignore[method-assign]
 
 
 def _write_as_one(table: Table, tasks: Sequence[FileScanTask]) -> str:

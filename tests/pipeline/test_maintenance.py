@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyiceberg.expressions import visitors
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Transaction
 
 from pipeline.config.settings import load
@@ -180,6 +182,26 @@ def test_a_rollback_after_compaction_takes_back_the_publish(company: Company) ->
     assert run_maintenance(company) == ["quarantine  18 files compacted into 2"]
     warehouse.rollback("quarantine")
     assert contents(warehouse) == {D1: many}
+
+
+def test_a_compaction_finds_its_files_in_whichever_order_threads_look(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = warehouse_at(company.config)
+    for day in (D3 - timedelta(days=n) for n in range(6)):
+        files = [staged(warehouse, day, [f"{day} {n}"]) for n in range(3 if day == D2 else 1)]
+        warehouse.publish("quarantine", files, first=day, last=day, summary={})
+    before = contents(warehouse)
+
+    def evaluate(visitor: Any, manifest: ManifestFile) -> bool:
+        visitor.partition_fields = manifest.partitions
+        # PyIceberg's own, but for a pause in which another thread asks.
+        time.sleep(0.01)
+        return visitors.visit(visitor.partition_filter, visitor)
+
+    monkeypatch.setattr(visitors._ManifestEvalVisitor, "eval", evaluate)
+    assert warehouse.compact("quarantine", more_than=2, dry_run=False) == upkeep.Compacted(3, 1)
+    assert contents(warehouse) == before
 
 
 def test_orphans_are_removed_once_old(company: Company) -> None:
