@@ -31,6 +31,7 @@ from pipeline.warehouse.snapshots import (
     PUBLISH_KEY,
     find_property,
     first_commit,
+    lasting_properties,
     snapshot_at,
     state_before_last_publish,
 )
@@ -211,7 +212,7 @@ class Warehouse:
         self._staged = {each: its for each, its in self._staged.items() if not _holds_any(each, files)}
         table = self._ensure(name)
         swapped = self._between(name, first, last)
-        properties = {**summary, PUBLISH_KEY: uuid.uuid4().hex}
+        properties = {**lasting_properties(table), **summary, PUBLISH_KEY: uuid.uuid4().hex}
         has_rows = any(True for _ in table.scan(row_filter=swapped).plan_files())
         with table.transaction() as transaction:
             if has_rows:
