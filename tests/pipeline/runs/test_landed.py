@@ -1,10 +1,12 @@
 """Which days lack the activity of their events, and what survives of a landing's configuration."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 from pipeline.dates import DateRange
 from pipeline.runs.landed import find_without_activity
-from pipeline.runs.landed_with import KEY
+from pipeline.runs.landed_with import KEY, check_landed_alike, describe_landing, require_known_stages
+from pipeline.runs.record import StageRun
 from tests.support.company import Company
 from tests.support.nights import publish, publish_activity, record
 
@@ -29,6 +31,17 @@ def test_activity_that_was_never_built_or_not_since_its_day_landed_again(company
     assert find_without_activity(company.context(), DAYS) == [D1, D3]
     record(company, D1, "activity", NOON + timedelta(hours=3))
     assert find_without_activity(company.context(), DAYS) == [D3]
+
+
+def test_a_landing_of_a_release_that_kept_less_is_compared_by_what_it_kept(company: Company) -> None:
+    events = {ours: theirs for theirs, ours in company.settings.funnel.event_names.items()}
+    kept = {"timezone": "Asia/Shanghai", "time_zone": None, "events": events}
+    publish(company, "events", D1, [{"event_id": "1", "event": "exposure"}], {KEY: json.dumps(kept)})
+    run = StageRun(company.context(), "ingest", DateRange(D2, D2))
+    check_landed_alike(run)
+    assert run.warnings == []
+    require_known_stages(run.context, DAYS)
+    assert set(json.loads(describe_landing(run)[KEY])) > set(kept)
 
 
 def test_what_a_landing_kept_is_handed_on_when_its_snapshot_goes(company: Company) -> None:
