@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.audits.shared_users import SharedUsers
-from pipeline.config.settings import load
+from pipeline.config.settings import Settings, load
 from pipeline.engines.masters import is_one_process
 from pipeline.errors import FunnelError, describe_error
 from pipeline.ingest.arrivals import days_delivered
@@ -110,8 +110,24 @@ def _check_files(context: Context, *, name: str) -> str:
 
 
 def _check_source(context: Context) -> str:
-    """Look for local files; a remote path, a query or a table is left to the night itself."""
-    settings = context.settings
+    """Look for local files, and ask a database; a remote path is left to the night itself."""
+    asked = _ask_databases(context)
+    files = "" if context.settings.source.events.format == "jdbc" else _find_files(context.settings)
+    return "; ".join([*([files] if files else []), *asked])
+
+
+def _ask_databases(context: Context) -> list[str]:
+    readers = {"events": context.settings.source.events, "users": context.settings.source.users}
+    names = [name for name, reader in readers.items() if reader is not None and reader.format == "jdbc"]
+    if not names:
+        return []
+    # Imported late, since it brings Spark.
+    from pipeline.ingest.sample import ask_database
+
+    return [ask_database(context, name) for name in names]
+
+
+def _find_files(settings: Settings) -> str:
     path = settings.source.events.path
     if path is None or "://" in path:
         return f"{path or settings.source.events.format}: not checked, not a local path"

@@ -72,6 +72,19 @@ class Feature:
     is_steady: bool = True
 
     @property
+    def meaning(self) -> str:
+        """What its values are: a model takes only values of the meaning that it has learnt from.
+
+        >>> _days_since("click", 30).meaning
+        'days_since of click in 30 days'
+        """
+        if isinstance(self.source, Aggregate):
+            return f"{self.source.function} of {self.source.event} in {self.source.window_days} days"
+        if isinstance(self.source, ExposureAttribute):
+            return f"the exposure's {self.source.name}"
+        return "the first value of the attribute" if self.source.is_static else "the newest value of the attribute"
+
+    @property
     def is_numeric(self) -> bool:
         return self.encoding != "category"
 

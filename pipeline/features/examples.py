@@ -20,7 +20,7 @@ from pipeline.features.precision import Midnights, describe_precision, knows_onl
 from pipeline.features.samples import sample_features
 from pipeline.features.static import check_static_attributes
 from pipeline.runs.context import Context
-from pipeline.runs.landed_with import require_same_time_zone
+from pipeline.runs.landed_with import require_known_stages, require_landed_alike
 from pipeline.runs.publish import stage_audit_publish
 from pipeline.runs.record import Counts, StageRun, recorded
 
@@ -33,11 +33,12 @@ def build_examples(context: Context, as_of: date) -> None:
 
     Raises:
         AuditError: a critical expectation failed, or a static attribute changes; `examples` is unchanged.
-        FunnelError: days landed with another time zone.
+        FunnelError: days landed with another time zone, or without a stage's events.
     """
     settings, dates = context.settings, DateRange(as_of, as_of)
     with recorded(context, "examples", dates) as run:
-        require_same_time_zone(context)
+        require_landed_alike(context)
+        require_known_stages(context, DateRange(as_of - timedelta(days=settings.training.history_days), as_of))
         check_static_attributes(run, as_of)
         with cached_exposures(run, as_of) as exposed:
             # Features are those of the evening before, which the night that planned the message would have known.

@@ -91,7 +91,7 @@ def _land(run: StageRun, known: Pinned) -> None:
             raise
         # Events come last: readers who see them find their quarantine and users too.
         for name in staged:
-            properties = describe_landing(context.settings) if name == "events" else {}
+            properties = describe_landing(run) if name == "events" else {}
             run.output_snapshot = publish(run, staged[name], dates, properties)
         drop_evidence(run)
 

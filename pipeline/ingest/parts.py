@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from pyspark.errors import PySparkException
@@ -18,10 +19,11 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.jdbc import complete_options
 from pipeline.ingest.lines import DAMAGE, LINE, mark_damage
 from pipeline.ingest.listing import escape_wildcards, folder_value, is_column, landing_day, list_files
 from pipeline.ingest.schemas import FileGroup, FileReader
-from pipeline.ingest.source import LANDED
+from pipeline.ingest.source import LANDED, find_column
 from pipeline.ingest.values import OWN
 
 FILE_FORMATS = ("parquet", "orc", "csv", "json", "text", "xml", "avro")
@@ -40,12 +42,15 @@ class Part:
         days: the landing days; None where neither names one.
         example: a file or path that the rows come from; empty for a source without files.
         unreadable: of a column that is left out, why.
+        hidden: of a column that both files and the names of folders hold, how to look where the two differ; the rows
+            have what the folders say. Returns an example, if there is one.
     """
 
     rows: DataFrame
     days: Sequence[date | None]
     example: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    hidden: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -154,6 +159,8 @@ def _read(
         if re.match("utf-?(16|32)", options.get("encoding", ""), re.IGNORECASE):
             # Spark would look for the ends of lines byte by byte.
             options = {"multiLine": "true", **options}
+    if reader.format == "jdbc":
+        options = complete_options(options)
     files = FileReader(
         spark, reader, f"source.{name}", options, reveal(settings.spark.conf), declared_columns(reader, name)
     )
@@ -183,7 +190,12 @@ def _read(
         else:
             frame = _finish(frame, files, F.lit(given) if given else None)
         found = sorted(days, key=str) if reader.is_partitioned else [given]
-        yield Part(frame, found, group.files[0].path, group.schema.unreadable)
+        hidden = {
+            name: partial(_find_hidden, files, group, template, name, own)
+            for name in group.schema.folders
+            if (own := find_column(group.schema.columns.names, name)) is not None
+        }
+        yield Part(frame, found, group.files[0].path, group.schema.unreadable, hidden)
 
 
 def _load_group(files: FileReader, group: FileGroup, paths: Sequence[str], template: str) -> DataFrame:
@@ -204,6 +216,16 @@ def _load_group(files: FileReader, group: FileGroup, paths: Sequence[str], templ
     for name, expression in schema.converted.items():
         frame = frame.withColumn(name, F.expr(expression.format(quote(name))))
     return frame
+
+
+def _find_hidden(files: FileReader, group: FileGroup, template: str, name: str, own: str) -> str | None:
+    """A value that a file holds in a column and that the name of its folder gives another."""
+    rows = files.load_files(group.files, group.schema.columns)
+    value, folder = F.col(quote(own)), folder_value(rows, template, name, "string")
+    typed = folder_value(rows, template, name, group.schema.folders[name]).cast(rows.schema[own].dataType)
+    differs = ~(value.cast("string").eqNullSafe(folder) | value.eqNullSafe(typed))
+    found = rows.where(differs).select(value.cast("string"), folder, "_metadata.file_path").first()
+    return f"{found[2]} has {found[0]!r} in a folder of {found[1]!r}" if found else None
 
 
 def _finish(frame: DataFrame, files: FileReader, landed_on: Column | None) -> DataFrame:

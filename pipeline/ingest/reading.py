@@ -131,8 +131,18 @@ def _filter(frame: DataFrame, condition: str, key: str) -> DataFrame:
 
 def _require_readable(part: Part, key: str, expression: str) -> None:
     for column, why in part.unreadable.items():
-        if column == expression or column.lower() in _WORD.findall(expression.lower()):
+        if _reads(expression, column):
             raise FunnelError(f"{key} = {expression!r}: column {column!r} of {part.example} cannot be read: {why}")
+    for column, find_example in part.hidden.items():
+        if _reads(expression, column) and (example := find_example()):
+            raise FunnelError(
+                f"{key} = {expression!r}: {column!r} is a column of the files and a folder of the path, and they "
+                f"differ: {example}; name the folder in the path, {column}={{ds}}, or call one of them otherwise"
+            )
+
+
+def _reads(expression: str, column: str) -> bool:
+    return column == expression or column.lower() in _WORD.findall(expression.lower())
 
 
 def _complete(

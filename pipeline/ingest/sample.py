@@ -1,15 +1,19 @@
 """Looks at a sample of the source by the configuration's own mapping: what it names and never occurs there."""
 
+import re
 from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 
 from pyspark.sql import functions as F
 
+from pipeline.config.base import reveal
+from pipeline.dates import DateRange
 from pipeline.engines.spark import cached
 from pipeline.errors import FunnelError
 from pipeline.ingest.delivered import find_delivered, find_delivered_before
 from pipeline.ingest.mapping import MappedRows, join_mapped, map_events, map_users, name_mapped
+from pipeline.ingest.parts import read_parts
 from pipeline.ingest.reading import read_source
 from pipeline.ingest.values import BLANKS
 from pipeline.runs.context import Context
@@ -56,6 +60,23 @@ def check_sample(context: Context) -> tuple[str, list[str]]:
             if value not in values:
                 odd.append(f"scoring.context.{name} = {_describe_absent(value, f'the messages in {seen}', values)}")
     return seen, odd
+
+
+def ask_database(context: Context, name: str) -> str:
+    """Ask the database of a JDBC source for its columns: its address, and how many there are.
+
+    Args:
+        name: "events" or "users", as under `[source]`.
+
+    Raises:
+        FunnelError: it does not answer, or there is no driver.
+    """
+    settings = context.settings
+    yesterday = datetime.now(settings.zone).date() - timedelta(days=1)
+    (part,) = read_parts(context.spark, settings, name, DateRange(yesterday, yesterday))
+    url = reveal(getattr(settings.source, name).options).get("url", "")
+    # What follows may be a user and a password.
+    return f"{name} at {re.split('[?;]', url)[0]} with {len(part.columns)} columns"
 
 
 def _map_newest(context: Context, name: str) -> tuple[list[date], list[MappedRows]]:

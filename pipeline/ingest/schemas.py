@@ -22,8 +22,10 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 from pipeline.config.funnel import Reader
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.jdbc import NEEDS_JAR
 from pipeline.ingest.lines import KEEPS_LINE, LINE, can_keep_lines, with_line
 from pipeline.ingest.listing import SourceFile
+from pipeline.ingest.orc_times import WRITTEN_BY_SPARK, restore_clocks
 
 THREADS = 8
 HEADER_BYTES = 65536
@@ -127,12 +129,13 @@ class FileReader:
     def describe(self, error: Exception, paths: Sequence[str]) -> FunnelError:
         where = f"{paths[0]} " if paths else ""
         more = f"(and {len(paths) - 1} more) " if len(paths) > 1 else ""
-        cure = "; if it is damaged or half written, deliver it again or take it away"
-        if isinstance(error, PySparkException) and error.getCondition() == "COLUMN_ALREADY_EXISTS":
+        described = describe_error(error)
+        cure = "; if it is damaged or half written, deliver it again or take it away" if paths else ""
+        if self.reader.format == "jdbc" and re.search("ClassNotFoundException|No suitable driver", described):
+            cure = f"; {NEEDS_JAR}"
+        elif isinstance(error, PySparkException) and error.getCondition() == "COLUMN_ALREADY_EXISTS":
             cure = f'; under [spark], conf."{SEES_CASE}" = "true" tells names apart that differ only in case'
-        return FunnelError(
-            f"{self.key}: {where}{more}cannot be read as {self.reader.format}: {describe_error(error)}{cure}"
-        )
+        return FunnelError(f"{self.key}: {where}{more}cannot be read as {self.reader.format}: {described}{cure}")
 
     def group(self, files: Sequence[SourceFile]) -> list[FileGroup]:
         """Group files by schema and by the types of what their folders' names say; empty files are left out.
@@ -162,7 +165,7 @@ class FileReader:
             if self.reader.format == "parquet":
                 return _sign_parquet(local) if local.startswith("/") else str(self._open_parquet(file.path)[0])
             if self.reader.format == "orc" and local.startswith("/"):
-                return str(orc.ORCFile(local).schema)
+                return _sign_orc(local)
             if self.reader.format == "csv" and local.startswith("/") and self._has_plain_header:
                 return _sign_csv(local)
         except (pa.ArrowException, OSError, Py4JError, PySparkException):
@@ -188,9 +191,12 @@ class FileReader:
 
     def _infer(self, files: Sequence[SourceFile], is_any: bool) -> FileSchema:
         """The schema of files, which is that of any if they are alike."""
-        if self.reader.format != "parquet" or not is_any:
-            return FileSchema(self._infer_by_spark(files[:1] if is_any else files))
         try:
+            if self.reader.format == "orc":
+                columns = self._infer_by_spark(files[:1] if is_any else files)
+                return FileSchema(columns, restore_clocks(self.spark, files[0].path, columns))
+            if self.reader.format != "parquet" or not is_any:
+                return FileSchema(self._infer_by_spark(files[:1] if is_any else files))
             return self._infer_parquet(files[0])
         except (PySparkException, Py4JError) as error:
             raise self.describe(error, [files[0].path]) from None
@@ -253,6 +259,11 @@ def _sign_parquet(path: str) -> str:
     # Its first line is an address in memory.
     columns = str(metadata.schema).partition("\n")[2]
     return f"{columns} {(metadata.metadata or {}).get(SPARK_SCHEMA.encode())!r}"
+
+
+def _sign_orc(path: str) -> str:
+    file = orc.ORCFile(path)
+    return f"{file.schema} {WRITTEN_BY_SPARK.encode() in (file.metadata or {})}"
 
 
 def _sign_csv(path: str) -> str:

@@ -134,9 +134,13 @@ def guess_options(names: Sequence[str]) -> str:
     '; if it is UTF-16: options = { encoding = "UTF-16" }'
     >>> guess_options(["PK\\x03\\x04\\x14\\0"])
     '; it is a zip archive, as .xlsx is: unpack it or save it as CSV'
+    >>> guess_options(["\\x1f\\ufffd\\x08\\0"])
+    '; it is compressed by gzip: give its name the ending .gz'
     """
     if names and names[0].startswith("PK\x03\x04"):
         return "; it is a zip archive, as .xlsx is: unpack it or save it as CSV"
+    if names and names[0].startswith("\x1f\ufffd"):
+        return "; it is compressed by gzip: give its name the ending .gz"
     if any("\0" in name for name in names):
         return '; if it is UTF-16: options = { encoding = "UTF-16" }'
     if len(names) != 1:

@@ -77,10 +77,11 @@ def read_matured(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: 
     """The exposures of each stage that followed the latest `monitoring.backtest_nights` mature nights.
 
     A night is mature on `ds` once the stage's window after the following day has passed. Only events that had landed
-    by `ds` count, so that an old date gives the result its own night would have given.
+    by `ds` count, so that an old date gives the result its own night would have given. Scores of models that predict a
+    stage within another window, or by another attribution, are left out.
 
     Args:
-        connection: has `events` and `user_scores` (`analyst.connection.connect`); it is left unchanged.
+        connection: has `events`, `user_scores` and `metrics` (`analyst.connection.connect`); it is left unchanged.
     """
     nights = {
         stage.name: _find_nights(stage, settings.monitoring.backtest_nights, ds) for stage in settings.funnel.stages
@@ -90,7 +91,11 @@ def read_matured(connection: duckdb.DuckDBPyConnection, settings: Settings, ds: 
     with connection.cursor() as cursor:
         cursor.execute(f"SET TimeZone = '{settings.funnel.timezone}'")
         _create_exposures(cursor, settings, first=earliest + timedelta(days=1), ds=ds)
-        return {stage: _read_stage(cursor, stage, first, last) for stage, (first, last) in nights.items()}
+        others = _find_others(cursor, settings)
+        return {
+            stage: _read_stage(cursor, stage, first, last, others.get(stage, []))
+            for stage, (first, last) in nights.items()
+        }
 
 
 def _find_nights(stage: Stage, count: int, ds: date) -> tuple[date, date]:
@@ -126,7 +131,23 @@ def _create_exposures(cursor: duckdb.DuckDBPyConnection, settings: Settings, *, 
     labelled.query("labelled", "CREATE TEMP TABLE exposures AS FROM labelled")
 
 
-def _read_stage(cursor: duckdb.DuckDBPyConnection, stage: str, first: date, last: date) -> MaturedExposures:
+def _find_others(cursor: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, list[str]]:
+    """By stage, the models that predict something else of that name."""
+    windows = {stage.name: stage.window_days for stage in settings.funnel.stages}
+    told = cursor.execute(
+        "SELECT DISTINCT stage, model_version, name, value FROM metrics WHERE name IN ('window_days', 'is_last_touch')"
+    ).fetchall()
+    now = {"is_last_touch": float(settings.funnel.attribution == "last_touch")}
+    others: dict[str, list[str]] = {}
+    for stage, model, name, value in told:
+        if stage in windows and value != (now | {"window_days": windows[stage]})[name]:
+            others.setdefault(stage, []).append(model)
+    return others
+
+
+def _read_stage(
+    cursor: duckdb.DuckDBPyConnection, stage: str, first: date, last: date, others: list[str]
+) -> MaturedExposures:
     found = cursor.execute(
         f"""
         SELECT
@@ -138,10 +159,12 @@ def _read_stage(cursor: duckdb.DuckDBPyConnection, stage: str, first: date, last
           s.ds AS nights
         FROM exposures AS x
         JOIN user_scores AS s ON s.user_id = x.user_id AND s.ds = CAST(x.feature_as_of AS DATE)
-        WHERE x.mature_{stage} AND s.ds BETWEEN ? AND ?
+        WHERE x.mature_{stage} AND s.ds BETWEEN ? AND ? AND NOT list_contains(?::VARCHAR[], s.model_version)
+          -- A stage that is new to the funnel has no scores of earlier nights.
+          AND s.p_{stage} IS NOT NULL
         ORDER BY s.ds, s.user_id, x.exposure_time, x.exposure_id
         """,
-        [first, last],
+        [first, last, others],
     ).fetchnumpy()
     return MaturedExposures(**found | {"nights": found["nights"].astype("datetime64[D]")})
 

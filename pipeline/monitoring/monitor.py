@@ -179,7 +179,8 @@ def _measure_scores(
     for stage in stages:
         scores = tonight[f"p_{stage}"]
         yield Measurement("mean_score", float(scores.mean()), stage, model_version=model)
-        if earlier:
+        # A stage that is new to the funnel has none.
+        if earlier and not np.ma.is_masked(earlier[f"p_{stage}"]):
             shift = psi(earlier[f"p_{stage}"], scores)
             chance = index_by_chance(len(DECILES) + 1, len(earlier[f"p_{stage}"]), users)
             basis = f"against the night of {before}"

@@ -1,6 +1,6 @@
 """Which days have landed, and which of them have no activity yet."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from pipeline.dates import DateRange
 from pipeline.runs.context import Context
@@ -28,9 +28,27 @@ def find_not_landed(context: Context, dates: DateRange) -> list[date]:
 
 
 def find_without_activity(context: Context, dates: DateRange) -> list[date]:
-    """The days of a range whose events have landed and whose activity was never built, in order."""
+    """The days of a range whose events have landed and whose activity is not that of these events, in order.
+
+    It was never built, or not since the day landed again.
+    """
     events, activity = (_count_days(context, name, dates.first, dates.last) for name in ("events", "activity"))
-    return sorted(set(events) - set(activity))
+    return sorted((set(events) - set(activity)) | (set(events) & _find_landed_since(context, dates)))
+
+
+def _find_landed_since(context: Context, dates: DateRange) -> set[date]:
+    """The days whose last landing, as `runs` tells, is later than their last activity."""
+    runs = context.warehouse.arrow("runs", first=dates.first, last=dates.last)
+    last: dict[tuple[date, str], datetime] = {}
+    for run in runs.select(["ds", "stage", "status", "started_at"]).to_pylist():
+        if run["status"] == "ok" and run["stage"] in ("ingest", "activity"):
+            key = (run["ds"], run["stage"])
+            last[key] = max(run["started_at"], last.get(key, run["started_at"]))
+    return {
+        day
+        for (day, stage), at in last.items()
+        if stage == "ingest" and (day, "activity") in last and at > last[day, "activity"]
+    }
 
 
 def join_days(days: list[date]) -> list[DateRange]:

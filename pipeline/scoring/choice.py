@@ -32,7 +32,7 @@ def choose_model(run: StageRun, ds: date, model: str | None) -> tuple[Path, Bund
         path = context.registry.bundle_path(run.model_version)
     except TransientError as error:
         return _choose_last_known(run, ds, model, error)
-    return path, load_fitting(path, context.settings)
+    return path, load_fitting(path, context.settings, ds)
 
 
 def _choose_last_known(run: StageRun, ds: date, model: str | None, away: TransientError) -> tuple[Path, Bundle]:
@@ -43,7 +43,7 @@ def _choose_last_known(run: StageRun, ds: date, model: str | None, away: Transie
     if version is None or not path.is_dir():
         raise away
     try:
-        bundle = load_fitting(path, run.context.settings)
+        bundle = load_fitting(path, run.context.settings, ds)
     except FunnelError as error:
         raise TransientError(f"{away}; nor can the copy of its champion {version} that is here: {error}") from away
     run.model_version = version

@@ -1,6 +1,7 @@
 """Whether a model fits the configuration: the stages, the features, and the values of the planned context."""
 
 import difflib
+from datetime import date
 from pathlib import Path
 
 from model import Bundle, BundleError
@@ -13,8 +14,11 @@ from pipeline.runs.record import StageWarning
 MOST_VALUES = 10
 
 
-def load_fitting(path: Path, settings: Settings) -> Bundle:
-    """Load a model that knows the stages of the configuration and needs only features that it declares.
+def load_fitting(path: Path, settings: Settings, ds: date) -> Bundle:
+    """Load a model that predicts what the configuration says, from features that it declares.
+
+    Args:
+        ds: the night, which a model that fits could be trained as of.
 
     Raises:
         FunnelError: it does not, or the bundle cannot be read.
@@ -23,20 +27,35 @@ def load_fitting(path: Path, settings: Settings) -> Bundle:
         bundle = Bundle.load(path)
     except BundleError as error:
         raise FunnelError(str(error)) from error
-    stages = settings.funnel.stage_names
-    if bundle.task_names != stages:
+    if misfit := describe_misfit(bundle, settings):
         raise FunnelError(
-            f"model {path.name} knows the stages {', '.join(bundle.task_names)}, funnel.stages has "
-            f"{', '.join(stages)}: train a model for these first"
-        )
-    declared = {each.name for each in declared_features(settings)}
-    gone = [name for name in bundle.spec.names if name not in declared]
-    if gone:
-        raise FunnelError(
-            f"model {path.name} needs {', '.join(gone)}, which [features] no longer makes: declare what was dropped "
-            "there again, or train a model without it first"
+            f"model {path.name} {misfit}: set that back, or train a model that fits with funnel train --as-of {ds}"
         )
     return bundle
+
+
+def describe_misfit(bundle: Bundle, settings: Settings) -> str | None:
+    """Why a model's scores would not be what the configuration says they are; None if they would.
+
+    What models of earlier versions did not keep is not compared.
+    """
+    funnel, kept = settings.funnel, bundle.trained_on
+    if bundle.task_names != funnel.stage_names:
+        return f"knows the stages {', '.join(bundle.task_names)}, funnel.stages has {', '.join(funnel.stage_names)}"
+    windows = {stage.name: stage.window_days for stage in funnel.stages}
+    for stage, days in kept.get("windows_days", windows).items():
+        if days != windows[stage]:
+            return f"predicts {stage} within {days} days, funnel.stages has {windows[stage]}"
+    for key, now in (("attribution", funnel.attribution), ("timezone", funnel.timezone)):
+        if kept.get(key, now) != now:
+            return f"was trained with funnel.{key} = {kept[key]!r}, which is {now!r} now"
+    declared = {each.name: each.meaning for each in declared_features(settings)}
+    if gone := [name for name in bundle.spec.names if name not in declared]:
+        return f"needs {', '.join(gone)}, which [features] no longer makes"
+    for name in bundle.spec.names:
+        if (meant := kept.get("features", {}).get(name, declared[name])) != declared[name]:
+            return f"knows {name} as {meant}, [features] makes it {declared[name]}"
+    return None
 
 
 def warn_of_unknown_context(bundle: Bundle, version: str, settings: Settings) -> list[StageWarning]:

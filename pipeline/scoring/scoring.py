@@ -27,7 +27,7 @@ from pipeline.features.known_users import publish_known_users_if_due, read_known
 from pipeline.features.samples import is_sampled, publish_sample
 from pipeline.runs.context import Context, code_version
 from pipeline.runs.landed import describe_days, find_without_activity
-from pipeline.runs.landed_with import require_same_time_zone
+from pipeline.runs.landed_with import require_landed_alike
 from pipeline.runs.publish import audit_staged, publish
 from pipeline.runs.record import Counts, StageRun, recorded
 from pipeline.scoring.choice import choose_model
@@ -64,8 +64,8 @@ def stage_scores(context: Context, ds: date, *, model: str | None = None) -> tup
     """
     settings = context.settings
     with recorded(context, "score", DateRange(ds, ds)) as run:
+        require_landed_alike(context)
         path, bundle = choose_model(run, ds, model)
-        require_same_time_zone(context)
         _require_activity(context, ds)
         run.warnings += warn_of_unknown_context(bundle, path.name, settings)
         state = publish_known_users_if_due(run, ds)

@@ -18,6 +18,7 @@ from pipeline.config.settings import Settings
 from pipeline.models.promotion import Verdict, decide_promotion
 from pipeline.runs.context import Context
 from pipeline.runs.record import StageRun
+from pipeline.scoring.fit import describe_misfit
 
 HELD_OUT_SHARE = 0.25
 """The largest share of a stage's mature days that is held out when history is short."""
@@ -102,9 +103,9 @@ def compare_with_champion(
     calibrations that were not (`cross_fitted`). The champion is evaluated as nights use it, with its own calibration,
     except on labels that it may have been calibrated on, where it is cross-fitted too.
 
-    A champion that cannot score these examples (other stages, missing features, a damaged bundle) cannot score
-    tonight's users either; the challenger is then treated as a first champion. A champion that cannot be fetched from
-    the server is an error: it may be the better one.
+    A champion that does not fit these examples (other stages or windows, missing features, a damaged bundle) cannot
+    score tonight's users either; the challenger is then treated as a first champion. A champion that cannot be fetched
+    from the server is an error: it may be the better one.
 
     Raises:
         FunnelError: the registry does not answer.
@@ -119,7 +120,9 @@ def compare_with_champion(
     if champion is not None:
         path = registry.bundle_path(champion)
         try:
-            bundle = _require_stages(Bundle.load(path), stages)
+            bundle = Bundle.load(path)
+            if misfit := describe_misfit(bundle, settings):
+                raise ValueError(f"it {misfit}")
             deployed = bundle.predict(held.table, hide_context=True).calibrated
         except ValueError as error:
             unusable = f"{champion}: {error}"
@@ -179,12 +182,6 @@ def user_folds(rows: pa.Table) -> np.ndarray:
 
 def _user_numbers(rows: pa.Table) -> np.ndarray:
     return rows.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
-
-
-def _require_stages(bundle: Bundle, stages: tuple[str, ...]) -> Bundle:
-    if bundle.task_names != stages:
-        raise ValueError(f"it has the stages {', '.join(bundle.task_names)}, funnel.stages has {', '.join(stages)}")
-    return bundle
 
 
 def _may_have_calibrated(champion: Bundle, held: LabelledExposures, settings: Settings) -> np.ndarray:

@@ -67,8 +67,10 @@ def log_training(
 def record_metrics(context: Context, candidate: TrainingRun, bundle: Bundle, use: ExpertUse | None) -> None:
     """Write each stage's figures to `metrics`, replacing what this run wrote before it was killed.
 
-    `expert_use` is the weight a stage gives an expert (the row's `feature`); a stage's weights sum to 1.
+    `expert_use` is the weight a stage gives an expert (the row's `feature`); a stage's weights sum to 1. `window_days`
+    and `is_last_touch` (1 or 0) say what its scores predict.
     """
+    funnel = context.settings.funnel
     shared = {"ds": candidate.as_of, "model_version": candidate.version, "run_id": context.run_id}
     rows = [
         shared
@@ -81,6 +83,9 @@ def record_metrics(context: Context, candidate: TrainingRun, bundle: Bundle, use
         for name, value in vars(metrics).items()
         if isinstance(value, int | float)
     ]
+    for stage in funnel.stages:
+        predicts = {"window_days": stage.window_days, "is_last_touch": funnel.attribution == "last_touch"}
+        rows += [shared | {"name": name, "stage": stage.name, "value": float(of)} for name, of in predicts.items()]
     if use:
         rows += [
             shared | {"name": "expert_use", "stage": stage, "feature": f"expert {expert}", "value": float(share)}

@@ -8,6 +8,7 @@ import json
 from datetime import date
 
 from model import Bundle
+from pipeline.config.features import declared_features
 from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.features.examples import build_examples
@@ -166,7 +167,9 @@ def _provenance(run: StageRun, exposures: LabelledExposures) -> dict[str, object
         "as_of": run.dates.last.isoformat(),
         "snapshots": run.inputs,
         "code_version": code_version(),
+        "timezone": settings.funnel.timezone,
         "attribution": settings.funnel.attribution,
+        "features": {each.name: each.meaning for each in declared_features(settings)},
         "windows_days": {stage.name: stage.window_days for stage in settings.funnel.stages},
         "held_out_from": exposures.held_out_from(settings.funnel.stage_names),
     }

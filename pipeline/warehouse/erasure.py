@@ -25,7 +25,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import StringType
 
 from pipeline.errors import describe_error
-from pipeline.warehouse.snapshots import PUBLISH_KEY, publish_id
+from pipeline.warehouse.snapshots import properties_of_rewrite
 from pipeline.warehouse.upkeep import _expire, _list_files, _location, _paths, _referenced_files, _remove
 from pipeline.warehouse.upkeep import _without_checksum as without_checksum
 
@@ -253,8 +253,7 @@ def _rewrite(table: Table, tasks: Sequence[FileScanTask], sought: Sought) -> int
         path, gone = _write_without(table, task, sought)
         rows += gone
         written += [path] if path else []
-    current = table.current_snapshot()
-    properties = {PUBLISH_KEY: publish_id(current)} if current else {}
+    properties = properties_of_rewrite(table, table.current_snapshot())
     try:
         with (
             table.transaction() as transaction,

@@ -13,6 +13,9 @@ from pipeline.errors import FunnelError
 PUBLISH_KEY = "funnel.publish"
 """Snapshot property shared by the snapshots of one publish. A swap writes two: the delete and the append."""
 
+LANDED_WITH = "funnel.landed_with"
+"""Snapshot property of what the configuration said as the newest events landed, see `runs/landed_with.py`."""
+
 
 def publish_id(snapshot: Snapshot) -> str:
     """The id that the snapshots of one publish share; an append is a publish of its own."""
@@ -27,6 +30,17 @@ def is_published(table: Table, publish: str) -> bool:
 def find_property(table: Table, key: str) -> str | None:
     """The value of a property in the newest snapshot of the current one's lineage that has it."""
     return next((value for each in lineage(table) if (value := _properties(each).get(key)) is not None), None)
+
+
+def lasting_properties(table: Table) -> dict[str, str]:
+    """What a new snapshot keeps of those before it, which may expire or be erased."""
+    found = find_property(table, LANDED_WITH)
+    return {} if found is None else {LANDED_WITH: found}
+
+
+def properties_of_rewrite(table: Table, current: Snapshot | None) -> dict[str, str]:
+    """The properties of a snapshot that rewrites the current one: part of its publish, since a rollback undoes both."""
+    return {} if current is None else {**lasting_properties(table), PUBLISH_KEY: publish_id(current)}
 
 
 def _properties(snapshot: Snapshot) -> dict[str, str]:

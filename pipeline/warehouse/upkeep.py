@@ -22,7 +22,7 @@ from pyiceberg.table.update.snapshot import _OverwriteFiles
 
 from pipeline.warehouse.damage import version_of
 from pipeline.warehouse.other_catalogs import metadata_of_others
-from pipeline.warehouse.snapshots import PUBLISH_KEY, publish_id, snapshots_to_keep
+from pipeline.warehouse.snapshots import properties_of_rewrite, snapshots_to_keep
 
 SMALL_BYTES = 8 * 2**20
 """A file below this size is small. The files of a large night are above it and stay separate on purpose."""
@@ -66,8 +66,7 @@ def compact(table: Table, *, more_than: int, dry_run: bool) -> Compacted:
     if dry_run or current is None or not crowded:
         return done
     written = [_write_as_one(table, tasks) for tasks in crowded]
-    # Part of the publish it rewrites: a rollback must go back to the state before that publish.
-    properties = {PUBLISH_KEY: publish_id(current)}
+    properties = properties_of_rewrite(table, current)
     try:
         with (
             table.transaction() as transaction,

@@ -31,6 +31,7 @@ from pipeline.warehouse.schema import Table
 from pipeline.warehouse.snapshots import (
     find_property,
     first_commit,
+    lasting_properties,
     snapshot_at,
     state_before_last_publish,
 )
@@ -157,6 +158,8 @@ class Warehouse:
     def read_pinned(self, pinned: Pinned) -> pa.Table:
         """The rows of a pinned snapshot's files as an Arrow table, with the columns that the table has now.
 
+        A column that only this release knows, and no commit of it has added yet, is null.
+
         Raises:
             ValueError: the snapshot has expired.
         """
@@ -167,7 +170,11 @@ class Warehouse:
             return self.tables[pinned.table].schema.empty_table()
         files, scan = set(pinned.files), table.scan(snapshot_id=pinned.snapshot_id)
         tasks = [task for task in scan.plan_files() if task.file.file_path in files]
-        return ArrowScan(table.metadata, table.io, table.schema(), ALWAYS_TRUE).to_table(tasks)
+        rows = ArrowScan(table.metadata, table.io, table.schema(), ALWAYS_TRUE).to_table(tasks)
+        for field in self.tables[pinned.table].schema:
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        return rows
 
     @names_damage
     def row_counts(self, name: str, *, first: date, last: date) -> dict[date, int]:
@@ -212,7 +219,7 @@ class Warehouse:
         swapped = self._between(name, first, last)
 
         def swap(table: IcebergTable, mark: Mapping[str, str]) -> bool:
-            properties = {**summary, **mark}
+            properties = {**lasting_properties(table), **summary, **mark}
             has_rows = any(True for _ in table.scan(row_filter=swapped).plan_files())
             with table.transaction() as transaction:
                 if has_rows:

@@ -26,16 +26,28 @@ def put_file(warehouse: Warehouse, table: str, rows: pa.Table) -> str:
     return path
 
 
-def publish(company: Company, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
+def publish(
+    company: Company,
+    table: str,
+    day: date,
+    rows: Iterable[Mapping[str, Any]],
+    summary: Mapping[str, str] | None = None,
+) -> None:
     """Make these rows a table's partition; columns they do not name are null."""
-    publish_with(company.context().warehouse, table, day, rows)
+    publish_with(company.context().warehouse, table, day, rows, summary)
 
 
-def publish_with(warehouse: Warehouse, table: str, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
+def publish_with(
+    warehouse: Warehouse,
+    table: str,
+    day: date,
+    rows: Iterable[Mapping[str, Any]],
+    summary: Mapping[str, str] | None = None,
+) -> None:
     """`publish` by a warehouse that the test has opened itself."""
     column, schema = warehouse.tables[table].partition, warehouse.tables[table].schema
     file = put_file(warehouse, table, pa.Table.from_pylist([{**row, column: day} for row in rows], schema=schema))
-    warehouse.publish(table, [file], first=day, last=day, summary={})
+    warehouse.publish(table, [file], first=day, last=day, summary=summary or {})
 
 
 def publish_scores(

@@ -49,7 +49,7 @@ def land(company: Company, *events: dict[str, Any], on: date | None = None) -> N
 
 
 def backtest(company: Company, ds: date) -> dict[str, MaturedExposures]:
-    return read_matured(connect(company.settings, "events, user_scores"), company.settings, ds)
+    return read_matured(connect(company.settings, "events, user_scores, metrics"), company.settings, ds)
 
 
 def outcomes(found: MaturedExposures) -> list[tuple[float, int]]:
@@ -108,6 +108,23 @@ def test_a_log_of_dates_counts_the_exposure_s_own_day(nights: Company) -> None:
     assert outcomes(backtest(nights, SENT + timedelta(days=3))["click"]) == [(0.4, 0), (0.2, 1)]
 
 
+@pytest.mark.parametrize(("name", "same", "other"), [("window_days", 7.0, 5.0), ("is_last_touch", 1.0, 0.0)])
+def test_scores_that_predict_something_else_are_left_out(nights: Company, name: str, same: float, other: float) -> None:
+    figure = {"ds": NIGHT, "run_id": "r", "model_version": "model-1", "stage": "register", "name": name}
+    for value, known in ((same, 2), (other, 0)):
+        nights.context().warehouse.replace("metrics", [figure | {"value": value}], where=f"name = '{name}'")
+        found = backtest(nights, SENT + timedelta(days=14))
+        assert [len(found[stage]) for stage in STAGES] == [2, known, 2]
+
+
+def test_a_new_stage_has_no_scores_of_earlier_nights(nights: Company) -> None:
+    text = nights.config.read_text(encoding="utf-8")
+    new = '{ name = "repay", event = "repay", window_days = 1 },\n]\n[source.events]'
+    nights.config.write_text(text.replace("]\n[source.events]", new), encoding="utf-8")
+    found = backtest(nights, SENT + timedelta(days=14))
+    assert [len(found[stage]) for stage in (*STAGES, "repay")] == [2, 2, 2, 0]
+
+
 def test_only_the_latest_nights_count(make_company: Callable[..., Company]) -> None:
     company = make_company("[monitoring]\nbacktest_nights = 2\n")
     days = [NIGHT + timedelta(days=n) for n in range(5)]
@@ -120,7 +137,7 @@ def test_only_the_latest_nights_count(make_company: Callable[..., Company]) -> N
 
 
 def test_the_connection_is_left_unchanged(nights: Company) -> None:
-    connection = connect(nights.settings, "events, user_scores")
+    connection = connect(nights.settings, "events, user_scores, metrics")
     before = connection.execute("SELECT count(*) FROM events").fetchall()
     for _ in range(2):
         read_matured(connection, nights.settings, SENT + timedelta(days=60))

@@ -369,3 +369,21 @@ def test_earlier_scores_that_were_too_high(company: Company) -> None:
     (first,) = view[view["model_version"] == "model-1"].to_dict("records")
     for column in ("auc", "calibration_error", "calibration_gap", "lift", "exposures", "positives"):
         assert first[column] == found[f"matured_{column}", "model-1"]
+
+
+def test_a_new_stage_has_no_night_before(nights: Company) -> None:
+    text = nights.config.read_text(encoding="utf-8")
+    new = '{ name = "repay", event = "repay", window_days = 1 },\n]\n[source.events]'
+    nights.config.write_text(text.replace("]\n[source.events]", new), encoding="utf-8")
+    stages = (*STAGES, "repay")
+    rows = [
+        {"user_id": user, "model_version": "m2", "run_id": "night"}
+        | {f"p_{stage}": p for stage in stages}
+        | {f"band_{stage}": 1 for stage in stages}
+        for user, p in TONIGHT.items()
+    ]
+    publish(nights, "user_scores", D2, rows)
+    monitor(nights.context(), D2)
+    found = figures(nights, D2)
+    assert found["mean_score", "repay"] == pytest.approx(found["mean_score", "click"])
+    assert ("score_psi", "click") in found and ("score_psi", "repay") not in found

@@ -1,6 +1,7 @@
 """A model that does not fit the configuration is refused in one line; a planned value it does not know is told."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.errors import FunnelError
 from pipeline.scoring.fit import load_fitting, warn_of_unknown_context
 from tests.support.company import Company
 
+DAY = date(2026, 3, 1)
 STAGES = ("click", "register", "complete")
 SPEC = FeatureSpec.fit(
     [Numeric("age"), Categorical("context_offer", context=True), Categorical("context_hour", context=True)],
@@ -20,8 +22,8 @@ SPEC = FeatureSpec.fit(
 )
 
 
-def a_model(stages: tuple[str, ...] = STAGES) -> Any:
-    return SimpleNamespace(spec=SPEC, task_names=stages)
+def a_model(**trained_on: Any) -> Any:
+    return SimpleNamespace(spec=SPEC, task_names=STAGES, trained_on=trained_on)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_whose_features_are_all_there(company: Company) -> None:
-    assert load_fitting(Path("m1"), company.settings).spec is SPEC
+    assert load_fitting(Path("m1"), company.settings, DAY).spec is SPEC
 
 
 @pytest.mark.parametrize(
@@ -40,13 +42,54 @@ def test_a_model_whose_features_are_all_there(company: Company) -> None:
 def test_a_dropped_feature_is_named(make_company: Callable[..., Company], old: str, new: str, gone: str) -> None:
     company = make_company(replace={old: new})
     with pytest.raises(FunnelError, match=f"model m1 needs {gone}, which"):
-        load_fitting(Path("m1"), company.settings)
+        load_fitting(Path("m1"), company.settings, DAY)
+
+
+LEARNT: dict[str, Any] = {
+    "windows_days": {"click": 3, "register": 7, "complete": 14},
+    "attribution": "last_touch",
+    "timezone": "Asia/Shanghai",
+    "features": {
+        "age": "the newest value of the attribute",
+        "context_offer": "the exposure's offer",
+        "context_hour": "the exposure's hour",
+    },
+}
+"""What a model of the tests' funnel keeps of its training."""
+
+
+def test_a_model_that_learnt_the_same(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bundle, "load", lambda _: a_model(**LEARNT))
+    assert load_fitting(Path("m1"), company.settings, DAY).trained_on is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"windows_days": {"click": 4}}, "model m1 predicts click within 4 days, funnel.stages has 3: "),
+        (
+            {"attribution": "any_in_window"},
+            "trained with funnel.attribution = 'any_in_window', which is 'last_touch' now",
+        ),
+        ({"timezone": "UTC"}, "trained with funnel.timezone = 'UTC', which is 'Asia/Shanghai' now"),
+        (
+            {"features": LEARNT["features"] | {"age": "the first value of the attribute"}},
+            "knows age as the first value of the attribute, .features. makes it the newest value of the attribute",
+        ),
+    ],
+)
+def test_a_model_that_learnt_something_else(
+    company: Company, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], line: str
+) -> None:
+    monkeypatch.setattr(Bundle, "load", lambda _: a_model(**LEARNT | changed))
+    with pytest.raises(FunnelError, match=f"{line}.*funnel train --as-of {DAY}"):
+        load_fitting(Path("m1"), company.settings, DAY)
 
 
 def test_other_stages_are_named(make_company: Callable[..., Company]) -> None:
     company = make_company(replace={'name = "click", ': 'name = "tap", '})
     with pytest.raises(FunnelError, match=r"knows the stages click, register, complete, funnel.stages has tap,"):
-        load_fitting(Path("m1"), company.settings)
+        load_fitting(Path("m1"), company.settings, DAY)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from model import Bundle
@@ -29,55 +28,14 @@ from pipeline.training.steps import evaluate, fit_candidate, promote, register
 from pipeline.warehouse.warehouse import Pinned
 from tests.support.commands import Ended
 from tests.support.company import Company
+from tests.support.examples import A_DAY, DAYS, land_examples
 from tests.support.funnels import WITHOUT_USERS
-from tests.support.nights import put_file
 from tests.support.places import ROOT
 
 AS_OF = date(2026, 3, 31)
-DAYS, A_DAY = 50, 160
 FIRST = "promoted: the first champion, better than a constant on every stage"
 SHORT = "[training]\nepochs = 4\nexpert_units = [8]\nexperts = 3\n"
 UNTAUGHT = "[training]\nepochs = 1\nlearning_rate = 1e-9\nexpert_units = [8]\nexperts = 3\n"
-
-
-def land_examples(company: Company, as_of: date = AS_OF, *, seed: int = 0, quiet_days: int = 0) -> None:
-    """Publish a partition of `examples`: clicks follow one feature closely, later stages follow clicks.
-
-    Args:
-        quiet_days: nobody registers on the last so many days whose registrations are mature.
-    """
-    draw, count = np.random.default_rng(seed), DAYS * A_DAY
-    warehouse = company.context().warehouse
-    schema = warehouse.tables["examples"].schema
-    age = np.repeat(np.arange(DAYS)[::-1], A_DAY)
-    days = np.datetime64(as_of) - age
-    columns: dict[str, Any] = {
-        "exposure_id": [f"{seed}-{number:05d}" for number in range(count)],
-        "user_id": [f"user{number}" for number in draw.integers(0, 1_200, count)],
-        "exposure_time": days.astype("datetime64[us]"),
-        "exposure_date": days,
-        "feature_as_of": days - 1,
-        "as_of": np.full(count, np.datetime64(as_of)),
-    }
-    for name in schema.names:
-        if "_n_" in name or name.endswith("days_since"):
-            columns[name] = draw.poisson(3, count)
-    odds = -3.0 + 0.6 * columns["click_n_30d"]
-    follows = draw.random(count) < 1 / (1 + np.exp(-odds))
-    for stage, goes_on in (("click", 1.0), ("register", 0.6), ("complete", 0.6)):
-        window = {"click": 3, "register": 7, "complete": 14}[stage]
-        follows = follows & (draw.random(count) < goes_on)
-        if stage == "register":
-            follows = follows & ~((age >= window) & (age < window + quiet_days))
-        columns[f"mature_{stage}"] = mature = age >= window
-        columns[f"observed_{stage}"] = follows.astype(int)
-        columns[f"label_{stage}"] = pa.array(follows.astype(int), mask=~mature)
-    arrays = [
-        pa.array(columns[name]).cast(kind) if name in columns else pa.nulls(count, kind)
-        for name, kind in zip(schema.names, schema.types, strict=True)
-    ]
-    file = put_file(warehouse, "examples", pa.Table.from_arrays(arrays, schema=schema))
-    warehouse.publish("examples", [file], first=as_of, last=as_of, summary={})
 
 
 def trained(context: Context, as_of: date = AS_OF) -> str:
@@ -113,7 +71,7 @@ def bank(tmp_path: Path, fresh_store: Path) -> Company:
 def lender(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Company:
     """A company with examples and its first champion; its tests run in order and add to it."""
     company = make_company(tmp_path_factory.mktemp("lender"), fresh_store)
-    land_examples(company)
+    land_examples(company, AS_OF)
     trained(company.context(run_id="first"))
     return company
 
@@ -233,7 +191,7 @@ class TestLender:
 
     def test_rebuilt_examples_evaluate_no_older_model(self, lender: Company) -> None:
         candidate = fit_candidate(lender.context(), AS_OF)
-        land_examples(lender, seed=1)
+        land_examples(lender, AS_OF, seed=1)
         with pytest.raises(FunnelError, match=f"evaluate {AS_OF}: the examples that model {candidate} was trained on"):
             evaluate(lender.context(), candidate)
         register(lender.context(), candidate)
@@ -243,7 +201,7 @@ class TestLender:
 
 @pytest.mark.slow
 def test_a_better_challenger_takes_over(bank: Company) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     weak = trained(Context(settings_of(bank, UNTAUGHT), notify=bank.lines.append))
     refused = (
         f"warning: promote {AS_OF}: model {weak}: not promoted: no better than a constant on stage 'click': log loss"
@@ -283,7 +241,7 @@ def test_a_model_that_lost_the_race_is_compared_with_the_one_that_won(bank: Comp
 
 
 def test_models_are_compared_on_days_that_trained_neither(bank: Company) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     context = Context(with_training(settings_of(bank, SHORT), holdout_days=3))
     short = trained(context)
     verdict = evaluate(bank.context(), fit_candidate(bank.context(), AS_OF))
@@ -293,7 +251,7 @@ def test_models_are_compared_on_days_that_trained_neither(bank: Company) -> None
 
 @pytest.mark.slow
 def test_a_champion_that_cannot_score_is_replaced(bank: Company) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     broken = trained(bank.context())
     (Registry(bank.settings).bundle_path(broken) / "weights.safetensors").write_bytes(b"")
     challenger = trained(bank.context())
@@ -304,7 +262,7 @@ def test_a_champion_that_cannot_score_is_replaced(bank: Company) -> None:
 
 @pytest.mark.slow
 def test_a_stage_gone_quiet_is_no_first_champion(bank: Company, funnel: Callable[..., Ended]) -> None:
-    land_examples(bank, quiet_days=6)
+    land_examples(bank, AS_OF, quiet_days=6)
     version = trained(bank.context())
     assert champion(bank) is None
     last = AS_OF - timedelta(days=7 + 6)
@@ -316,7 +274,7 @@ def test_a_stage_gone_quiet_is_no_first_champion(bank: Company, funnel: Callable
 
 @pytest.mark.slow
 def test_too_few_held_out_positives_promote_nobody(bank: Company) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     bank.config.write_text(bank.config.read_text() + "[promotion]\nmin_positives = 5000\n", encoding="utf-8")
     trained(bank.context())
     assert champion(bank) is None
@@ -325,7 +283,7 @@ def test_too_few_held_out_positives_promote_nobody(bank: Company) -> None:
 
 @pytest.mark.slow
 def test_a_killed_training_leaves_no_model_and_can_be_repeated(bank: Company, funnel: Callable[..., Ended]) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     # Spark takes a `python -c` for its own doctests, and ends it.
     script = bank.folder / "killed.py"
     script.write_text(
@@ -349,7 +307,7 @@ def test_a_killed_training_leaves_no_model_and_can_be_repeated(bank: Company, fu
 
 @pytest.mark.slow
 def test_a_cross_fitted_score_does_not_depend_on_the_user_s_own_labels(bank: Company) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     context = bank.context()
     read = read_examples(StageRun(context, "train", DateRange(AS_OF, AS_OF)), AS_OF)
     bundle = Bundle.load(Registry(bank.settings).bundle_path(fit_candidate(context, AS_OF)))
@@ -370,14 +328,14 @@ def test_a_cross_fitted_score_does_not_depend_on_the_user_s_own_labels(bank: Com
 
 
 def test_what_is_read_is_the_snapshot_on_record(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    land_examples(company)
+    land_examples(company, AS_OF)
     context, another = company.context(), company.context().warehouse
     first, pin = another.pin("examples"), context.warehouse.pin
 
     def pin_and_lose_a_race(name: str, **days: Any) -> Pinned:
         pinned = pin(name, **days)
         if another.pin("examples") == first:
-            land_examples(company, seed=1)
+            land_examples(company, AS_OF, seed=1)
         return pinned
 
     monkeypatch.setattr(context.warehouse, "pin", pin_and_lose_a_race)
