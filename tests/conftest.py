@@ -8,7 +8,10 @@ import pytest
 from hypothesis import settings
 
 from tests.support.company import Company
+from tests.support.object_store import object_store
 from tests.support.places import SHARED_DATA
+
+__all__ = ["object_store"]
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", deadline=None)

@@ -9,6 +9,7 @@ from pyiceberg.exceptions import CommitFailedException
 from tenacity import RetryCallState, retry, retry_if_exception, wait_random_exponential
 
 from pipeline.errors import FunnelError, TransientError
+from pipeline.stores import explain_store_error
 
 LOCK_SECONDS = 10
 """How long SQLite waits for a lock in each attempt of a writer."""
@@ -90,6 +91,8 @@ def as_one_line_error() -> Iterator[None]:
                 "the warehouse cannot be written: another program has locked its catalog for about a minute; end that "
                 "program, or try again later"
             ) from error
+        if found := explain_store_error(error):
+            raise found from error
         reason = getattr(error, "orig", None) or str(error).splitlines()[0]
         kind = TransientError if _is_transient(error) or is_unreachable(error) else FunnelError
         raise kind(f"the warehouse cannot be written: {reason}") from error

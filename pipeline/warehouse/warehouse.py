@@ -8,12 +8,13 @@ old rows or the new ones, never a state in between.
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyiceberg.expressions import BooleanExpression
+from pyiceberg.io import FileIO
 from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -21,6 +22,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
+from pipeline.stores import explain_store_error
 from pipeline.warehouse.catalog import OwnCatalog
 from pipeline.warehouse.damage import Damage, data_damage, describe, files_at, find_damage, names_damage
 from pipeline.warehouse.evolution import create_table, update_table
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pinned:
-    """One snapshot's data files, within a date range, and the schema to read them by."""
+    """One snapshot's data files, within a date range, the schema to read them by, and what opens them."""
 
     table: str
     snapshot_id: int | None
     files: tuple[str, ...]
     schema: pa.Schema
+    io: FileIO | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class Warehouse:
         options = settings.warehouse
         return cls(
             location=settings.resolve(options.path),
-            catalog=reveal(options.catalog),
+            catalog={**settings.storage.iceberg, **reveal(options.catalog)} if options.catalog else {},
             namespace=options.namespace,
             tables=all_tables(settings),
             read_only=read_only,
@@ -135,7 +138,7 @@ class Warehouse:
         if as_path(table.location()):
             for damage in data_damage(files, files_at(table.location(), table.io), deep=False):
                 raise FunnelError(describe(name, damage))
-        return Pinned(name, snapshot.snapshot_id, tuple(sorted(file.file_path for file in files)), schema)
+        return Pinned(name, snapshot.snapshot_id, tuple(sorted(file.file_path for file in files)), schema, table.io)
 
     def require_writable(self) -> None:
         """Check, before work is done in vain, that tables can be written.
@@ -194,6 +197,11 @@ class Warehouse:
         directory = f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
         self._staged[directory] = name
         return directory
+
+    def staged(self, name: str, files: Sequence[str]) -> Pinned:
+        """Files that were written to a directory of `staging`, as what the audit reads."""
+        table = self._load(name) if files else None
+        return Pinned(name, None, tuple(files), self.tables[name].schema, table.io if table else None)
 
     @as_one_line_error()
     @retry_lost_races
@@ -376,7 +384,15 @@ class Warehouse:
     def _load(self, name: str) -> IcebergTable | None:
         if name not in self.tables:
             raise FunnelError(f"no table {name!r}; {self._known()}")
-        return self._catalog.load(name)
+        try:
+            return self._catalog.load(name)
+        except FileNotFoundError as error:
+            raise FunnelError(
+                f"table {name!r} is in the catalog, but its metadata is not where it says: {error}; has its bucket or "
+                "its folder been removed?"
+            ) from error
+        except OSError as error:
+            raise explain_store_error(error) or error from None
 
     @retry_lost_races
     def _ensure(self, name: str) -> IcebergTable:
