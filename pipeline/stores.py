@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from pipeline.errors import FunnelError, TransientError
 
@@ -45,6 +45,20 @@ def open_location(location: str, properties: Mapping[str, str]) -> tuple[FileSys
         return system, path
     scheme, _, rest = location.partition("://")
     return _open_s3(scheme, tuple(sorted(properties.items())), rest.partition("/")[0]), rest
+
+
+def list_below(location: str, properties: Mapping[str, str]) -> list[FileInfo]:
+    """All files and folders below a folder, and the folder's own, or the one file at a location; none if there is none.
+
+    Raises:
+        OSError, ValueError: the file system cannot be looked at.
+    """
+    system, path = open_location(location, properties)
+    found = system.get_file_info(path)
+    if found.type == FileType.NotFound:
+        return []
+    below = system.get_file_info(FileSelector(path, recursive=True)) if found.type == FileType.Directory else []
+    return [found, *below]
 
 
 @lru_cache(16)

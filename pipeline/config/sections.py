@@ -34,7 +34,6 @@ class Warehouse(ConfigSection):
     """Properties of any PyIceberg catalog, such as `{ type = "rest", uri = "https://…", warehouse = "s3://…" }`; empty
     means SQLite under `path`."""
 
-
     @model_validator(mode="after")
     def _check_path(self) -> "Warehouse":
         if "://" in self.path and not self.catalog:

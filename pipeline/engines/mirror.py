@@ -124,7 +124,7 @@ def _make_mirror(spark: SparkSession, scheme: str) -> Path | None:
         return None
     except Py4JJavaError:
         pass
-    if not re.fullmatch(r"local(\[.*\])?", context.master):
+    if not re.fullmatch(r"local(\[.*\])?", context.master or ""):
         raise FunnelError(
             f"Spark on {context.master} has no file system for {scheme}:// addresses: under [spark], set "
             f'conf."spark.jars.packages" = "org.apache.hadoop:hadoop-aws:{hadoop.util.VersionInfo.getVersion()}"; only '

@@ -13,6 +13,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.runs.context import Context
 from pipeline.runs.landed import describe_days, find_first_landed, find_not_landed, find_without_activity
+from pipeline.stores import explain_store_error, open_location
 
 IN_PROGRESS = "_temporary"
 """The folder that Hadoop's committers, Spark's among them, keep until a write is complete."""
@@ -28,7 +29,7 @@ def find_missing(settings: Settings, ds: date) -> str | None:
         FunnelError: a path's file system cannot be looked at.
     """
     for key, path in _list_awaited(settings):
-        if not _exists(settings.resolve_pattern(path, ds, escape=glob.escape), key):
+        if not _exists(settings, settings.resolve_pattern(path, ds, escape=glob.escape), key):
             return f"{key}: nothing at {settings.resolve(path, ds)}"
     return None
 
@@ -89,23 +90,25 @@ def _list_awaited(settings: Settings) -> list[tuple[str, str]]:
     return awaited
 
 
-def _exists(path: str, key: str) -> bool:
+def _exists(settings: Settings, path: str, key: str) -> bool:
     if "://" not in path:
         found = glob.glob(path) if glob.has_magic(path) else [path]  # noqa: PTH207  # Path's takes no absolute pattern
         return any(_is_complete(Path(each)) for each in found)
     import pyarrow as pa
-    from pyarrow.fs import FileSelector, FileSystem, FileType
+    from pyarrow.fs import FileSelector, FileType
 
-    # Spark's s3a is S3 to other tools. A pattern is reduced to the folder it starts in.
-    uri = re.sub(r"^s3[an]://", "s3://", re.split(r"[*?\[{]", path, maxsplit=1)[0].rstrip("/"))
+    # A pattern is reduced to the folder it starts in.
+    folder = re.split(r"[*?\[{]", path, maxsplit=1)[0].rstrip("/")
     try:
-        system, inner = FileSystem.from_uri(uri)
+        system, inner = open_location(folder, settings.storage.iceberg)
         found = system.get_file_info(inner)
         if found.type != FileType.Directory:
             return bool(found.type == FileType.File)
         names = [each.base_name for each in system.get_file_info(FileSelector(inner))]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FunnelError(f"{key}: {path} cannot be looked at: {str(error).splitlines()[0]}") from None
+        of_store = explain_store_error(error)
+        kind = type(of_store) if of_store else FunnelError
+        raise kind(f"{key}: {path} cannot be looked at: {of_store or str(error).splitlines()[0]}") from None
     return _holds_data(names)
 
 
