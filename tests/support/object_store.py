@@ -15,8 +15,8 @@ from pyarrow.fs import FileSelector, FileType, S3FileSystem
 
 PROGRAM = Path(sys.executable).parent / "weed"
 REGION = "us-east-1"
-KEYS = {"funnel": ["Admin"], "reader": ["Read", "List"]}
-"""What each access key may do; its secret is `<key>-secret-key`."""
+KEYS = {"night-key": ["Admin"], "reader-key": ["Read", "List"]}
+"""What each access key may do; its secret is `<key>-secret`."""
 PATIENCE_SECONDS = 60
 
 
@@ -31,14 +31,15 @@ class ObjectStore:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def files(self, key: str = "funnel") -> S3FileSystem:
+    def files(self, key: str = "night-key") -> S3FileSystem:
         """The store as one of its keys sees it."""
         return S3FileSystem(
             endpoint_override=self.endpoint,
             access_key=key,
-            secret_key=f"{key}-secret-key",
+            secret_key=f"{key}-secret",
             region=REGION,
             allow_bucket_creation=True,
+            allow_bucket_deletion=True,
         )
 
     def make_bucket(self, name: str) -> str:
@@ -51,11 +52,11 @@ class ObjectStore:
         found = self.files().get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
         return sorted(each.path for each in found if each.type == FileType.File)
 
-    def settings(self, key: str = "funnel") -> str:
+    def settings(self, key: str = "night-key") -> str:
         """The `[storage]` of a configuration that uses the store by one of its keys."""
         return (
             f'[storage]\nendpoint = "{self.endpoint}"\n'
-            f'access_key = "{key}"\nsecret_key = "{key}-secret-key"\nregion = "{REGION}"\n'
+            f'access_key = "{key}"\nsecret_key = "{key}-secret"\nregion = "{REGION}"\n'
         )
 
     @contextmanager
@@ -66,7 +67,7 @@ class ObjectStore:
         identities = [
             {
                 "name": key,
-                "credentials": [{"accessKey": key, "secretKey": f"{key}-secret-key"}],
+                "credentials": [{"accessKey": key, "secretKey": f"{key}-secret"}],
                 "actions": actions,
             }
             for key, actions in KEYS.items()
@@ -96,6 +97,7 @@ class ObjectStore:
                     "-s3.iam=false",
                     "-s3.autoCreateBucket=false",
                     "-volume.max=100",
+                    "-volume.preStopSeconds=0",
                     "-master.volumeSizeLimitMB=64",
                     "-master.telemetry=false",
                 ],
@@ -109,7 +111,7 @@ class ObjectStore:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(3)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
