@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyiceberg.expressions import BooleanExpression
-from pyiceberg.io import FileIO
+from pyiceberg.io import FileIO, load_file_io
 from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -147,6 +147,21 @@ class Warehouse:
             FunnelError: a local warehouse is read-only.
         """
         self._catalog.require_writable()
+
+    def find_root(self) -> tuple[str, FileIO] | None:
+        """The location in which the tables lie, and what opens it; None where only the catalog knows, before a table.
+
+        Raises:
+            FunnelError: the catalog or the object store does not answer, or refuses.
+        """
+        for name in self.tables:
+            if table := self._load(name):
+                return table.location().rstrip("/").rpartition("/")[0], table.io
+        properties = self._catalog.iceberg.properties
+        root = properties.get("warehouse", "")
+        # A server may take a mere name.
+        is_location = "://" in root or root.startswith("/")
+        return (f"{root.rstrip('/')}/{self.namespace}", load_file_io(properties, root)) if is_location else None
 
     def oldest_commit(self) -> datetime | None:
         """When the oldest remaining snapshot of any table was committed; None if there is no snapshot."""
