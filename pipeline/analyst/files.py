@@ -60,7 +60,7 @@ class ReadOnlyFiles(AbstractFileSystem):
     def open(self, path: str, mode: str = "rb", **_: Any) -> "SharedFile":
         if mode != "rb":
             _refuse()
-        return SharedFile(self._open_remote(path) or pa.OSFile(str(self.resolve(path))))
+        return SharedFile(self._open_remote(path) or LocalFile(self.resolve(path)))
 
     def _open_remote(self, address: str) -> pa.NativeFile | None:
         """A file elsewhere, which is asked for once: it never changes. One that is small is fetched whole."""
@@ -119,6 +119,24 @@ class ReadOnlyFiles(AbstractFileSystem):
         _refuse()
 
 
+class LocalFile:
+    """A file of this machine, to be read at positions."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def read_at(self, size: int, position: int) -> bytes:
+        return os.pread(self._descriptor, size, position)
+
+    def __del__(self) -> None:
+        # Not there if the file could not be opened.
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
 class SharedFile:
     """A view of a file that several threads read at once, in either way of DuckDB's threads, which share a handle.
 
@@ -127,7 +145,7 @@ class SharedFile:
     of them stopped: a read without such a seek goes on where the last read ended, whoever read.
     """
 
-    def __init__(self, file: pa.NativeFile) -> None:
+    def __init__(self, file: LocalFile | pa.NativeFile) -> None:
         self._file, self._size = file, file.size()
         self._lock = threading.Lock()
         self._sought: dict[int, int] = {}

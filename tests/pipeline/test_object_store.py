@@ -58,7 +58,7 @@ class Companies:
 @pytest.fixture(scope="module")
 def companies(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Companies:
     folders = [tmp_path_factory.mktemp(name) for name in ("near", "far")]
-    simulate(Simulation(users=400, days=30, start=START), folders[0] / "source")
+    simulate(Simulation(users=250, days=30, start=START), folders[0] / "source")
     bucket = object_store.make_bucket("whole-company")
     copy_files(
         str(folders[0] / "source"),
@@ -102,7 +102,7 @@ class TestWholeCompany:
         near, far = (funnel("sql", query, "-c", each.config) for each in (companies.near, companies.far))
         assert far.code == 0 and far.out == near.out, far.err
         with connect(companies.far.settings) as connection:
-            assert connection.sql("SELECT count(*) FROM funnel_by_day").fetchone()
+            assert connection.sql("FROM funnel_by_day").limit(1).fetchall()
 
     def test_a_query_reaches_no_other_file_of_the_store(
         self, companies: Companies, funnel: Callable[..., Ended]
