@@ -15,9 +15,11 @@ from pipeline.analyst.connection import connect
 from pipeline.dates import DateRange
 from pipeline.engines import spark
 from pipeline.errors import FunnelError, TransientError
+from pipeline.files import write_atomically
 from pipeline.ingest.arrivals import find_missing
 from pipeline.maintenance import maintain
 from pipeline.nights import load_history, nightly
+from pipeline.report.kept import list_reports, read_report, report_path
 from pipeline.simulate.simulate import simulate
 from pipeline.simulate.simulation import Simulation
 from pipeline.training.steps import train
@@ -117,30 +119,6 @@ class TestWholeCompany:
         missing = find_missing(companies.far.settings, NIGHT + timedelta(days=1))
         assert missing == f"source.events.path: nothing at {companies.bucket}/source/events/{NIGHT + timedelta(days=1)}"
 
-    def test_a_list_is_exported_into_the_store(self, companies: Companies, funnel: Callable[..., Ended]) -> None:
-        for command in (("targets", "--campaign", "spring-cash"), ("export", "--campaign", "spring-cash")):
-            for company in (companies.near, companies.far):
-                ended = funnel(*command, "--ds", NIGHT, "-c", company.config)
-                assert ended.code == 0, ended.err
-        (name,) = companies.store.list("whole-company/lists")
-        with companies.store.files().open_input_stream(name) as stream:
-            far = bytes(stream.readall())
-        assert far == (companies.near.folder / "targets" / name.rsplit("/", 1)[-1]).read_bytes()
-        ended = funnel("export", "--campaign", "spring-cash", "--ds", NIGHT, "-c", companies.far.config)
-        assert "it was already there, unchanged" in ended.out
-
-    def test_maintenance_expires_and_removes_there(self, companies: Companies) -> None:
-        orphan = "whole-company/tables/funnel/events/data/0123/orphan.parquet"
-        with companies.store.files().open_output_stream(orphan) as stream:
-            stream.write(b"left by a killed run")
-        companies.far.lines.clear()
-        maintain(companies.far.context(), now=datetime.now(UTC) + timedelta(days=30))
-        assert orphan not in companies.store.list("whole-company/tables")
-        assert any("orphan" in line for line in companies.far.lines), companies.far.lines
-        assert any("compacted" in line for line in companies.far.lines), companies.far.lines
-        near, far = (each.rows("user_scores", without=OF_A_RUN) for each in (companies.near, companies.far))
-        assert far == near
-
     def test_doctor_looks_at_the_store(self, companies: Companies, funnel: Callable[..., Ended]) -> None:
         ended = funnel("doctor", "-c", companies.far.config)
         lines = {line.split()[1]: line for line in ended.out.splitlines()}
@@ -201,6 +179,41 @@ def test_credentials_that_do_not_suffice(small: Small, key: str, secret: str | N
     assert small.days == [DAY]
     small.night(NEXT)
     assert small.days == [DAY, NEXT]
+
+
+def test_maintenance_compacts_expires_and_removes_there(small: Small) -> None:
+    small.night(DAY)
+    folder = small.bucket.removeprefix("s3://")
+    orphan = f"{folder}/tables/funnel/events/data/0123/orphan.parquet"
+    with small.store.files().open_output_stream(orphan) as stream:
+        stream.write(b"left by a killed run")
+    before = small.company.rows("runs")
+    text = (
+        on_store(small.store, small.bucket, small.company.folder)
+        + "[maintenance]\ncompact_files = 2\nkeep_publishes = 2\n"
+    )
+    company = Company.make(small.company.folder, text)
+    maintain(company.context(), now=datetime.now(UTC) + timedelta(days=30))
+    lines = "\n".join(company.lines)
+    assert "files compacted into 1" in lines and "snapshots expired" in lines and "orphans removed" in lines
+    assert orphan not in small.store.list(folder)
+    assert company.rows("runs") == before and small.days == [DAY]
+
+
+def test_files_for_people_are_written_and_read_there(object_store: ObjectStore, tmp_path: Path) -> None:
+    bucket = object_store.make_bucket("for-people")
+    text = f'{object_store.settings()}[reports]\npath = "{bucket}/reports"\n'
+    settings = Company.make(tmp_path, text).settings
+    assert list_reports(settings) == [] and read_report(settings, DAY) is None
+    for day in (DAY, NEXT):
+        content = f"<p>{day}</p>".encode()
+        path, storage = report_path(settings, day), settings.storage.iceberg
+        write_atomically(path, content, what="the report", see="[reports] path", storage=storage)
+    assert list_reports(settings) == [str(NEXT), str(DAY)]
+    assert read_report(settings, DAY) == f"<p>{DAY}</p>"
+    reader = Company.make(tmp_path, text.replace("night-key", "reader-key")).settings.storage.iceberg
+    with pytest.raises(FunnelError, match=r"the report cannot be written: the object store refuses .*\[reports\] path"):
+        write_atomically(path, b"", what="the report", see="[reports] path", storage=reader)
 
 
 def test_a_bucket_that_is_not_there(object_store: ObjectStore, tmp_path: Path, funnel: Callable[..., Ended]) -> None:
