@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable
 from datetime import date, datetime
 from functools import partial
@@ -13,11 +14,13 @@ from pipeline.audits.shared_users import SharedUsers
 from pipeline.config.settings import Settings, load
 from pipeline.engines.masters import is_one_process
 from pipeline.errors import FunnelError, describe_error
-from pipeline.ingest.arrivals import days_delivered
+from pipeline.ingest.arrivals import days_delivered, has_path
 from pipeline.runs.context import Context
 from pipeline.runs.erasures import is_pending, read_pending
+from pipeline.stores import is_s3
 from pipeline.text import show
 from pipeline.warehouse.damage import describe
+from pipeline.warehouse.retries import as_one_line_error
 from pipeline.warehouse.tables import all_tables
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def doctor(config: Path, *, deep: bool = False) -> None:
     checks: list[tuple[str, Callable[[Context], str]]] = [
         ("java", _check_java),
         ("warehouse", _check_warehouse),
+        *([("store", _check_store)] if settings.warehouse.catalog else []),
         ("source", _check_source),
         ("mapping", _check_mapping),
         *([] if is_one_process(settings.spark.master) else [("executor", _check_executor)]),
@@ -96,7 +100,38 @@ def _check_warehouse(context: Context) -> str:
         if damage := context.warehouse.damage_of(state.name):
             raise FunnelError(describe(state.name, damage))
     newest = ", ".join(f"{state.name} to {state.newest}" for state in states if state.newest != "-")
-    return f"{settings.resolve(settings.warehouse.path)}: {newest or 'empty'}"
+    found = context.warehouse.find_root() if settings.warehouse.catalog else None
+    # The folder of the namespace is ours, as the warehouse's is the configuration's.
+    root = found[0].rpartition("/")[0] if found else settings.resolve(settings.warehouse.path)
+    return f"{root}: {newest or 'empty'}"
+
+
+def _check_store(context: Context) -> str:
+    """Write and remove a file where the tables lie, and read the smallest of them as queries and reports do."""
+    found = context.warehouse.find_root()
+    if found is None:
+        return "nothing to try yet: the catalog alone knows where tables will lie"
+    root, io = found
+    path = f"{root}/doctor-{uuid.uuid4().hex}"
+    with as_one_line_error():
+        with io.new_output(path).create() as stream:
+            stream.write(b"written by funnel doctor, which removes it")
+        io.delete(path)
+    tables = sorted(context.warehouse.states(), key=lambda state: (state.files, state.name))
+    if not tables:
+        return f"{root} can be written"
+    # Imported late, since most commands run without DuckDB.
+    import duckdb
+
+    from pipeline.analyst.connection import connect_pinned
+
+    name = tables[0].name
+    try:
+        with connect_pinned(context.settings, name, None)[0] as connection:
+            connection.execute(f'SELECT count(*), max(t::VARCHAR) FROM "{name}" t').fetchall()
+    except duckdb.Error as error:
+        raise FunnelError(f"DuckDB cannot read table {name!r} at {root}: {describe_error(error)}") from None
+    return f"{root} can be written, and DuckDB reads {name} there"
 
 
 def _check_files(context: Context, *, name: str) -> str:
@@ -128,12 +163,14 @@ def _ask_databases(context: Context) -> list[str]:
 
 
 def _find_files(settings: Settings) -> str:
+    """Look for local files and for those on S3; another path, a query or a table is left to the night itself."""
     path = settings.source.events.path
-    if path is None or "://" in path:
-        return f"{path or settings.source.events.format}: not checked, not a local path"
+    if path is None or ("://" in path and not is_s3(path)):
+        return f"{path or settings.source.events.format}: not checked, neither a local path nor on S3"
     resolved = settings.resolve(path)
     if not settings.source.events.is_partitioned:
-        if not Path(resolved).exists():
+        is_there = has_path(settings, resolved, "source.events.path") if is_s3(path) else Path(resolved).exists()
+        if not is_there:
             raise FunnelError(f"source.events.path: nothing at {resolved}")
         return resolved
     today = datetime.now(settings.zone).date()

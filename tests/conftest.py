@@ -9,9 +9,12 @@ from hypothesis import settings
 
 from tests.support.company import Company
 from tests.support.mlflow_server import MlflowServer
+from tests.support.object_store import object_store
 from tests.support.places import SHARED_DATA
 from tests.support.postgres import Postgres, find_programs
 from tests.support.rest_catalog import RestCatalog, find_program
+
+__all__ = ["object_store"]
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", deadline=None)

@@ -1,7 +1,8 @@
 """Serves the nightly reports from Airflow's own server, behind its login: a page in the menu and a tab on each run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -23,18 +24,27 @@ app = FastAPI(title="Funnelcast", docs_url=None, redoc_url=None, openapi_url=Non
 allowed = [Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))]
 
 
-def _reports_folder() -> Path:
-    # Read at each request: the server lives longer than a configuration file.
-    from funnel_tasks import load_settings
+@contextmanager
+def _as_page() -> Iterator[None]:
+    """Answer with the one line of a FunnelError."""
+    from pipeline.errors import FunnelError
 
-    configuration = load_settings()
-    return Path(configuration.resolve(configuration.reports.path))
+    try:
+        yield
+    except FunnelError as error:
+        raise HTTPException(503, str(error)) from None
 
 
 @app.get("/reports", dependencies=allowed, response_class=HTMLResponse)
 def reports() -> HTMLResponse:
     """List the nights that have a report, newest first."""
-    nights = sorted((each.stem for each in _reports_folder().glob("????-??-??.html")), reverse=True)
+    # The configuration is read at each request: the server lives longer than the file.
+    from funnel_tasks import load_settings
+
+    from pipeline.report.kept import list_reports
+
+    with _as_page():
+        nights = list_reports(load_settings())
     links = "".join(f'<li><a href="{PREFIX}/reports/{night}">{night}</a></li>' for night in nights)
     body = f"<ul>{links}</ul>" if nights else "<p>No reports yet: each run of funnel_nightly writes one.</p>"
     return HTMLResponse(LIST.format(body=body), headers=HEADERS)
@@ -43,10 +53,15 @@ def reports() -> HTMLResponse:
 @app.get("/reports/{night}", dependencies=allowed, response_class=HTMLResponse)
 def report(night: date) -> HTMLResponse:
     """Show one night's report."""
-    path = _reports_folder() / f"{night.isoformat()}.html"
-    if not path.is_file():
+    from funnel_tasks import load_settings
+
+    from pipeline.report.kept import read_report
+
+    with _as_page():
+        page = read_report(load_settings(), night)
+    if page is None:
         raise HTTPException(404, f"no report of {night}: the task `report` of its run writes one")
-    return HTMLResponse(path.read_text(encoding="utf-8"), headers=HEADERS)
+    return HTMLResponse(page, headers=HEADERS)
 
 
 @app.get("/runs/{dag_id}/{run_id:path}", dependencies=allowed)

@@ -2,19 +2,23 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from pyiceberg.io import InputFile
 
 from pipeline.analyst.files import SCHEME, ReadOnlyFiles, lock, named_lists
 from pipeline.config.settings import Settings, load
 from pipeline.dates import parse_time
 from pipeline.engines.views import all_views, with_dependencies
 from pipeline.errors import FunnelError
+from pipeline.stores import explain_store_error
+from pipeline.warehouse.places import as_path
 from pipeline.warehouse.schema import TIMESTAMP
 from pipeline.warehouse.tables import all_tables
 from pipeline.warehouse.warehouse import Pinned, Warehouse
@@ -66,8 +70,7 @@ def connect_pinned(
         connection.execute("CREATE SCHEMA declared")
         names = list(with_dependencies(_names_in(query, [*warehouse.tables, *views]), views))
         pins = {name: warehouse.pin(name, at=at) for name in names if name in warehouse.tables}
-        paths = [path for pinned in pins.values() for path in local_paths(pinned)]
-        files = ReadOnlyFiles((path for path in paths if "://" not in path), Path.cwd())
+        files = ReadOnlyFiles(dict(opened for pinned in pins.values() for opened in _openers(pinned)), Path.cwd())
         connection.register_filesystem(files)
         for name in names:
             if name in views:
@@ -76,16 +79,28 @@ def connect_pinned(
                 _create_table(connection, pins[name])
         for name in named_lists(query, files):
             connection.execute(f"CREATE VIEW {_quote(name)} AS FROM {_literal(SCHEME + name)}")
-        lock(connection, also=(path for path in paths if "://" in path))
+        lock(connection)
         if at is not None and pins and not any(pinned.snapshot_id for pinned in pins.values()):
             _require_commits(warehouse, at)
         on_error.pop_all()
     return connection, list(pins.values())
 
 
-def local_paths(pinned: Pinned) -> Iterable[str]:
-    """A snapshot's files, as DuckDB opens them."""
-    return (path.removeprefix("file://") for path in pinned.files)
+def _openers(pinned: Pinned) -> Iterator[tuple[str, Callable[[], pa.NativeFile] | None]]:
+    """A snapshot's files as DuckDB names them, and of those on another file system, what opens each."""
+    for location in pinned.files:
+        if path := as_path(location):
+            yield str(path), None
+        else:
+            assert pinned.io is not None
+            yield location, partial(_open_remote, pinned.io.new_input(location))
+
+
+def _open_remote(file: InputFile) -> pa.NativeFile:
+    try:
+        return file.open()
+    except OSError as error:
+        raise explain_store_error(error) or error from None
 
 
 def table_and_view_names(settings: Settings) -> tuple[list[str], list[str]]:
@@ -126,7 +141,7 @@ def _create_table(connection: duckdb.DuckDBPyConnection, pinned: Pinned) -> None
         return
     connection.execute(f'CREATE TABLE declared."{pinned.table}" ({declared})')
     columns = ", ".join(f'"{name}"' for name in pinned.schema.names)
-    files = ", ".join(_literal(path if "://" in path else SCHEME + path) for path in local_paths(pinned))
+    files = ", ".join(_literal(SCHEME + path) for path, _ in _openers(pinned))
     # The folders are called `_partition=…`; the column itself is in the files.
     scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
     rows = f'(FROM declared."{pinned.table}" UNION ALL BY NAME FROM {scan})'

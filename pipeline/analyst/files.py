@@ -1,40 +1,47 @@
 """The files that DuckDB may open for an analyst: through a file system that has no way to write.
 
-DuckDB's own access to files is off. What it is given instead knows the files of the pinned tables and those of one
-folder, and opens them for reading, so that no statement, however it is put, can change one.
+DuckDB's own access to files is off. What it is given instead knows the files of the pinned tables, wherever these lie,
+and those of one folder, and opens them for reading, so that no statement, however it is put, can change one.
 """
 
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import duckdb
+import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 PROTOCOL = "funnelcast"
 SCHEME = f"{PROTOCOL}://"
 LISTS = (".csv", ".tsv", ".txt", ".parquet", ".json", ".jsonl", ".ndjson", ".gz")
 """How the names end of files that a query may name as if they were tables."""
+SMALL_BYTES = 2**20
+"""Up to this size, one request for a whole file is faster than several for its parts."""
+KEPT_BYTES = 2**28
+"""Of such files in memory, all together."""
 
 
 class ReadOnlyFiles(AbstractFileSystem):
     """An fsspec file system for DuckDB, of the addresses `funnelcast://PATH`.
 
     Args:
-        files: absolute paths that can be opened.
+        files: absolute paths and addresses that can be opened; of each that is not of this machine, what opens it.
         folder: whose files can be opened, too, by paths relative to it.
     """
 
     protocol = PROTOCOL
     cachable = False
 
-    def __init__(self, files: Iterable[str], folder: Path) -> None:
+    def __init__(self, files: Mapping[str, Callable[[], pa.NativeFile] | None], folder: Path) -> None:
         super().__init__()
-        self._files, self._folder = frozenset(files), folder.resolve()
+        self._files, self._folder = files, folder.resolve()
+        self._remote: dict[str, pa.NativeFile] = {}
+        self._kept_bytes = 0
 
     def resolve(self, address: str) -> Path:
         """The file of an address.
@@ -53,19 +60,40 @@ class ReadOnlyFiles(AbstractFileSystem):
     def open(self, path: str, mode: str = "rb", **_: Any) -> "SharedFile":
         if mode != "rb":
             _refuse()
-        return SharedFile(self.resolve(path))
+        return SharedFile(self._open_remote(path) or LocalFile(self.resolve(path)))
+
+    def _open_remote(self, address: str) -> pa.NativeFile | None:
+        """A file elsewhere, which is asked for once: it never changes. One that is small is fetched whole."""
+        name = address.removeprefix(SCHEME)
+        open_it = self._files.get(name)
+        if open_it is None:
+            return None
+        if name not in self._remote:
+            file = open_it()
+            if file.size() <= SMALL_BYTES and self._kept_bytes + file.size() <= KEPT_BYTES:
+                content = file.read()
+                self._kept_bytes += len(content)
+                file = pa.BufferReader(content)
+            self._remote[name] = file
+        return self._remote[name]
 
     def exists(self, path: str, **_: Any) -> bool:
+        if self._files.get(path.removeprefix(SCHEME)):
+            return True
         try:
             return self.resolve(path).is_file()
         except OSError:
             return False
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if remote := self._open_remote(path):
+            return {"name": path, "size": remote.size(), "type": "file", "mtime": 0.0}
         found = self.resolve(path).stat()
         return {"name": path, "size": found.st_size, "type": "file", "mtime": found.st_mtime}
 
     def modified(self, path: str) -> datetime:
+        if self._files.get(path.removeprefix(SCHEME)):
+            return datetime.fromtimestamp(0, UTC)
         return datetime.fromtimestamp(self.resolve(path).stat().st_mtime, UTC)
 
     def glob(self, path: str, **_: Any) -> list[str]:
@@ -91,17 +119,34 @@ class ReadOnlyFiles(AbstractFileSystem):
         _refuse()
 
 
+class LocalFile:
+    """A file of this machine, to be read at positions."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def read_at(self, size: int, position: int) -> bytes:
+        return os.pread(self._descriptor, size, position)
+
+    def __del__(self) -> None:
+        # Not there if the file could not be opened.
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
 class SharedFile:
-    """A file that several threads read at once, in either way of DuckDB's threads, which share a handle.
+    """A view of a file that several threads read at once, in either way of DuckDB's threads, which share a handle.
 
     Some read at a position: they seek and read, in two calls, between which another thread may do the same; a read
     after a seek of its own thread is therefore at that position. Others take turns at reading on from where the last
     of them stopped: a read without such a seek goes on where the last read ended, whoever read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._size = os.fstat(self._descriptor).st_size
+    def __init__(self, file: LocalFile | pa.NativeFile) -> None:
+        self._file, self._size = file, file.size()
         self._lock = threading.Lock()
         self._sought: dict[int, int] = {}
         self._position = 0
@@ -123,7 +168,7 @@ class SharedFile:
             if self._sought.pop(threading.get_ident(), None) is None:
                 self._sought.clear()
             wanted = self._size - position if size < 0 else size
-            content = os.pread(self._descriptor, max(wanted, 0), position)
+            content: bytes = self._file.read_at(min(max(wanted, 0), max(self._size - position, 0)), position)
             self._position = position + len(content)
             return content
 
@@ -143,12 +188,8 @@ class SharedFile:
         pass
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            os.close(self._descriptor)
-
-    def __del__(self) -> None:
-        self.close()
+        # The file itself may be shared; it is closed when nothing refers to it.
+        self.closed = True
 
 
 def named_lists(query: str | None, files: ReadOnlyFiles) -> list[str]:
@@ -162,23 +203,15 @@ def named_lists(query: str | None, files: ReadOnlyFiles) -> list[str]:
     return names
 
 
-def lock(connection: duckdb.DuckDBPyConnection, *, also: Iterable[str] = ()) -> None:
+def lock(connection: duckdb.DuckDBPyConnection) -> None:
     """Leave a connection nothing to open but its `ReadOnlyFiles`, with no way to change that.
 
     Other settings, such as the time zone, can be changed. What does not fit into memory still spills to DuckDB's
     temporary folder.
-
-    Args:
-        also: further files, such as those of an object store.
     """
     connection.execute(f"SET allowed_directories = ['{SCHEME}']")
-    connection.execute(f"SET allowed_paths = {_list(also)}")
     connection.execute("SET enable_external_access = false")
 
 
 def _refuse() -> NoReturn:
     raise PermissionError("funnel sql only reads")
-
-
-def _list(values: Iterable[str]) -> str:
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"

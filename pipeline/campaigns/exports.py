@@ -15,13 +15,12 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType
 
 from pipeline.analyst.connection import connect
 from pipeline.campaigns.rechecks import Recheck, describe_age, find_newest_landing, recheck_targets
 from pipeline.campaigns.rules import find_campaign
-from pipeline.errors import FunnelError, describe_error
-from pipeline.files import write_atomically
+from pipeline.errors import FunnelError
+from pipeline.files import read_whole, write_atomically
 from pipeline.runs.context import Context
 from pipeline.secrets import mask
 from pipeline.text import find_unsafe
@@ -97,12 +96,13 @@ def _export(
     # A URI may hold a password.
     shown = mask(path)
     recorded = [sha256 for its_path, sha256 in earlier if its_path == shown]
-    present = _read_file(path)
+    see, storage = "[targeting] path or --out", context.settings.storage.iceberg
+    present = read_whole(path, see=see, storage=storage)
     if present is not None and not _holds(present, content, ids, format) and _digest(present) not in recorded:
         raise FunnelError(f"{path} holds something other than version {version} of {campaign!r}: choose another --out")
     is_new = present is None or not _holds(present, content, ids, format)
     if is_new:
-        write_atomically(path, content, what=path, see="[targeting] path or --out", is_private=True)
+        write_atomically(path, content, what=path, see=see, storage=storage, is_private=True)
     sha256 = _digest(content if is_new or present is None else present)
     done = Export(
         campaign, ds, version, shown, len(ids), recheck.withdrawn, recheck.completed, sha256=sha256, is_new=is_new
@@ -207,16 +207,3 @@ def _encode_parquet(ids: pa.Table) -> bytes:
     stream = io.BytesIO()
     pq.write_table(ids, stream)
     return stream.getvalue()
-
-
-def _read_file(path: str) -> bytes | None:
-    """A file's content; None if the file does not exist."""
-    try:
-        filesystem, inner = FileSystem.from_uri(path)
-        kind = filesystem.get_file_info(inner).type
-        if kind == FileType.NotFound:
-            return None
-        with filesystem.open_input_stream(inner, compression=None) as stream:
-            return bytes(stream.readall())
-    except (OSError, pa.ArrowInvalid) as error:
-        raise FunnelError(f"{path} cannot be read: {describe_error(error)}; see [targeting] path or --out") from None

@@ -1,6 +1,7 @@
 """The sections of the configuration that have defaults throughout: where things are kept, how a model is trained, …"""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, SecretStr, field_validator, model_validator
@@ -8,6 +9,9 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr, field_valida
 from pipeline.config.base import ConfigSection, Identifier, Properties, Share
 
 Architecture = Literal["shared_bottom", "l2_constrained", "cross_stitch", "omoe", "mmoe", "ple", "aitm", "esmm"]
+
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+"""Hadoop's file system for S3, which is in `hadoop-aws`."""
 
 
 def _check_ratios(value: tuple[float, float]) -> tuple[float, float]:
@@ -29,6 +33,90 @@ class Warehouse(ConfigSection):
     catalog: Properties = Field(default={})
     """Properties of any PyIceberg catalog, such as `{ type = "rest", uri = "https://…", warehouse = "s3://…" }`; empty
     means SQLite under `path`. See [Another catalog](#another-catalog)."""
+
+    @model_validator(mode="after")
+    def _check_path(self) -> "Warehouse":
+        if "://" in self.path and not self.catalog:
+            raise ValueError(
+                f"path: got {self.path!r}, takes a local folder; tables on an object store need a catalog, such as "
+                'catalog = { type = "sql", uri = "postgresql+psycopg2://…", warehouse = "s3://…" }'
+            )
+        return self
+
+
+class Storage(ConfigSection):
+    """`[storage]`: the object store that `s3://…` addresses mean, whoever reads or writes them: the warehouse, the
+    source, reports and lists. What `warehouse.catalog` and `spark.conf` say of the store wins there.
+    """
+
+    endpoint: str | None = None
+    """The address of a store other than Amazon's, such as `https://minio.example.com:9000`."""
+    region: str | None = None
+    """The store's region; with an `endpoint`, `us-east-1` unless given."""
+    access_key: SecretStr | None = None
+    """Without keys, whatever AWS's own settings say counts: variables, files, the machine's role."""
+    secret_key: SecretStr | None = None
+    """The access key's secret, best in `FUNNEL_STORAGE__SECRET_KEY`."""
+    session_token: SecretStr | None = None
+    """Of keys that expire."""
+    path_style: bool = True
+    """Whether the bucket is in an address's path, or in the host's name. Counts with an `endpoint` only."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not re.fullmatch(r"https?://[^/]+/?", endpoint):
+            raise ValueError("an address without a path, such as 'https://minio.example.com:9000'")
+        return endpoint
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> "Storage":
+        if (self.access_key is None) != (self.secret_key is None):
+            given, missing = ("access_key", "secret_key") if self.access_key else ("secret_key", "access_key")
+            raise ValueError(f"{given} needs {missing}")
+        return self
+
+    @property
+    def iceberg(self) -> dict[str, str]:
+        """PyIceberg's properties of the store, by which PyArrow opens it, too."""
+        return _without_none(
+            {
+                "s3.endpoint": self.endpoint,
+                "s3.region": self._region,
+                "s3.access-key-id": self.access_key,
+                "s3.secret-access-key": self.secret_key,
+                "s3.session-token": self.session_token,
+                "s3.force-virtual-addressing": "true" if self.endpoint and not self.path_style else None,
+            }
+        )
+
+    @property
+    def spark(self) -> dict[str, str]:
+        """Spark's properties of the store, for Hadoop's S3A, which then also opens addresses that begin with `s3://`."""
+        s3a = _without_none(
+            {
+                "endpoint": self.endpoint,
+                "endpoint.region": self._region,
+                "access.key": self.access_key,
+                "secret.key": self.secret_key,
+                "session.token": self.session_token,
+                "path.style.access": "true" if self.endpoint and self.path_style else None,
+            }
+        )
+        return {"spark.hadoop.fs.s3.impl": S3A} | {f"spark.hadoop.fs.s3a.{key}": value for key, value in s3a.items()}
+
+    @property
+    def _region(self) -> str | None:
+        # Without one, PyIceberg would ask Amazon, whatever the endpoint.
+        return self.region or ("us-east-1" if self.endpoint else None)
+
+
+def _without_none(properties: Mapping[str, str | SecretStr | None]) -> dict[str, str]:
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in properties.items()
+        if value is not None
+    }
 
 
 class Models(ConfigSection):

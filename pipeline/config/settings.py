@@ -33,6 +33,7 @@ from pipeline.config.sections import (
     Retention,
     Scoring,
     Spark,
+    Storage,
     Training,
     Warehouse,
 )
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     source: Source
     features: Features = Features()
     warehouse: Warehouse = Warehouse()
+    storage: Storage = Storage()
     models: Models = Models()
     training: Training = Training()
     promotion: Promotion = Promotion()

@@ -21,6 +21,7 @@ from pipeline.config.settings import Settings
 from pipeline.engines.executors import PYTHON
 from pipeline.engines.launch import JAVA_OPTIONS, start_jvm
 from pipeline.engines.masters import is_on_this_machine
+from pipeline.engines.mirror import fetch_pinned, find_mirror, send_staged
 from pipeline.engines.templates import render
 from pipeline.errors import FunnelError
 from pipeline.warehouse.schema import Table
@@ -92,6 +93,7 @@ def properties(settings: Settings, *, is_bulk: bool) -> dict[str, str]:
         # On a cluster, Spark's own 200, of which it merges the small ones, in what is cached as well.
         **(FEW_PARTITIONS if is_on_this_machine(settings.spark.master) else MERGED_PARTITIONS),
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+        **settings.storage.spark,
         **conf,
         JAVA_OPTIONS: " ".join(java_options).strip(),
     }
@@ -108,6 +110,7 @@ def read_pinned(spark: SparkSession, pinned: Pinned) -> DataFrame:
     schema = from_arrow_schema(pinned.schema)
     if not pinned.files:
         return spark.createDataFrame([], schema)
+    fetch_pinned(spark, pinned)
     return _reader(spark).schema(schema).parquet(*pinned.files)
 
 
@@ -147,20 +150,22 @@ def stage(frame: DataFrame, warehouse: Warehouse, name: str, *, sort: Sequence[s
     rows = frame.select(*_conform(table), F.col(table.partition).alias(PARTITION))
     # Rebalancing keeps a small day in one file and splits a large one.
     spread = rows.hint("rebalance", PARTITION).sortWithinPartitions(PARTITION, *sort)
+    find_mirror(frame.sparkSession, directory)
     spread.write.partitionBy(PARTITION).parquet(directory)
-    files = _list_staged(frame.sparkSession, directory)
-    if not files:
+    staged = _find_staged(frame.sparkSession, warehouse, name, directory)
+    if not staged.files:
         # Spark has made the folder all the same.
         warehouse.discard_staged(directory)
-    return Pinned(name, None, files, table.schema)
+    return staged
 
 
 def stage_one_partition(frame: DataFrame, warehouse: Warehouse, name: str, day: date, *, files: int) -> Pinned:
     """Write a frame of one date as at most `files` files; rows keep their order, nothing is shuffled."""
     table = warehouse.tables[name]
     directory = warehouse.staging(name)
+    find_mirror(frame.sparkSession, directory)
     frame.select(*_conform(table)).coalesce(files).write.parquet(f"{directory}/{PARTITION}={day}")
-    return Pinned(name, None, _list_staged(frame.sparkSession, directory), table.schema)
+    return _find_staged(frame.sparkSession, warehouse, name, directory)
 
 
 def _conform(table: Table) -> list[Column]:
@@ -174,7 +179,15 @@ def read_as_written(spark: SparkSession, staged: Pinned) -> DataFrame:
     """Read staged files for the audit, with the columns and types that they really have."""
     if not staged.files:
         return read_pinned(spark, staged)
+    fetch_pinned(spark, staged)
     return _reader(spark).parquet(*staged.files)
+
+
+def _find_staged(spark: SparkSession, warehouse: Warehouse, name: str, directory: str) -> Pinned:
+    """What Spark has staged, once it is where the table's files are."""
+    staged = warehouse.staged(name, _list_staged(spark, directory))
+    send_staged(spark, staged)
+    return staged
 
 
 def _list_staged(spark: SparkSession, directory: str) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def rewrite_reports(settings: Settings, sought: SoughtUsers) -> Iterator[Path]:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         if sought.is_named(text):
             content = sought.replace(text).encode("utf-8", errors="surrogateescape")
-            write_atomically(str(path), content, what=str(path), see="[reports] path")
+            write_atomically(str(path), content, what=str(path), see="[reports] path", storage={})
             yield path
 
 

@@ -13,6 +13,7 @@ from pipeline.dates import DateRange
 from pipeline.errors import FunnelError
 from pipeline.runs.context import Context
 from pipeline.runs.landed import describe_days, find_first_landed, find_not_landed, find_without_activity
+from pipeline.stores import explain_store_error, is_s3, open_location
 
 IN_PROGRESS = "_temporary"
 """The folder that Hadoop's committers, Spark's among them, keep until a write is complete."""
@@ -28,7 +29,7 @@ def find_missing(settings: Settings, ds: date) -> str | None:
         FunnelError: a path's file system cannot be looked at.
     """
     for key, path in _list_awaited(settings):
-        if not _exists(settings.resolve_pattern(path, ds, escape=glob.escape), key):
+        if not has_path(settings, settings.resolve_pattern(path, ds, escape=glob.escape), key):
             return f"{key}: nothing at {settings.resolve(path, ds)}"
     return None
 
@@ -60,20 +61,38 @@ def require_landed(context: Context, nights: Sequence[date]) -> None:
 
 
 def days_delivered(settings: Settings) -> list[date]:
-    """The days in the event source's local folder, oldest first; empty for any other source."""
+    """The days in the event source's folder, on this machine or on S3, oldest first; empty for any other source.
+
+    Raises:
+        FunnelError: the object store does not answer, or refuses.
+    """
     path = settings.source.events.path
-    if path is None or "{ds}" not in path or "://" in path:
+    if path is None or "{ds}" not in path or ("://" in path and not is_s3(path)):
         return []
     before, after = settings.resolve(path).split("{ds}", 1)
     # The path up to the folder or file that has the date in its name.
     pattern = re.compile(re.escape(before) + r"(\d{4}-\d{2}-\d{2})" + re.escape(after.split("/")[0]))
     days = []
-    for each in Path(before + "x").parent.glob("*"):
+    for each in _list_folder(settings, (before + "x").rpartition("/")[0]):
         # 2026-02-30 looks like a date, but is not a day.
         with suppress(ValueError):
-            if found := pattern.fullmatch(str(each)):
+            if found := pattern.fullmatch(each):
                 days.append(date.fromisoformat(found[1]))
     return sorted(days)
+
+
+def _list_folder(settings: Settings, folder: str) -> list[str]:
+    """The paths or addresses of what is in a folder; none if it is not there."""
+    if not is_s3(folder):
+        return [str(each) for each in Path(folder).glob("*")]
+    from pyarrow.fs import FileSelector
+
+    try:
+        system, inner = open_location(folder, settings.storage.iceberg)
+        found = system.get_file_info(FileSelector(inner, allow_not_found=True))
+    except OSError as error:
+        raise explain_store_error(error) or FunnelError(f"{folder} cannot be looked at: {error}") from None
+    return [f"{folder}/{each.base_name}" for each in found]
 
 
 def _list_awaited(settings: Settings) -> list[tuple[str, str]]:
@@ -89,23 +108,33 @@ def _list_awaited(settings: Settings) -> list[tuple[str, str]]:
     return awaited
 
 
-def _exists(path: str, key: str) -> bool:
+def has_path(settings: Settings, path: str, key: str) -> bool:
+    """Whether a file or a complete folder is at an absolute path or an address.
+
+    Args:
+        key: the key of the configuration that names it.
+
+    Raises:
+        FunnelError: its file system cannot be looked at.
+    """
     if "://" not in path:
         found = glob.glob(path) if glob.has_magic(path) else [path]  # noqa: PTH207  # Path's takes no absolute pattern
         return any(_is_complete(Path(each)) for each in found)
     import pyarrow as pa
-    from pyarrow.fs import FileSelector, FileSystem, FileType
+    from pyarrow.fs import FileSelector, FileType
 
-    # Spark's s3a is S3 to other tools. A pattern is reduced to the folder it starts in.
-    uri = re.sub(r"^s3[an]://", "s3://", re.split(r"[*?\[{]", path, maxsplit=1)[0].rstrip("/"))
+    # A pattern is reduced to the folder it starts in.
+    folder = re.split(r"[*?\[{]", path, maxsplit=1)[0].rstrip("/")
     try:
-        system, inner = FileSystem.from_uri(uri)
+        system, inner = open_location(folder, settings.storage.iceberg)
         found = system.get_file_info(inner)
         if found.type != FileType.Directory:
             return bool(found.type == FileType.File)
         names = [each.base_name for each in system.get_file_info(FileSelector(inner))]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FunnelError(f"{key}: {path} cannot be looked at: {str(error).splitlines()[0]}") from None
+        of_store = explain_store_error(error)
+        kind = type(of_store) if of_store else FunnelError
+        raise kind(f"{key}: {path} cannot be looked at: {of_store or str(error).splitlines()[0]}") from None
     return _holds_data(names)
 
 

@@ -10,9 +10,10 @@ from pyspark.sql import functions as F
 from pipeline.config.funnel import Reader
 from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
+from pipeline.ingest.found import find_files
 from pipeline.ingest.listing import day_pattern, escape_wildcards
 from pipeline.ingest.mapping import map_events, map_users, name_mapped
-from pipeline.ingest.parts import find_files, has_dated_options
+from pipeline.ingest.parts import has_dated_options
 from pipeline.ingest.reading import read_source
 from pipeline.runs.context import Context
 from pipeline.runs.landed import join_days
@@ -77,8 +78,8 @@ def _list_days(spark: SparkSession, settings: Settings, reader: Reader) -> set[d
     dated = UP_TO_THE_DAY.match(template)
     assert dated is not None
     pattern = re.compile(day_pattern(dated[0]) + "$")
-    listed = (found.getPath().toString() for found in find_files(spark, dated[0].replace("{ds}", ANY_DAY)))
-    return {day for path in listed if (day := _parse_day(pattern, path)) is not None}
+    listed = find_files(spark, settings, dated[0].replace("{ds}", ANY_DAY))
+    return {day for found in listed if (day := _parse_day(pattern, found.path)) is not None}
 
 
 def _parse_day(pattern: re.Pattern[str], path: str) -> date | None:
@@ -94,8 +95,8 @@ def _has_files(spark: SparkSession, settings: Settings, reader: Reader, day: dat
     """Whether anything lies at a day's path: an empty folder is a day that has not been delivered."""
     assert reader.path is not None
     path = settings.resolve_pattern(reader.path, day, escape=escape_wildcards).rstrip("/")
-    return any(found.isFile() for found in find_files(spark, path)) or any(
-        not found.getPath().getName().startswith((".", "_")) for found in find_files(spark, f"{path}/*")
+    return any(found.is_file for found in find_files(spark, settings, path)) or any(
+        not found.name.startswith((".", "_")) for found in find_files(spark, settings, f"{path}/*")
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
-from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -19,6 +18,7 @@ from pipeline.config.settings import Settings
 from pipeline.dates import DateRange
 from pipeline.engines.templates import quote
 from pipeline.errors import FunnelError, describe_error
+from pipeline.ingest.found import fetch_sources, find_files
 from pipeline.ingest.jdbc import complete_options
 from pipeline.ingest.lines import DAMAGE, LINE, mark_damage
 from pipeline.ingest.listing import escape_wildcards, folder_value, is_column, landing_day, list_files
@@ -100,20 +100,15 @@ def find_paths(spark: SparkSession, settings: Settings, name: str, dates: DateRa
         if reader.is_partitioned
         else {None: settings.resolve_pattern(reader.path, escape=escape_wildcards)}
     )
-    absent = {day: path for day, path in paths.items() if not find_files(spark, path)}
+    absent = {day: path for day, path in paths.items() if not find_files(spark, settings, path)}
     if absent and not (reader.is_partitioned and reader.missing_day == "empty"):
         more = f" (and {len(absent) - 1} more of {len(paths)} days)" if len(absent) > 1 else ""
         cure = f'; source.{name}.missing_day = "empty" takes such a day as empty' if reader.is_partitioned else ""
         first = settings.resolve(reader.path, next(iter(absent)))
         raise FunnelError(f"source.{name}.path: nothing at {first}{more}; has the source delivered this date?{cure}")
-    return {day: path for day, path in paths.items() if day not in absent}
-
-
-def find_files(spark: SparkSession, pattern: str) -> list[Any]:
-    """What there is, by one of Hadoop's globs, in the file system that Spark would read: each as its `FileStatus`."""
-    path = spark._jvm.org.apache.hadoop.fs.Path(pattern)  # type: ignore[union-attr]
-    conf = spark._jsparkSession.sessionState().newHadoopConf()
-    return list(path.getFileSystem(conf).globStatus(path) or ())
+    present = {day: path for day, path in paths.items() if day not in absent}
+    fetch_sources(spark, settings, present.values())
+    return present
 
 
 def declared_columns(reader: Reader, name: str) -> StructType:

@@ -62,7 +62,9 @@ def remember(folder: Path, server: str, name: str, versions: Sequence[Registered
         "versions": [asdict(each) | {"as_of": each.as_of.isoformat()} for each in versions],
     }
     with suppress(FunnelError):
-        write_atomically(str(folder / FILE), json.dumps(content, indent=1).encode(), what=FILE, see="models.path")
+        write_atomically(
+            str(folder / FILE), json.dumps(content, indent=1).encode(), what=FILE, see="models.path", storage={}
+        )
 
 
 def recall(folder: Path, server: str, name: str) -> LastKnown | None:

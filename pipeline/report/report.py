@@ -17,6 +17,7 @@ from pipeline.errors import FunnelError
 from pipeline.files import write_atomically
 from pipeline.report.formats import format_expected
 from pipeline.report.glossary import build_glossary
+from pipeline.report.kept import SEE, report_path
 from pipeline.report.night import Night, read_night
 from pipeline.report.parts import Section
 from pipeline.report.sections import (
@@ -71,8 +72,8 @@ def report(context: Context, ds: date) -> str:
             page = _render(night, [section for build in SECTIONS if (section := build(night))])
     except duckdb.Error as error:
         raise FunnelError(f"report {ds}: {str(error).strip().splitlines()[0]}", stage="report") from error
-    path = f"{settings.resolve(settings.reports.path).rstrip('/')}/{ds}.html"
-    write_atomically(path, page.encode(), what=f"the report {path}", see="[reports] path")
+    path, storage = report_path(settings, ds), settings.storage.iceberg
+    write_atomically(path, page.encode(), what=f"the report {path}", see=SEE, storage=storage)
     context.notify(f"report    {ds}  {path}")
     return path
 

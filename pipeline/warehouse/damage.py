@@ -17,6 +17,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from pipeline.errors import FunnelError, describe_error
+from pipeline.stores import explain_store_error
 from pipeline.warehouse.failures import is_of_catalog
 from pipeline.warehouse.local_catalog import LocalFiles
 from pipeline.warehouse.places import as_path
@@ -144,6 +145,8 @@ def names_damage(method: Callable[Concatenate[S, str, P], R]) -> Callable[Concat
         except Exception as error:
             if is_of_catalog(error):
                 raise
+            if found := explain_store_error(error):
+                raise found from error
             if damage := self.damage_of(name):
                 raise FunnelError(describe(name, damage)) from error
             raise
@@ -152,15 +155,26 @@ def names_damage(method: Callable[Concatenate[S, str, P], R]) -> Callable[Concat
 
 
 def _read(read: Callable[[], R]) -> R | str:
-    """What can be read, or why it cannot: a damaged Avro or JSON file fails in ways that no library promises."""
+    """What can be read, or why it cannot: a damaged Avro or JSON file fails in ways that no library promises.
+
+    Raises:
+        FunnelError: an object store does not answer, or refuses.
+    """
     try:
         return read()
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
-        return f"cannot be read ({error.strerror or describe_error(error)})"
+        return _why_refused(error)
     except Exception as error:
         return f"is damaged ({describe_error(error)[:80]})"
+
+
+def _why_refused(error: OSError) -> str:
+    """Why a file that is there cannot be read. An object store that is away says nothing about its files."""
+    if found := explain_store_error(error):
+        raise found from error
+    return f"cannot be read ({error.strerror or describe_error(error)})"
 
 
 def _manifests(snapshot: Snapshot, io: FileIO) -> list[ManifestFile]:
@@ -178,7 +192,7 @@ def _why_unreadable(file: DataFile, io: FileIO, *, deep: bool) -> str | None:
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
-        return f"cannot be read ({error.strerror or describe_error(error)})"
+        return _why_refused(error)
     if size != file.file_size_in_bytes:
         return f"has {size:,} bytes instead of {file.file_size_in_bytes:,}"
     if not deep:

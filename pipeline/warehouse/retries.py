@@ -8,6 +8,7 @@ from pyiceberg.exceptions import CommitFailedException
 from tenacity import RetryCallState, retry, retry_if_exception, wait_random_exponential
 
 from pipeline.errors import FunnelError, TransientError
+from pipeline.stores import explain_store_error
 from pipeline.warehouse.failures import UnreachableError, is_away, is_busy, is_locked, is_lost_race, reason_of
 
 LOCK_SECONDS = 10
@@ -85,6 +86,8 @@ def as_one_line_error() -> Iterator[None]:
                 "the warehouse cannot be written: another program has locked its catalog for about a minute; end that "
                 "program, or try again later"
             ) from error
+        if found := explain_store_error(error):
+            raise found from error
         if is_away(error):
             raise UnreachableError(
                 f"the warehouse cannot be written: its catalog does not answer: {reason_of(error)}; try again when it "

@@ -8,12 +8,13 @@ old rows or the new ones, never a state in between.
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyiceberg.expressions import BooleanExpression
+from pyiceberg.io import FileIO, load_file_io
 from pyiceberg.table import ALWAYS_TRUE, FileScanTask
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -21,6 +22,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pipeline.config.base import reveal
 from pipeline.config.settings import Settings
 from pipeline.errors import FunnelError
+from pipeline.stores import explain_store_error
 from pipeline.warehouse.catalog import OwnCatalog
 from pipeline.warehouse.commits import commit_once
 from pipeline.warehouse.damage import Damage, data_damage, describe, files_at, find_damage, names_damage
@@ -44,12 +46,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pinned:
-    """One snapshot's data files, within a date range, and the schema to read them by."""
+    """One snapshot's data files, within a date range, the schema to read them by, and what opens them."""
 
     table: str
     snapshot_id: int | None
     files: tuple[str, ...]
     schema: pa.Schema
+    io: FileIO | None = field(default=None, compare=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ class Warehouse:
         options = settings.warehouse
         return cls(
             location=settings.resolve(options.path),
-            catalog=reveal(options.catalog),
+            catalog={**settings.storage.iceberg, **reveal(options.catalog)} if options.catalog else {},
             namespace=options.namespace,
             tables=all_tables(settings),
             read_only=read_only,
@@ -136,7 +139,7 @@ class Warehouse:
         if as_path(table.location()):
             for damage in data_damage(files, files_at(table.location(), table.io), deep=False):
                 raise FunnelError(describe(name, damage))
-        return Pinned(name, snapshot.snapshot_id, tuple(sorted(file.file_path for file in files)), schema)
+        return Pinned(name, snapshot.snapshot_id, tuple(sorted(file.file_path for file in files)), schema, table.io)
 
     def require_writable(self) -> None:
         """Check, before work is done in vain, that tables can be written.
@@ -145,6 +148,21 @@ class Warehouse:
             FunnelError: a local warehouse is read-only.
         """
         self._catalog.require_writable()
+
+    def find_root(self) -> tuple[str, FileIO] | None:
+        """The location in which the tables lie, and what opens it; None where only the catalog knows, before a table.
+
+        Raises:
+            FunnelError: the catalog or the object store does not answer, or refuses.
+        """
+        for name in self.tables:
+            if table := self._load(name):
+                return table.location().rstrip("/").rpartition("/")[0], table.io
+        properties = self._catalog.iceberg.properties
+        root = properties.get("warehouse", "")
+        # A server may take a mere name.
+        is_location = "://" in root or root.startswith("/")
+        return (f"{root.rstrip('/')}/{self.namespace}", load_file_io(properties, root)) if is_location else None
 
     def oldest_commit(self) -> datetime | None:
         """When the oldest remaining snapshot of any table was committed; None if there is no snapshot."""
@@ -171,9 +189,9 @@ class Warehouse:
         files, scan = set(pinned.files), table.scan(snapshot_id=pinned.snapshot_id)
         tasks = [task for task in scan.plan_files() if task.file.file_path in files]
         rows = ArrowScan(table.metadata, table.io, table.schema(), ALWAYS_TRUE).to_table(tasks)
-        for field in self.tables[pinned.table].schema:
-            if field.name not in rows.column_names:
-                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        for column in self.tables[pinned.table].schema:
+            if column.name not in rows.column_names:
+                rows = rows.append_column(column, pa.nulls(len(rows), column.type))
         return rows
 
     @names_damage
@@ -202,6 +220,11 @@ class Warehouse:
         directory = f"{self._ensure(name).location()}/data/{uuid.uuid4().hex}"
         self._staged[directory] = name
         return directory
+
+    def staged(self, name: str, files: Sequence[str]) -> Pinned:
+        """Files that were written to a directory of `staging`, as what the audit reads."""
+        table = self._load(name) if files else None
+        return Pinned(name, None, tuple(files), self.tables[name].schema, table.io if table else None)
 
     @as_one_line_error()
     @names_damage
@@ -399,7 +422,15 @@ class Warehouse:
     def _load(self, name: str) -> IcebergTable | None:
         if name not in self.tables:
             raise FunnelError(f"no table {name!r}; {self._known()}")
-        return self._catalog.load(name)
+        try:
+            return self._catalog.load(name)
+        except FileNotFoundError as error:
+            raise FunnelError(
+                f"table {name!r} is in the catalog, but its metadata is not where it says: {error}; has its bucket or "
+                "its folder been removed?"
+            ) from error
+        except OSError as error:
+            raise explain_store_error(error) or error from None
 
     def _ensure(self, name: str) -> IcebergTable:
         """The table, created if it is new, with the columns and docs of the configuration."""

@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from pipeline.analyst import connect
-from pipeline.analyst.files import SCHEME, ReadOnlyFiles, SharedFile, lock
+from pipeline.analyst.files import SCHEME, LocalFile, ReadOnlyFiles, SharedFile, lock
 from pipeline.analyst.query import run_query
 from pipeline.analyst.shell import run_shell
 from pipeline.config.settings import load
@@ -150,7 +150,7 @@ def test_files_of_the_current_folder_can_be_read(company: Company, place: dict[s
 def test_threads_that_share_a_file_read_at_positions_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "digits"
     path.write_bytes(b"0123456789")
-    file = SharedFile(path)
+    file = SharedFile(LocalFile(path))
     file.seek(2)
     found: list[bytes] = []
 
@@ -169,7 +169,7 @@ def test_threads_that_share_a_file_read_at_positions_of_their_own(tmp_path: Path
 def test_threads_that_take_turns_read_on_where_the_last_one_stopped(tmp_path: Path) -> None:
     path = tmp_path / "digits"
     path.write_bytes(b"0123456789")
-    file = SharedFile(path)
+    file = SharedFile(LocalFile(path))
     file.seek(1)
     with ThreadPoolExecutor(1) as other:
         assert other.submit(file.read, 3).result() == b"123"
@@ -187,7 +187,7 @@ def test_many_threads_read_each_kind_of_file_whole(
     with duckdb.connect() as connection:
         connection.execute(f"COPY (SELECT range AS a, md5(range::VARCHAR) AS b FROM range(200000)) TO 'rows.{suffix}'")
         connection.execute("SET threads = 8")
-        connection.register_filesystem(ReadOnlyFiles([], tmp_path))
+        connection.register_filesystem(ReadOnlyFiles({}, tmp_path))
         lock(connection)
         query = f"SELECT count(*), sum(a), count(DISTINCT b), min(length(b)) FROM '{SCHEME}rows.{suffix}'"
         for _ in range(5):

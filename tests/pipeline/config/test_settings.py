@@ -261,3 +261,65 @@ def test_values_nested_too_deeply_are_one_line(company: Company, monkeypatch: py
     monkeypatch.setenv("FUNNEL_CAMPAIGNS", "[" * 100_000)
     with pytest.raises(ConfigError, match="nested too deeply"):
         load(company.config)
+
+
+STORE = """
+[storage]
+endpoint = "https://minio:9000"
+access_key = "night-key"
+secret_key = "night-secret"
+"""
+
+
+def test_one_table_says_where_the_object_store_is(make_company: Callable[..., Company]) -> None:
+    storage = make_company(STORE).settings.storage
+    assert storage.iceberg == {
+        "s3.endpoint": "https://minio:9000",
+        "s3.region": "us-east-1",
+        "s3.access-key-id": "night-key",
+        "s3.secret-access-key": "night-secret",
+    }
+    s3a = {name.removeprefix("spark.hadoop.fs.s3a."): value for name, value in storage.spark.items()}
+    assert s3a == {
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "endpoint": "https://minio:9000",
+        "endpoint.region": "us-east-1",
+        "access.key": "night-key",
+        "secret.key": "night-secret",
+        "path.style.access": "true",
+    }
+
+
+def test_buckets_can_be_in_the_host_s_name(make_company: Callable[..., Company]) -> None:
+    storage = make_company(STORE + "path_style = false\n").settings.storage
+    assert storage.iceberg["s3.force-virtual-addressing"] == "true"
+    assert "spark.hadoop.fs.s3a.path.style.access" not in storage.spark
+
+
+def test_without_the_table_aws_s_own_settings_count(company: Company) -> None:
+    assert company.settings.storage.iceberg == {}
+    assert [*company.settings.storage.spark] == ["spark.hadoop.fs.s3.impl"]
+
+
+def test_a_secret_of_the_store_can_come_from_the_environment(
+    make_company: Callable[..., Company], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNNEL_STORAGE__SECRET_KEY", "of-the-environment")
+    settings = make_company('[storage]\naccess_key = "night-key"\n').settings
+    assert settings.storage.iceberg["s3.secret-access-key"] == "of-the-environment"
+    assert "of-the-environment" not in f"{settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[storage]\nendpoint = "minio:9000"\n', "storage.endpoint: got 'minio:9000', takes an address without a path"),
+        ('[storage]\naccess_key = "night-key"\n', "storage: access_key needs secret_key"),
+        (
+            '[warehouse]\npath = "s3://bucket/tables"\n',
+            "warehouse: path: got 's3://bucket/tables', takes a local folder",
+        ),
+    ],
+)
+def test_a_store_that_is_not_told_well(make_company: Callable[..., Company], text: str, said: str) -> None:
+    assert complaint(make_company(text)).startswith(said)

@@ -1,6 +1,7 @@
 """How Spark is started, and which frames it keeps."""
 
 import re
+from collections.abc import Callable
 from datetime import date
 from ipaddress import IPv6Address, ip_address
 
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from pyspark import SparkContext
 
 from pipeline.dates import DateRange
-from pipeline.engines import spark
+from pipeline.engines import mirror, spark
 from pipeline.engines.executors import PYTHON
 from pipeline.engines.launch import start_jvm
 from pipeline.engines.spark import LOOPBACK, cached, properties
@@ -129,3 +130,27 @@ def test_a_stage_that_fails_leaves_no_files(company: Company, broken: int) -> No
             spark.stage(failing, context.warehouse, "quarantine", sort=["raw"])
         raise FunnelError("a check failed")
     assert sorted(folder.rglob("*")) == before
+
+
+def test_what_the_configuration_says_of_the_store_wins(make_company: Callable[..., Company]) -> None:
+    settings = make_company(
+        '[storage]\nendpoint = "https://minio:9000"\n',
+        replace={"[spark]": '[spark]\nconf."spark.hadoop.fs.s3a.endpoint" = "https://proxy"'},
+    ).settings
+    found = properties(settings, is_bulk=False)
+    assert found["spark.hadoop.fs.s3a.endpoint"] == "https://proxy"
+    assert found["spark.hadoop.fs.s3a.path.style.access"] == "true"
+
+
+def test_a_cluster_without_a_file_system_for_the_store_is_told_which_jar(
+    company: Company, monkeypatch: pytest.MonkeyPatch, spark: None
+) -> None:
+    monkeypatch.setattr(mirror, "_mirrors", {})
+    session = company.context().spark
+    monkeypatch.setattr(session.sparkContext, "master", "spark://master:7077")
+    with pytest.raises(
+        FunnelError, match=r'conf."spark.jars.packages" = "org.apache.hadoop:hadoop-aws:3\.\d'
+    ) as raised:
+        mirror.find_mirror(session, "s3://bucket/tables")
+    assert "spark://master:7077 has no file system for s3://" in str(raised.value)
+    assert mirror.find_mirror(session, "/data/tables") is None
