@@ -74,12 +74,12 @@ browser:              ## Chromium, which apt installs where it is missing and ma
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium, and it cannot be installed: the tests in a browser are skipped"
 
-services:             ## Postgres and its JDBC driver, which apt installs where they are missing and may be; else their tests are skipped
-	@{ { ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; } && \
-	  test -f /usr/share/java/postgresql.jar; } || \
+services:             ## Postgres, its JDBC driver and Redis, which apt installs where they may be; else their tests are skipped
+	@{ { ls /usr/lib/postgresql/*/bin/initdb || command -v initdb; } && command -v redis-server && \
+	  ls /usr/share/java/postgresql.jar; } >/dev/null 2>&1 || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql libpostgresql-jdbc-java >/dev/null; } || \
-	  echo "no Postgres or no JDBC driver, and they cannot be installed: the tests on them are skipped"
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql libpostgresql-jdbc-java redis-server >/dev/null; } || \
+	  echo "Postgres, its JDBC driver or Redis is missing, and cannot be installed: the tests on it are skipped"
 
 setup: $(STAMP)       ## the virtual environment with the pinned dependencies
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 
 from tests.support.airflow import DAGS, clean_environment
+from tests.support.waiting import free_port
 
 
 class Webhook:
@@ -44,35 +44,24 @@ class Webhook:
         self._server.server_close()
 
 
-class Airflow:
-    """A running Airflow over one funnel."""
+class Api:
+    """What a running Airflow answers to a person who has logged in."""
 
-    def __init__(self, config: Path, home: Path, **variables: str) -> None:
-        self.port = _free_port()
-        self.address = f"http://localhost:{self.port}"
-        self.home = config.parent / "airflow"
-        self._output = (home / "printed.log").open("w+", encoding="utf-8")
-        # `dags/standalone.py` sets Airflow's home and folders, not the other tests' environment.
-        environment = {name: value for name, value in clean_environment(home).items() if "AIRFLOW" not in name}
-        self._process = subprocess.Popen(
-            [sys.executable, str(DAGS / "standalone.py"), str(config), "--port", str(self.port)],
-            env=environment | variables,
-            cwd=home,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-        )
-        self.until(lambda: "login:" in self.printed, seconds=600, what="Airflow to answer")
-        users = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text(encoding="utf-8"))
-        self.password: str = users["admin"]
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.address = f"http://localhost:{port}"
+
+    def log_in(self, passwords: Path) -> None:
+        """Log in as the administrator, whose password Airflow has made up."""
+        self.password: str = json.loads(passwords.read_text(encoding="utf-8"))["admin"]
         login = {"username": "admin", "password": self.password}
         token = httpx.post(f"{self.address}/auth/token", json=login, timeout=60).json()["access_token"]
         self._client = httpx.Client(
             base_url=f"{self.address}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60
         )
 
-    @property
-    def printed(self) -> str:
-        return Path(self._output.name).read_text(encoding="utf-8")
+    def require_alive(self) -> None:
+        """Fail the test if a process has ended that should not have."""
 
     def get(self, path: str, **query: Any) -> Any:
         answer = self._client.get(path, params=query)
@@ -110,9 +99,36 @@ class Airflow:
         while time.monotonic() < end:
             if answer := is_true():
                 return answer
-            assert self._process.poll() is None, f"Airflow ended: {self.printed}"
+            self.require_alive()
             time.sleep(1)
         raise AssertionError(f"waited {seconds} s for {what}")
+
+
+class Airflow(Api):
+    """A running Airflow over one funnel, as `make airflow` starts it."""
+
+    def __init__(self, config: Path, home: Path, **variables: str) -> None:
+        super().__init__(free_port())
+        self.home = config.parent / "airflow"
+        self._output = (home / "printed.log").open("w+", encoding="utf-8")
+        # `dags/standalone.py` sets Airflow's home and folders, not the other tests' environment.
+        environment = {name: value for name, value in clean_environment(home).items() if "AIRFLOW" not in name}
+        self._process = subprocess.Popen(
+            [sys.executable, str(DAGS / "standalone.py"), str(config), "--port", str(self.port)],
+            env=environment | variables,
+            cwd=home,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self.until(lambda: "login:" in self.printed, seconds=600, what="Airflow to answer")
+        self.log_in(self.home / "simple_auth_manager_passwords.json.generated")
+
+    @property
+    def printed(self) -> str:
+        return Path(self._output.name).read_text(encoding="utf-8")
+
+    def require_alive(self) -> None:
+        assert self._process.poll() is None, f"Airflow ended: {self.printed}"
 
     def components(self) -> dict[str, int]:
         """The processes that `dags/standalone.py` has started, by what they are."""
@@ -175,10 +191,3 @@ def listening(pids: list[int]) -> set[str]:
             if state == "0A" and f"socket:[{inode}]" in inodes:
                 found.add(local.partition(":")[0])
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
