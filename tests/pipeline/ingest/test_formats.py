@@ -63,7 +63,10 @@ def write_parquet(path: Path, rows: list[Row]) -> None:
 WRITERS: Mapping[str, tuple[str, Callable[[Path, list[Row]], Any]]] = {
     "csv": ("csv", lambda path, rows: path.write_text(csv_lines(rows))),
     "csv.gz": ("csv", lambda path, rows: path.write_bytes(gzip.compress(csv_lines(rows).encode()))),
-    "csv.zst": ("csv", lambda path, rows: path.write_bytes(pa.compress(csv_lines(rows).encode(), "zstd", asbytes=True))),
+    "csv.zst": (
+        "csv",
+        lambda path, rows: path.write_bytes(pa.compress(csv_lines(rows).encode(), "zstd", asbytes=True)),
+    ),
     "json": ("json", lambda path, rows: path.write_text(json_lines(rows))),
     "json.gz": ("json", lambda path, rows: path.write_bytes(gzip.compress(json_lines(rows).encode()))),
     "orc": ("orc", write_orc),
