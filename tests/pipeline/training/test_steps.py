@@ -226,7 +226,7 @@ def test_a_better_challenger_takes_over(bank: Company) -> None:
 
 @pytest.mark.slow
 def test_a_model_that_lost_the_race_is_compared_with_the_one_that_won(bank: Company) -> None:
-    land_examples(bank)
+    land_examples(bank, AS_OF)
     versions = [fit_candidate(bank.context(run_id=run), AS_OF) for run in ("one", "two")]
     for version in versions:
         assert evaluate(bank.context(), version).champion is None
