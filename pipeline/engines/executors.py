@@ -62,6 +62,9 @@ def explain_worker_error(text: str, python: str) -> str | None:
 spark.pyspark.python in [spark] conf (see pipeline/README.md, On a cluster)"
     >>> explain_worker_error("IOException: Cannot run program \\"/opt/x\\": error=2", "/opt/x").partition(":")[0]
     "an executor cannot start its Python, '/opt/x'"
+    >>> mismatch = "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than that in driver: 3.11,"
+    >>> explain_worker_error(mismatch, "python3").partition(": ")[0]
+    "the executors' Python, python3, is 3.9, the driver's is 3.11"
     """
     cure = f"name another by {PYTHON} in [spark] conf (see pipeline/README.md, On a cluster)"
     if found := _NO_MODULE.search(text):
